@@ -1,0 +1,1 @@
+"""Presets, one YAML a file. Installed as `medvae.configs`."""

@@ -1,0 +1,3 @@
+from medvae.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,168 @@
+"""Every error medvae raises, and the one table of codes that a scan can end with.
+
+    MedVAEError
+    ├── ScanError         one scan cannot be used; the other scans go on
+    └── RunError          the run cannot be carried out; nothing was lost
+        ├── SettingsError     an unknown key, a wrong type, an unknown name
+        ├── InputError        nothing usable among the inputs, a list that cannot be read
+        ├── ModelError        a checkpoint that is missing, damaged or of another kind
+        └── OutputError       the output folder cannot be used, the disk is full
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import PathLike
+from typing import Literal
+
+Status = Literal["skipped", "rejected", "failed"]
+
+
+@dataclass(frozen=True)
+class Code:
+    """What one code means: how the scan ends, the meaning in words, and what the user can do."""
+
+    status: Status
+    meaning: str
+    hint: str
+
+
+# In order of precedence: where several reasons hold, the first in this table gives the code.
+CODES: dict[str, Code] = {
+    "unreadable": Code("rejected", "the file cannot be opened", "check that it exists and that you may read it"),
+    "not_a_scan": Code("rejected", "the file is not what its name says", "replace it by the real file, or --exclude it"),
+    "not_image": Code("skipped", "the object holds no image volume", "nothing to do: it is left out"),
+    "truncated": Code("rejected", "the file ends too early", "copy or export the file again"),
+    "corrupt": Code("rejected", "the file's contents are damaged", "copy or export the file again"),
+    "malformed": Code("rejected", "a value in the header is broken", "export the file again, or repair the named field"),
+    "too_large": Code("rejected", "the header claims more data than is allowed", "raise read.max_gib if the file is real"),
+    "unsupported_type": Code("rejected", "the kind of data is not supported", "convert it to a real scalar image"),
+    "unpaired": Code("rejected", "one half of a .hdr/.img pair is missing", "put both halves into the same folder"),
+    "no_geometry": Code("rejected", "the file does not say where its voxels lie", "export it with its geometry"),
+    "no_orientation": Code(
+        "rejected", "the file does not say how it is oriented", "pass --assume-orientation RAS if you know it"
+    ),
+    "bad_affine": Code("rejected", "the affine is singular or not finite", "repair the header"),
+    "not_3d": Code("rejected", "the file does not hold one 3D volume", "choose one volume with --volume N"),
+    "colour": Code("rejected", "the image is in colour", "export it as grey values"),
+    "mosaic": Code("rejected", "several slices are tiled into one frame", "convert the mosaic first, e.g. with dcm2niix"),
+    "mixed_series": Code(
+        "rejected", "one series holds several kinds of images", "split it, e.g. with --set read.split_mixed=true"
+    ),
+    "duplicate_positions": Code(
+        "rejected", "several slices lie at one position", "export one volume (time point, echo, b-value) a series"
+    ),
+    "too_few_slices": Code("rejected", "there are fewer than 3 slices", "export the whole series"),
+    "uneven_spacing": Code("rejected", "the slices are not evenly spaced", "export the missing slices"),
+    "gantry_tilt": Code("rejected", "the slices are sheared (gantry tilt)", "correct the tilt first, e.g. with dcm2niix"),
+    "modality_lut": Code("rejected", "values go through a Modality LUT", "export with rescale slope and intercept"),
+    "undecodable": Code("rejected", "the compressed pixels cannot be decoded", "export uncompressed"),
+    "non_finite": Code(
+        "rejected", "there are NaN or infinite voxels", "fill them with --set read.fill_non_finite=true"
+    ),
+    "blank": Code("rejected", "all voxels have one value", "check the export"),
+    "wrong_modality": Code("rejected", "the scan is of another modality than the model", "use a model for it"),
+    "mask_mismatch": Code("rejected", "a mask or label map does not lie on its scan", "check the list's columns"),
+    "no_foreground": Code("rejected", "no foreground was found", "give a mask in the list, or check the scan"),
+    "registration_failed": Code(
+        "rejected", "the scan could not be aligned to the template", "align it first, or check field of view"
+    ),
+    "out_of_memory": Code("failed", "memory ran out", "use fewer --workers, or a machine with more memory"),
+    "internal": Code("failed", "an unexpected error", "run again with --verbose and report it"),
+}
+
+_RANK = {code: rank for rank, code in enumerate(CODES)}
+
+
+class MedVAEError(Exception):
+    """Base of all errors that medvae raises on purpose.
+
+    Args:
+        message: what was found, with the value seen and what is allowed.
+        code: a stable name of the error, e.g. ``"truncated"``.
+        path: the file it is about. Only its name is shown.
+        hint: what to do next.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, path: str | PathLike[str] | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.path = None if path is None else str(path)
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:  # errors travel from worker processes
+        return _rebuild, (type(self), self.message, self.code, self.path, self.hint)
+
+    def __str__(self) -> str:
+        name = "" if self.path is None else f"{self.path.replace(chr(92), '/').rsplit('/', 1)[-1]}: "
+        return f"{name}{self.message}"
+
+
+class ScanError(MedVAEError):
+    """One scan cannot be used. Its `code` is a key of `CODES`, which gives status and default hint."""
+
+    def __init__(
+        self, message: str, *, code: str, path: str | PathLike[str] | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, code=code, path=path, hint=hint or CODES[code].hint)
+
+    @property
+    def status(self) -> Status:
+        """How the scan ends: skipped, rejected or failed."""
+        return CODES[self.code].status
+
+    @classmethod
+    def of_all(cls, reasons: Iterable[tuple[str, str]], *, path: str | PathLike[str] | None = None) -> ScanError:
+        """One error of several `(code, message)` reasons; the code is the first by precedence."""
+        ordered = sorted(reasons, key=lambda reason: _RANK[reason[0]])
+        return cls("; ".join(message for _, message in ordered), code=ordered[0][0], path=path)
+
+
+class RunError(MedVAEError):
+    """The run cannot be carried out (exit code 2)."""
+
+    default_code = "run"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        path: str | PathLike[str] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code or self.default_code, path=path, hint=hint)
+
+
+class SettingsError(RunError):
+    """A setting is unknown, of a wrong type or out of range."""
+
+    default_code = "settings"
+
+
+class InputError(RunError):
+    """There is nothing usable among the inputs, or a list cannot be read."""
+
+    default_code = "input"
+
+
+class ModelError(RunError):
+    """A checkpoint or Reference is missing, damaged, or belongs to something else."""
+
+    default_code = "model"
+
+
+class OutputError(RunError):
+    """The output folder cannot be used, or the disk is full."""
+
+    default_code = "output"
+
+
+def _rebuild(
+    kind: type[MedVAEError], message: str, code: str, path: str | None, hint: str | None
+) -> MedVAEError:
+    return kind(message, code=code, path=path, hint=hint)

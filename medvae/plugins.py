@@ -1,0 +1,61 @@
+"""A folder is a registry: a map, sampler or model is found by its file's name, and listed without importing it.
+
+Outside packages add more through entry points of the group ``medvae.<kind>`` (e.g. ``medvae.maps``).
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
+
+from medvae.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    from pydantic import BaseModel
+
+Kind = Literal["maps", "samplers", "models"]
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """Public names of all plug-ins of a kind, sorted; nothing is imported."""
+    ours = {
+        entry.name.removesuffix(".py")
+        for entry in files(f"medvae.{kind}").iterdir()
+        if entry.name.endswith(".py") and not entry.name.startswith("_")
+    }
+    return tuple(sorted(ours | {point.name for point in entry_points(group=f"medvae.{kind}")}))
+
+
+def load(kind: Kind, name: str) -> ModuleType:
+    """Import the plug-in `name`.
+
+    Raises:
+        SettingsError: there is none of that name; the message has the choices and the nearest one.
+    """
+    if name not in names(kind):
+        raise SettingsError(f"there is no {name!r} among the {kind}", hint=suggest(name, names(kind)))
+    for point in entry_points(group=f"medvae.{kind}", name=name):
+        module: ModuleType = point.load()
+        return module
+    return import_module(f"medvae.{kind}.{name}")
+
+
+def configure(kind: Kind, name: str, options: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
+    """The plug-in and its `Settings` made from `options`; a plug-in without `Settings` takes no options."""
+    from medvae.settings import Empty, validate
+
+    module = load(kind, name)
+    return module, validate(getattr(module, "Settings", Empty), dict(options), where=f"{kind}.{name}")
+
+
+def suggest(wrong: str, choices: tuple[str, ...]) -> str:
+    """A hint that lists the choices, the nearest one first."""
+    near = get_close_matches(wrong, choices, n=1, cutoff=0.5)
+    lead = f"did you mean {near[0]!r}? " if near else ""
+    return f"{lead}choices: {', '.join(choices)}"

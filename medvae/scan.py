@@ -1,0 +1,178 @@
+"""What a scan is: where its voxels lie (`Geometry`), its values (`Scan`), a scan found but not read (`ScanRef`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+Shape = tuple[int, int, int]
+Modality = Literal["CT", "MR", "PT", "SHAPE"]
+Units = Literal["HU", "a.u.", "BQML", "SUV", "binary"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of an image lie.
+
+    Inside medvae coordinates are RAS+ millimetres: x grows to the patient's right,
+    y to the front, z to the head. LPS exists only inside the DICOM and ITK corners.
+
+    Attributes:
+        shape: voxels along the three array axes, `(X, Y, Z)`.
+        affine: 4×4 float64, voxel index (centre of voxel at integers) -> RAS+ mm. Shear is legal.
+    """
+
+    shape: Shape
+    affine: NDArray[np.float64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4):
+            raise ValueError(f"an affine is 4x4, got {affine.shape}")
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"a shape has three positive lengths, got {self.shape}")
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Length in mm of one step along each array axis."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in mm³."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def to_world(self, index: ArrayLike) -> NDArray[np.float64]:
+        """RAS+ mm of voxel indices, `(..., 3)` -> `(..., 3)`."""
+        return np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def to_index(self, world: ArrayLike) -> NDArray[np.float64]:
+        """Voxel indices (fractional) of RAS+ mm, `(..., 3)` -> `(..., 3)`."""
+        inverse = np.linalg.inv(self.affine)
+        return np.asarray(world, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
+
+    def corners(self) -> NDArray[np.float64]:
+        """RAS+ mm of the centres of the eight corner voxels, `(8, 3)`."""
+        ends = [(0, n - 1) for n in self.shape]
+        return self.to_world([(x, y, z) for x in ends[0] for y in ends[1] for z in ends[2]])
+
+    def distance_to(self, other: Geometry) -> float:
+        """Largest distance in mm between corresponding corners; infinite where the shapes differ."""
+        if self.shape != other.shape:
+            return float("inf")
+        return float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
+
+    def __eq__(self, other: object) -> bool:
+        """Same shape and the same affine to the bit. To compare files use `distance_to`."""
+        if not isinstance(other, Geometry):
+            return NotImplemented
+        return self.shape == other.shape and bool(np.array_equal(self.affine, other.affine))
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.affine.tobytes()))
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One 3D image in memory, on its own grid and in its own axis order, exactly as stored in its file.
+
+    Attributes:
+        data: float32 `(X, Y, Z)`, in `units`.
+        geometry: where the voxels lie.
+        valid: bool `(X, Y, Z)`, False where a value was filled in or is padding; None if all are valid.
+        modality: "CT", "MR", "PT", "SHAPE", or None if nothing says it.
+        units: unit of `data`.
+        warnings: what a user should know about the reading, in words.
+        source: what a writer needs of the origin (e.g. DICOM identifiers). Never printed.
+    """
+
+    data: NDArray[np.float32] = field(repr=False)
+    geometry: Geometry
+    valid: NDArray[np.bool_] | None = field(default=None, repr=False)
+    modality: Modality | None = None
+    units: Units = "a.u."
+    warnings: tuple[str, ...] = ()
+    source: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.data.shape != self.geometry.shape:
+            raise ValueError(f"data {self.data.shape} does not fit the geometry {self.geometry.shape}")
+        if self.valid is not None and self.valid.shape != self.data.shape:
+            raise ValueError(f"valid {self.valid.shape} does not fit the data {self.data.shape}")
+
+    def with_data(self, data: NDArray[np.float32]) -> Scan:
+        """The same scan with other values."""
+        return replace(self, data=data)
+
+
+@dataclass(frozen=True)
+class ScanRef:
+    """A scan that was found and not yet read. Cheap to make, to sort and to send to another process.
+
+    Attributes:
+        id: safe as a file name, unique within a run, free of patient identity.
+        format: name of the module in `medvae.io` that reads it, e.g. "nifti".
+        paths: the files it consists of, in a fixed order.
+        subject: who was scanned; splits are made by it. Defaults to the id.
+        label: class of the scan, if a list gives one.
+        label_map: file with a label per voxel, on the same grid.
+        mask: file with the foreground, on the same grid.
+        modality: as stated by a list or an option; the reader's own knowledge wins.
+        split: name of the split that a list puts it in.
+    """
+
+    id: str
+    format: str
+    paths: tuple[Path, ...]
+    subject: str = ""
+    label: str | None = None
+    label_map: Path | None = None
+    mask: Path | None = None
+    modality: Modality | None = None
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ValueError("a ScanRef has at least one file")
+        if not self.subject:
+            object.__setattr__(self, "subject", self.id)
+
+    @property
+    def path(self) -> Path:
+        """The first of its files."""
+        return self.paths[0]
+
+
+@dataclass(frozen=True)
+class ScanInfo:
+    """What the headers alone say of a scan.
+
+    Attributes:
+        geometry: shape and affine.
+        dtype: stored voxel type, e.g. "int16".
+        modality: "CT", "MR", "PT" or None.
+        units: unit that reading will give.
+        warnings: what a user should know, in words.
+    """
+
+    geometry: Geometry
+    dtype: str
+    modality: Modality | None = None
+    units: Units = "a.u."
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels once read as float32."""
+        x, y, z = self.geometry.shape
+        return 4 * x * y * z

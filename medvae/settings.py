@@ -1,0 +1,239 @@
+"""The settings of a run: frozen, typed, and strict about unknown keys. Presets are YAML files in `configs/`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medvae.errors import SettingsError
+from medvae.plugins import suggest
+
+M = TypeVar("M", bound=BaseModel)
+Triple = tuple[float, float, float]
+Grid = tuple[int, int, int]
+
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, unknown keys refused, `repr` shows only what differs from the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __repr_args__(self) -> Any:
+        defaults = type(self).model_fields
+        return [(k, v) for k, v in super().__repr_args__() if k is None or v != defaults[k].get_default(call_default_factory=True)]
+
+
+class Empty(Frozen):
+    """Settings of a plug-in that has none."""
+
+
+class ReadSettings(Frozen):
+    """How files are read."""
+
+    modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality of files that do not say it")
+    volume: int | None = Field(None, ge=0, description="which volume of a 4D file to take, from 0")
+    assume_orientation: str | None = Field(
+        None, pattern="^[RL][AP][SI]$", description="orientation of files without one, e.g. RAS"
+    )
+    fill_non_finite: bool = Field(False, description="fill NaN and infinite voxels and leave them out of every map")
+    split_mixed: bool = Field(False, description="split a mixed DICOM series along the tag that differs")
+    max_gib: float = Field(8.0, gt=0, description="largest volume that is read, GiB once in memory")
+
+
+class PrepareSettings(Frozen):
+    """How a scan is brought onto the model's grid."""
+
+    modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality the model is for")
+    spacing: Triple = Field((2.0, 2.0, 2.0), description="voxel size of the model's grid, mm")
+    shape: Grid = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
+    align: Literal["none", "mni152"] = Field("none", description="template that scans are aligned to (rigid, then affine)")
+    centre: Literal["image", "foreground"] = Field(
+        "image", description="what the grid is centred on where nothing is aligned"
+    )
+    foreground: Literal["nonzero", "air", "whole"] = Field(
+        "nonzero", description="what counts as foreground where no mask is given"
+    )
+    air_below: float = Field(-500.0, description="foreground 'air': values below are air (HU for CT)")
+    intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="how values are scaled")
+    window: tuple[float, float] = Field((-1000.0, 1000.0), description="intensity 'window': these values become -1 and 1")
+
+
+class RandomizeSettings(Frozen):
+    """Random augmentation on the fly. Lengths are mm, angles degrees; a probability of 0 turns a step off."""
+
+    spatial: float = Field(0.8, ge=0, le=1, description="probability of the fused affine + elastic warp")
+    rotate: float = Field(5.0, ge=0, description="largest rotation about each axis, degrees")
+    scale: float = Field(0.05, ge=0, lt=1, description="largest relative change of size")
+    shift: float = Field(4.0, ge=0, description="largest shift, mm")
+    elastic: float = Field(3.0, ge=0, description="standard deviation of the control points, mm")
+    control: int = Field(8, ge=4, description="control points an axis")
+    mirror: float = Field(0.0, ge=0, le=1, description="probability of a left-right flip")
+    gamma: float = Field(0.3, ge=0, le=1, description="probability of a gamma change")
+    bias: float = Field(0.3, ge=0, le=1, description="probability of a smooth bias field")
+    blur: float = Field(0.1, ge=0, le=1, description="probability of a blur")
+    noise: float = Field(0.1, ge=0, le=1, description="probability of added noise")
+    corrupt_noise: float = Field(0.0, ge=0, le=1, description="probability of coarse noise in the input only")
+    corrupt_boxes: float = Field(0.0, ge=0, le=1, description="probability of erased boxes in the input only")
+
+
+class ModelSettings(Frozen):
+    """Which network, with which options."""
+
+    name: str = Field("spatial", description="a file of medvae/models")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of that network")
+
+
+class LikelihoodSettings(Frozen):
+    """What p(x|z) is."""
+
+    family: Literal["gaussian", "laplace", "bernoulli"] = Field("gaussian", description="the family of p(x|z)")
+    spread: Literal["shared", "learned", "voxel"] = Field(
+        "shared",
+        description="shared: one analytic variance (σ-VAE); learned: one parameter; voxel: an output of the decoder",
+    )
+
+
+class TrainSettings(Frozen):
+    """How a VAE is fitted."""
+
+    minutes: float | None = Field(None, gt=0, description="time budget; turned into a number of steps after a warm-up")
+    steps: int = Field(2000, ge=1, description="optimiser steps, where no time budget is given")
+    batch: int = Field(2, ge=1, description="scans a step and process")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient, per foreground voxel loss")
+    ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights, which are the ones kept")
+    beta: float = Field(1.0, gt=0, description="weight of the KL in training; scoring always uses 1")
+    kl_warmup: float = Field(0.25, ge=0, lt=1, description="share of the steps in which beta rises from near 0")
+    free_bits: float = Field(0.0, ge=0, description="nats a latent channel may use unpenalised")
+    validation: float = Field(0.1, ge=0, lt=0.5, description="share of the subjects held out to watch the fit")
+    validate_every: int = Field(100, ge=1, description="steps between two looks at the validation scans: one epoch")
+    patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0 never stops early")
+    precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto takes bf16 where it is faster")
+    keep_scans: int = Field(200, ge=0, description="prepared training scans kept in the checkpoint for the copy audit")
+    randomize: RandomizeSettings = RandomizeSettings()
+
+
+class DetectSettings(Frozen):
+    """Which maps are written, and how they are scored."""
+
+    maps: tuple[str, ...] = Field(("residual_z", "residual", "atlas", "intensity"), description="files of medvae/maps")
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="options of a map, by its name")
+    draws: int = Field(8, ge=1, description="posterior draws where a map needs them")
+    top: float = Field(0.01, gt=0, le=1, description="a scan's score is the mean of this share of its highest voxels")
+    montage: bool = Field(True, description="write a picture a scan")
+
+
+class AugmentSettings(Frozen):
+    """How synthetic scans are made."""
+
+    sampler: str = Field("density", description="a file of medvae/samplers")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the sampler")
+    texture: bool = Field(True, description="add noise with the spectrum of the residuals, so that samples are not smooth")
+
+
+class Settings(Frozen):
+    """All settings of a run."""
+
+    read: ReadSettings = ReadSettings()
+    prepare: PrepareSettings = PrepareSettings()
+    model: ModelSettings = ModelSettings()
+    likelihood: LikelihoodSettings = LikelihoodSettings()
+    train: TrainSettings = TrainSettings()
+    detect: DetectSettings = DetectSettings()
+    augment: AugmentSettings = AugmentSettings()
+    seed: int = Field(0, ge=0, description="seed of everything random")
+
+
+def presets() -> tuple[str, ...]:
+    """Names of the presets that are installed."""
+    found = files("medvae.configs").iterdir()
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in found if f.name.endswith(".yaml")))
+
+
+def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Settings | None = None) -> Settings:
+    """Settings from a preset or YAML file, with `key=value` overrides on top.
+
+    Args:
+        config: name of a preset, or path of a YAML file; None starts from `base` or the defaults.
+        overrides: `section.key=value` texts; the value is read as YAML and typed by the setting.
+        base: settings to start from, e.g. those of a checkpoint.
+
+    Raises:
+        SettingsError: unknown preset, key or name, wrong type; the message names key, value and rule.
+    """
+    tree = {} if base is None else base.model_dump()
+    if config is not None:
+        tree = _merge(tree, _read_yaml(config))
+    for text in overrides:
+        tree = _merge(tree, _parse_override(text))
+    return validate(Settings, tree, where=config or "settings")
+
+
+def validate(kind: type[M], tree: dict[str, Any], *, where: str) -> M:
+    """`tree` as settings of a kind, or a SettingsError that names the key, the value and the rule."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(kind, error, where) from None
+
+
+def _read_yaml(config: str) -> dict[str, Any]:
+    if config in presets():
+        text = files("medvae.configs").joinpath(f"{config}.yaml").read_text("utf-8")
+    elif Path(config).is_file():
+        try:
+            text = Path(config).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"the settings cannot be read: {error}", path=config) from None
+    else:
+        raise SettingsError(f"there is no preset or file {config!r}", hint=suggest(config, presets()))
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"not valid YAML: {' '.join(str(error).split())}", path=config) from None
+    if not isinstance(tree, dict):
+        raise SettingsError(f"settings are key: value pairs, got {type(tree).__name__}", path=config)
+    return tree
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise SettingsError(f"cannot read the setting {text!r}", hint="write --set section.key=value")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        tree = value
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    assert isinstance(tree, dict)
+    return tree
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> SettingsError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return SettingsError(f"unknown setting {key!r} in {where}", hint=suggest(str(first["loc"][-1]), _keys(kind, first["loc"])))
+    return SettingsError(f"setting {key!r} in {where}: {first['msg']} (got {first['input']!r})")
+
+
+def _keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, ...]:
+    model: Any = kind
+    for part in loc[:-1]:
+        model = model.model_fields[str(part)].annotation
+    return tuple(model.model_fields)
