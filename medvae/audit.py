@@ -1,0 +1,183 @@
+"""Is a sample a copy: how near it lies to the training scans, beside how near these lie to each other.
+
+A screen for near-copies, no proof of anonymity. Images are compared on the model's grid, in prepared intensities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+COPY_QUANTILE = 0.05  # a scan of someone new falls below the threshold this often
+_CHUNK = 1 << 24  # values that are compared at once
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The training scan nearest to something.
+
+    Attributes:
+        id: of the training scan.
+        distance: to it.
+        second: distance to the nearest training scan of another subject; NaN where there is none.
+    """
+
+    id: str
+    distance: float
+    second: float
+
+    @property
+    def ratio(self) -> float:
+        """Nearest over second nearest: near 1 for a scan of someone new, near 0 for a copy; NaN where unknown."""
+        return self.distance / self.second if self.second > 0 else float("nan")
+
+    @classmethod
+    def among(
+        cls, distances: NDArray[np.float64], ids: Sequence[str], *, subjects: Sequence[str], without: str | None = None
+    ) -> Nearest | None:
+        """The least of `distances` `(n,)`, leaving out the scans of the subject `without`; None if no scan is left."""
+        allowed = np.array([one != without for one in subjects])
+        if not allowed.any():
+            return None
+        best = int(np.where(allowed, distances, np.inf).argmin())
+        others = allowed & np.array([one != subjects[best] for one in subjects])
+        second = float(distances[others].min()) if others.any() else float("nan")
+        return cls(ids[best], float(distances[best]), second)
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Training scans to compare images with.
+
+    Attributes:
+        ids: of the scans.
+        subjects: who was scanned.
+        where: bool `(X, Y, Z)`, the voxels that any of them has in its foreground.
+        images: `(n, V)`, their values at those voxels.
+        masks: bool `(n, V)`, their foreground at those voxels.
+        background: prepared value outside a foreground.
+    """
+
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    where: NDArray[np.bool_] = field(repr=False)
+    images: NDArray[np.floating] = field(repr=False)
+    masks: NDArray[np.bool_] = field(repr=False)
+    background: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        images: NDArray[np.floating],
+        masks: NDArray[np.bool_],
+        *,
+        ids: Sequence[str],
+        subjects: Sequence[str],
+        background: float = 0.0,
+    ) -> Gallery:
+        """From images and masks `(n, 1, X, Y, Z)`, background outside the masks."""
+        where = masks.any(axis=(0, 1))
+        return cls(tuple(ids), tuple(subjects), where, images[:, 0][:, where], masks[:, 0][:, where], background)
+
+    def distances(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Root mean squared difference to each scan over the union of both foregrounds, `(n,)`.
+
+        Args:
+            image: `(1, X, Y, Z)`, background outside its mask.
+            mask: `(1, X, Y, Z)`.
+        """
+        beyond = image[mask & ~self.where].astype(np.float64) - self.background  # there all scans are background
+        extra = (float(np.square(beyond).sum()), beyond.size)
+        return self._distances(image[0][self.where].astype(np.float32), mask[0][self.where], extra=extra)
+
+    def nearest(
+        self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
+    ) -> Nearest | None:
+        """The scan nearest to an image, leaving out those of the subject `without`."""
+        return Nearest.among(self.distances(image, mask), self.ids, subjects=self.subjects, without=without)
+
+    def between(self) -> tuple[Nearest | None, ...]:
+        """Each scan's nearest scan of another subject; None where there is no other."""
+        found = []
+        for image, mask, subject in zip(self.images, self.masks, self.subjects, strict=True):
+            distances = self._distances(image.astype(np.float32), mask)
+            found.append(Nearest.among(distances, self.ids, subjects=self.subjects, without=subject))
+        return tuple(found)
+
+    def _distances(
+        self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, extra: tuple[float, int] = (0.0, 0)
+    ) -> NDArray[np.float64]:
+        union = np.array([np.count_nonzero(row | mask) for row in self.masks]) + extra[1]
+        return _rms(self.images, image, squares=extra[0], count=union)
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """Codes of training scans to compare a code with.
+
+    Attributes:
+        ids: of the scans.
+        subjects: who was scanned.
+        points: `(n, D)`, posterior means over `scale`.
+        scale: `(D,)`, standard deviation of the aggregated posterior, so that all dimensions count alike.
+    """
+
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    points: NDArray[np.float32] = field(repr=False)
+    scale: NDArray[np.float32] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        means: NDArray[np.float32],
+        log_variances: NDArray[np.float32],
+        *,
+        ids: Sequence[str],
+        subjects: Sequence[str],
+    ) -> Codes:
+        """From the posteriors of the training scans, `(n, d...)`."""
+        flat = means.reshape(len(means), -1)
+        variance = flat.var(axis=0) + np.exp(log_variances).reshape(len(means), -1).mean(axis=0)
+        scale = np.sqrt(np.maximum(variance, 1e-12)).astype(np.float32)
+        return cls(tuple(ids), tuple(subjects), flat / scale, scale)
+
+    def nearest(self, z: NDArray[np.float32], *, without: str | None = None) -> Nearest | None:
+        """The scan whose code is nearest to `z`, root mean squared difference over the dimensions."""
+        distances = _rms(self.points, z.ravel() / self.scale, count=self.scale.size)
+        return Nearest.among(distances, self.ids, subjects=self.subjects, without=without)
+
+    def between(self) -> tuple[Nearest | None, ...]:
+        """Each scan's nearest scan of another subject, by their codes."""
+        pairs = zip(self.points, self.subjects, strict=True)
+        return tuple(self.nearest(point * self.scale, without=who) for point, who in pairs)
+
+
+def copy_threshold(nearest: Iterable[Nearest | None]) -> float:
+    """Below this distance a sample counts as a copy: the 5% quantile of the distances given; NaN if there are none."""
+    distances = [one.distance for one in nearest if one is not None]
+    return float(np.quantile(distances, COPY_QUANTILE)) if distances else float("nan")
+
+
+def _rms(
+    points: NDArray[np.floating],
+    point: NDArray[np.float32],
+    *,
+    count: NDArray[np.intp] | int,
+    squares: float = 0.0,
+) -> NDArray[np.float64]:
+    """By differences, not by scalar products: a copy has distance 0, not the root of a rounding error."""
+    total = np.empty(len(points), np.float64)
+    step = max(1, _CHUNK // max(1, point.size))
+    for start in range(0, len(points), step):
+        difference = points[start : start + step].astype(np.float32) - point
+        total[start : start + step] = np.square(difference, out=difference).sum(axis=1, dtype=np.float64)
+    result: NDArray[np.float64] = np.sqrt((total + squares) / np.maximum(count, 1))
+    return result
