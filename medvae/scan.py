@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -176,3 +177,10 @@ class ScanInfo:
         """Bytes of the voxels once read as float32."""
         x, y, z = self.geometry.shape
         return 4 * x * y * z
+
+
+def scan_hash(scan: Scan) -> str:
+    """SHA-256 of shape, affine (to 0.001 mm) and voxels: the same scan under another name is known again."""
+    digest = sha256(repr((scan.geometry.shape, np.round(scan.geometry.affine, 3).tolist())).encode())
+    digest.update(np.asfortranarray(scan.data).T)
+    return digest.hexdigest()
