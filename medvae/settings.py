@@ -24,7 +24,11 @@ class Frozen(BaseModel):
 
     def __repr_args__(self) -> Any:
         defaults = type(self).model_fields
-        return [(k, v) for k, v in super().__repr_args__() if k is None or v != defaults[k].get_default(call_default_factory=True)]
+        return [
+            (k, v)
+            for k, v in super().__repr_args__()
+            if k is None or v != defaults[k].get_default(call_default_factory=True)
+        ]
 
 
 class Empty(Frozen):
@@ -34,7 +38,9 @@ class Empty(Frozen):
 class ReadSettings(Frozen):
     """How files are read."""
 
-    modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality of files that do not say it")
+    modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(
+        None, description="modality of files that do not say it"
+    )
     volume: int | None = Field(None, ge=0, description="which volume of a 4D file to take, from 0")
     assume_orientation: str | None = Field(
         None, pattern="^[RL][AP][SI]$", description="orientation of files without one, e.g. RAS"
@@ -50,7 +56,9 @@ class PrepareSettings(Frozen):
     modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality the model is for")
     spacing: Triple = Field((2.0, 2.0, 2.0), description="voxel size of the model's grid, mm")
     shape: Grid = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
-    align: Literal["none", "mni152"] = Field("none", description="template that scans are aligned to (rigid, then affine)")
+    align: Literal["none", "mni152"] = Field(
+        "none", description="template that scans are aligned to (rigid, then affine)"
+    )
     centre: Literal["image", "foreground"] = Field(
         "image", description="what the grid is centred on where nothing is aligned"
     )
@@ -59,7 +67,9 @@ class PrepareSettings(Frozen):
     )
     air_below: float = Field(-500.0, description="foreground 'air': values below are air (HU for CT)")
     intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="how values are scaled")
-    window: tuple[float, float] = Field((-1000.0, 1000.0), description="intensity 'window': these values become -1 and 1")
+    window: tuple[float, float] = Field(
+        (-1000.0, 1000.0), description="intensity 'window': these values become -1 and 1"
+    )
 
 
 class RandomizeSettings(Frozen):
@@ -134,7 +144,12 @@ class AugmentSettings(Frozen):
 
     sampler: str = Field("density", description="a file of medvae/samplers")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the sampler")
-    texture: bool = Field(True, description="add noise with the spectrum of the residuals, so that samples are not smooth")
+    classes: Literal["training", "balanced"] = Field(
+        "training", description="shares of the classes: as among the training scans, or all alike"
+    )
+    texture: bool = Field(
+        True, description="add noise with the spectrum of the residuals, so that samples are not smooth"
+    )
 
 
 class Settings(Frozen):
@@ -228,7 +243,9 @@ def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> Setti
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return SettingsError(f"unknown setting {key!r} in {where}", hint=suggest(str(first["loc"][-1]), _keys(kind, first["loc"])))
+        return SettingsError(
+            f"unknown setting {key!r} in {where}", hint=suggest(str(first["loc"][-1]), _keys(kind, first["loc"]))
+        )
     return SettingsError(f"setting {key!r} in {where}: {first['msg']} (got {first['input']!r})")
 
 

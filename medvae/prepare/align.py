@@ -122,7 +122,10 @@ def _starts_of_brain(moving: sitk.Image) -> list[sitk.Transform]:
     """Centre of mass on centre of mass, level and pitched."""
     mass = sitk.GetArrayViewFromImage(moving) > 0
     index = np.argwhere(mass).mean(axis=0)[::-1]
-    return [_start(np.array(moving.TransformContinuousIndexToPhysicalPoint(index.tolist())), pitch) for pitch in (-0.3, 0.0, 0.3)]
+    return [
+        _start(np.array(moving.TransformContinuousIndexToPhysicalPoint(index.tolist())), pitch)
+        for pitch in (-0.3, 0.0, 0.3)
+    ]
 
 
 def _starts_of_head(moving: sitk.Image) -> list[sitk.Transform]:

@@ -46,9 +46,7 @@ class Intensity:
         return prepared * np.float32(self.scale) + np.float32(self.offset)
 
 
-def fit(
-    values: NDArray[np.float32], foreground: NDArray[np.bool_], *, settings: PrepareSettings
-) -> Intensity:
+def fit(values: NDArray[np.float32], foreground: NDArray[np.bool_], *, settings: PrepareSettings) -> Intensity:
     """The intensity map of one scan.
 
     - `robust_z`: offset is the foreground's median; scale is its 5–95% range over that of a unit normal. The maximum is
