@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medvae.model import Model
+
 COPY_QUANTILE = 0.05  # a scan of someone new falls below the threshold this often
 _CHUNK = 1 << 24  # values that are compared at once
 
@@ -83,7 +85,7 @@ class Gallery:
         background: float = 0.0,
     ) -> Gallery:
         """From images and masks `(n, 1, X, Y, Z)`, background outside the masks."""
-        where = masks.any(axis=(0, 1))
+        where = np.asarray(masks.any(axis=(0, 1)))
         return cls(tuple(ids), tuple(subjects), where, images[:, 0][:, where], masks[:, 0][:, where], background)
 
     def distances(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -158,6 +160,78 @@ class Codes:
         """Each scan's nearest scan of another subject, by their codes."""
         pairs = zip(self.points, self.subjects, strict=True)
         return tuple(self.nearest(point * self.scale, without=who) for point, who in pairs)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the audit says of one sample.
+
+    Attributes:
+        image: the nearest training scan by the images; None where the model keeps none.
+        code: the nearest by the codes; None for samples without a code.
+        copy: whether it is nearer to a training scan than scans of different people are; None where unknown.
+    """
+
+    image: Nearest | None
+    code: Nearest | None
+    copy: bool | None
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """The screen for near-copies of a model's training scans.
+
+    Attributes:
+        gallery: the training scans that the model keeps; None if it keeps none.
+        codes: the codes of all training scans.
+        real: nearest other subject of each kept training scan, in the gallery's order.
+        real_codes: the same by the codes, in the order of the codes.
+        threshold: copies are nearer than this; NaN where unknown.
+        threshold_of: what it was measured on, in words.
+    """
+
+    gallery: Gallery | None
+    codes: Codes
+    real: tuple[Nearest | None, ...]
+    real_codes: tuple[Nearest | None, ...]
+    threshold: float
+    threshold_of: str
+
+    def judge(self, image: NDArray[np.float32], mask: NDArray[np.bool_], z: NDArray[np.float32] | None) -> Verdict:
+        """Judge a sample: image and mask `(1, X, Y, Z)` in prepared intensities, and its code if it has one."""
+        near = None if self.gallery is None else self.gallery.nearest(image, mask)
+        code = None if z is None else self.codes.nearest(z)
+        known = near is not None and np.isfinite(self.threshold)
+        return Verdict(near, code, bool(near.distance < self.threshold) if near is not None and known else None)
+
+
+def fit(model: Model, *, reconstructions: Iterable[NDArray[np.float32]] | None = None) -> Audit:
+    """Measure how near the training scans of different subjects lie to each other.
+
+    Args:
+        model: the checkpoint.
+        reconstructions: of the kept training scans, `(1, X, Y, Z)`, for samples without texture. Those are smooth, and
+            smooth images lie nearer to all scans than scans lie to each other; the threshold is then what a
+            reconstruction keeps from the scans of other subjects.
+    """
+    latents, training = model.latents, model.training
+    subject_of = dict(zip(latents.ids, latents.subjects, strict=True))
+    codes = Codes.of(latents.mean, latents.log_variance, ids=latents.ids, subjects=latents.subjects)
+    if not training.ids:
+        return Audit(None, codes, (), codes.between(), float("nan"), "unknown: the model keeps no training scans")
+    gallery = Gallery.of(
+        training.images,
+        training.masks,
+        ids=training.ids,
+        subjects=[subject_of[one] for one in training.ids],
+        background=training.intensities[0].background,
+    )
+    real = gallery.between()
+    if reconstructions is None:
+        return Audit(gallery, codes, real, codes.between(), copy_threshold(real), "training scans")
+    rows = zip(reconstructions, training.masks, gallery.subjects, strict=True)
+    smooth = [gallery.nearest(image, mask, without=subject) for image, mask, subject in rows]
+    return Audit(gallery, codes, real, codes.between(), copy_threshold(smooth), "reconstructions of training scans")
 
 
 def copy_threshold(nearest: Iterable[Nearest | None]) -> float:

@@ -56,7 +56,7 @@ def fit(codes: NDArray[np.float32], masks: NDArray[np.bool_]) -> Outline:
     """
     flat = codes.reshape(len(codes), -1)
     centre = flat.mean(axis=0)
-    seen = masks.any(axis=(0, 1))
+    seen = np.asarray(masks.any(axis=(0, 1)))
     signed = np.stack([_signed_distance(mask[0]) for mask in masks])
     mean = signed.mean(axis=0)
     signed -= mean
@@ -90,7 +90,7 @@ def _signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         return np.full(coarse.shape, _REACH if inside.any() else -_REACH, np.float32)
     distance = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
     distance -= np.sign(distance) * (1 - np.abs(2 * coarse - 1))  # where between two voxels the outline runs
-    return np.clip(distance, -_REACH, _REACH).astype(np.float32)
+    return np.asarray(np.clip(distance, -_REACH, _REACH), np.float32)
 
 
 def _refine(coarse: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:

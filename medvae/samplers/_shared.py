@@ -1,4 +1,4 @@
-"""What several samplers need: the classes of the training scans, and pairs of different subjects."""
+"""What several samplers need: the classes of the training scans, and a refusal where too few are remembered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from medvae.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -37,15 +37,3 @@ def require(count: int, *, least: int, sampler: str, what: str = "training scans
     if count < least:
         message = f"the sampler {sampler!r} needs at least {least} {what}, the model remembers {count}"
         raise ModelError(message, hint="train on more scans, or use --set augment.sampler=prior")
-
-
-def pick(weights: Mapping[str | None, float], position: int) -> str | None:
-    """The class of the sample at a position, so that every prefix of a set has nearly the wanted shares.
-
-    Multiples of the golden ratio, modulo 1, spread evenly over [0, 1) at every length (Weyl, 1916); unlike random picks
-    they cannot leave a small class out by bad luck, and unlike quotas they do not depend on how many are asked for.
-    """
-    point = (position + 0.5) * 0.6180339887498949 % 1.0
-    edges = np.cumsum(list(weights.values()))
-    found = int(np.searchsorted(edges / edges[-1], point, side="right"))
-    return list(weights)[min(found, len(weights) - 1)]
