@@ -1,0 +1,1 @@
+"""Networks, one file each: `Settings`, and `build(settings, likelihood, grid)`."""

@@ -1,0 +1,98 @@
+"""Blocks that the networks share: made so that nothing with more than two channels exists at full resolution.
+
+A CPU or GPU spends its time there on memory traffic: the stem folds space into channels, the end unfolds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def fold(x: Tensor, by: int) -> Tensor:
+    """Space to depth: `(B, C, X, Y, Z)` -> `(B, C·by³, X/by, Y/by, Z/by)`, channels last in memory."""
+    b, c, *sizes = x.shape
+    nx, ny, nz = (n // by for n in sizes)
+    x = x.reshape(b, c, nx, by, ny, by, nz, by).permute(0, 2, 4, 6, 1, 3, 5, 7)
+    return x.reshape(b, nx, ny, nz, c * by**3).permute(0, 4, 1, 2, 3)
+
+
+def unfold(x: Tensor, by: int) -> Tensor:
+    """Depth to space, the inverse of `fold`."""
+    b, c, nx, ny, nz = x.shape
+    x = x.permute(0, 2, 3, 4, 1).reshape(b, nx, ny, nz, c // by**3, by, by, by)
+    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, c // by**3, nx * by, ny * by, nz * by)
+
+
+class Residual(nn.Module):
+    """x + conv(act(norm(conv(act(norm(x)))))), 3×3×3, the second convolution starting at zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = (nn.GroupNorm(_groups(channels), channels) for _ in range(2))
+        self.conv1, self.conv2 = (nn.Conv3d(channels, channels, 3, padding=1) for _ in range(2))
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(h)))
+
+
+class Encoder(nn.Module):
+    """`(B, 1, X, Y, Z)` -> `(B, out, X/stride, …)`."""
+
+    def __init__(self, *, stem: int, channels: Sequence[int], blocks: int, out: int) -> None:
+        super().__init__()
+        self.stem = stem
+        layers: list[nn.Module] = [nn.Conv3d(stem**3, channels[0], 3, padding=1)]
+        for level, width in enumerate(channels):
+            if level:
+                layers.append(nn.Conv3d(channels[level - 1], width, 2, stride=2))
+            layers += [Residual(width) for _ in range(blocks)]
+        layers += [nn.GroupNorm(_groups(channels[-1]), channels[-1]), nn.SiLU(), nn.Conv3d(channels[-1], out, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features at the lowest resolution."""
+        result: Tensor = self.layers(fold(x, self.stem))
+        return result
+
+
+class Decoder(nn.Module):
+    """`(B, into, X/stride, …)` -> `(B, out, X, Y, Z)`."""
+
+    def __init__(self, *, stem: int, channels: Sequence[int], blocks: int, into: int, out: int) -> None:
+        super().__init__()
+        self.stem = stem
+        layers: list[nn.Module] = [nn.Conv3d(into, channels[-1], 3, padding=1)]
+        for level in reversed(range(len(channels))):
+            layers += [Residual(channels[level]) for _ in range(blocks)]
+            if level:
+                layers.append(nn.ConvTranspose3d(channels[level], channels[level - 1], 2, stride=2))
+        layers += [nn.GroupNorm(_groups(channels[0]), channels[0]), nn.SiLU()]
+        layers.append(nn.Conv3d(channels[0], out * stem**3, 3, padding=1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The image's parameters at full resolution."""
+        return unfold(self.layers(z), self.stem)
+
+
+def channels_last(module: nn.Module) -> nn.Module:
+    """The module with its 3D weights stored channels last; one default tensor would cost ten times the time."""
+    for parameter in module.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return module
+
+
+def _groups(channels: int) -> int:
+    """Groups of 8 channels or so, always a divisor."""
+    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)

@@ -1,0 +1,191 @@
+"""Random augmentation of prepared scans, as MONAI transforms: drawing is apart from acting, every draw has its seed.
+
+Images are `(1, X, Y, Z)` in prepared intensities. Values are shifted by the scan's air level (`floor`) around what
+multiplies them: a bias field or a gamma acts on what the scanner measured, not on z-scores around 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from monai.transforms import (
+    RandAdjustContrast,
+    RandBiasField,
+    RandGaussianNoise,
+    RandGaussianSmooth,
+    Randomizable,
+    RandomizableTransform,
+)
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from medvae.scan import Shape
+    from medvae.settings import RandomizeSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One training example.
+
+    Attributes:
+        input: what the encoder sees, float32 `(1, X, Y, Z)`.
+        image: what is to be reconstructed; the same but for corruption.
+        mask: bool, foreground.
+        label_map: int16 or None.
+        record: what was drawn, enough to describe it.
+    """
+
+    input: Tensor
+    image: Tensor
+    mask: Tensor
+    label_map: Tensor | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+class FusedWarp(RandomizableTransform):
+    """A small affine and a smooth elastic warp in one resampling (MONAI transform).
+
+    The output at y is the input at A⁻¹(y − u(y) − t), about the centre of the grid: the displacement u is taken in
+    output space, then the affine. u comes from a coarse control grid whose rim stays still, and is clipped to 0.4 of
+    the control spacing, so that the map does not fold. Lengths are mm.
+    """
+
+    def __init__(self, settings: RandomizeSettings, spacing: tuple[float, float, float]) -> None:
+        super().__init__(prob=settings.spatial)
+        self.settings, self.spacing = settings, torch.tensor(spacing)
+        self.inverse = torch.eye(3)
+        self.shift = torch.zeros(3)
+        self.control = torch.zeros(3, settings.control, settings.control, settings.control)
+        self.mirror = False
+
+    def randomize(self, data: Any = None) -> None:  # noqa: ANN401
+        """Draw the parameters from `self.R`."""
+        super().randomize(None)
+        s = self.settings
+        angles = np.radians(self.R.uniform(-s.rotate, s.rotate, 3))
+        scales = np.exp(self.R.uniform(-np.log1p(s.scale), np.log1p(s.scale), 3))
+        forward = _rotation(angles) @ np.diag(scales)
+        self.inverse = torch.from_numpy(np.linalg.inv(forward)).float()
+        self.shift = torch.from_numpy(self.R.uniform(-s.shift, s.shift, 3)).float()
+        control = np.zeros((3, s.control, s.control, s.control), np.float32)
+        control[:, 1:-1, 1:-1, 1:-1] = self.R.normal(0, s.elastic, (3, *(s.control - 2,) * 3))
+        self.control = torch.from_numpy(control)
+        self.mirror = bool(self.R.uniform() < s.mirror)
+
+    def __call__(self, image: Tensor, mask: Tensor, label_map: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Warp image (linear), mask and label map (nearest) by the same map; all `(1, X, Y, Z)`."""
+        self.randomize()
+        if not (self._do_transform or self.mirror):
+            return image, mask, label_map
+        grid = self.sampling_grid(tuple(image.shape[1:]))  # type: ignore[arg-type]
+        outside = _background(image, mask)
+        moved = F.grid_sample((image - outside)[None], grid, align_corners=True)[0] + outside
+        return moved, _nearest(mask, grid), None if label_map is None else _nearest(label_map, grid)
+
+    def sampling_grid(self, shape: Shape) -> Tensor:
+        """Where to sample, `(1, X, Y, Z, 3)`, in the order and scale of `grid_sample` (last axis first, −1..1)."""
+        lengths = torch.tensor(shape)
+        half = (lengths - 1) / 2 * self.spacing
+        axes = [torch.linspace(-float(h), float(h), n) for h, n in zip(half, shape, strict=True)]
+        at = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+        if self._do_transform:
+            limit = 0.4 * (2 * half / (self.settings.control - 1))
+            control = self.control.clamp(-limit.view(3, 1, 1, 1), limit.view(3, 1, 1, 1))
+            moved = F.interpolate(control[None], size=shape, mode="trilinear", align_corners=True)[0]
+            at = at - moved - self.shift.view(3, 1, 1, 1)
+            at = (self.inverse @ at.flatten(1)).view_as(at)
+        if self.mirror:
+            at = at * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1, 1)
+        return (at / half.clamp(min=1e-6).view(3, 1, 1, 1)).flip(0).permute(1, 2, 3, 0)[None]
+
+
+class Randomize(Randomizable):
+    """The whole chain on one prepared scan; `set_random_state(seed)` before each call makes it repeatable."""
+
+    def __init__(self, settings: RandomizeSettings, spacing: tuple[float, float, float]) -> None:
+        self.settings = settings
+        self.warp = FusedWarp(settings, spacing)
+        self.gamma = RandAdjustContrast(prob=settings.gamma, gamma=(0.8, 1.25))
+        self.bias = RandBiasField(prob=settings.bias, degree=3, coeff_range=(0.0, 0.1))
+        self.blur = RandGaussianSmooth(
+            prob=settings.blur, sigma_x=(0.25, 1.0), sigma_y=(0.25, 1.0), sigma_z=(0.25, 1.0)
+        )
+        self.noise = RandGaussianNoise(prob=settings.noise, std=0.1)
+
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> Randomize:  # noqa: ANN401
+        """Seed every step with a stream of its own, so that one step's draws never move another's."""
+        super().set_random_state(seed, state)
+        for step in (self.warp, self.gamma, self.bias, self.blur, self.noise):
+            step.set_random_state(int(self.R.randint(2**31 - 1)))
+        return self
+
+    def __call__(
+        self, image: Tensor, mask: Tensor, *, label_map: Tensor | None = None, floor: float = 0.0
+    ) -> Example:
+        """Augment one scan.
+
+        Args:
+            image: prepared, `(1, X, Y, Z)`.
+            mask: bool, the same shape.
+            label_map: goes along by nearest neighbour.
+            floor: what has to be added so that 0 is "no signal": offset / scale of the intensity map.
+        """
+        background = _background(image, mask)
+        warped, mask, label_map = self.warp(image, mask, label_map)
+        measured = warped + floor
+        if self.settings.gamma:
+            measured = self.gamma(measured)
+        if self.settings.bias:
+            measured = self.bias(measured)
+        if self.settings.blur:
+            measured = self.blur(measured)
+        if self.settings.noise:
+            measured = self.noise(measured)
+        clean = torch.where(mask, torch.as_tensor(measured, dtype=torch.float32) - floor, background)
+        return Example(self._corrupted(clean, mask, background), clean, mask, label_map, self._record())
+
+    def _corrupted(self, image: Tensor, mask: Tensor, background: Tensor) -> Tensor:
+        """The encoder's input: coarse noise (Kascenas et al., MIDL 2022) and erased boxes, where asked for."""
+        if self.R.uniform() < self.settings.corrupt_noise:
+            coarse = torch.from_numpy(self.R.normal(0, 0.5, (1, 1, *(max(2, n // 8) for n in image.shape[1:])))).float()
+            noise = F.interpolate(coarse, size=image.shape[1:], mode="trilinear", align_corners=False)[0]
+            image = torch.where(mask, image + noise, image)
+        if self.R.uniform() < self.settings.corrupt_boxes:
+            image = image.clone()
+            for _ in range(int(self.R.randint(1, 4))):
+                size = [int(self.R.randint(max(2, n // 12), max(3, n // 4))) for n in image.shape[1:]]
+                start = [int(self.R.randint(0, n - s + 1)) for n, s in zip(image.shape[1:], size, strict=True)]
+                x, y, z = (slice(a, a + s) for a, s in zip(start, size, strict=True))
+                image[:, x, y, z] = background
+        return image
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "inverse": self.warp.inverse.tolist() if self.warp._do_transform else None,  # noqa: SLF001
+            "shift_mm": self.warp.shift.tolist() if self.warp._do_transform else None,  # noqa: SLF001
+            "mirrored": self.warp.mirror,
+        }
+
+
+def _background(image: Tensor, mask: Tensor) -> Tensor:
+    """The value that preparation gave to what is outside the foreground; 0 where everything is foreground."""
+    return image[~mask][0] if not mask.all() else image.new_zeros(())
+
+
+def _nearest(labels: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(labels[None].float(), grid, mode="nearest", align_corners=True)[0].to(labels.dtype)
+
+
+def _rotation(angles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ turn
+    return matrix
