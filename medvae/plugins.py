@@ -5,6 +5,7 @@ Outside packages add more through entry points of the group ``medvae.<kind>`` (e
 
 from __future__ import annotations
 
+import ast
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -32,14 +33,39 @@ def names(kind: Kind) -> tuple[str, ...]:
     return tuple(sorted(ours | {point.name for point in entry_points(group=f"medvae.{kind}")}))
 
 
+def presets() -> tuple[str, ...]:
+    """Names of the presets that are installed."""
+    found = files("medvae.configs").iterdir()
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in found if entry.name.endswith(".yaml")))
+
+
+def summary(kind: Kind, name: str) -> str:
+    """The first line of a plug-in's docstring, read from its text; empty for plug-ins of other packages."""
+    source = files(f"medvae.{kind}") / f"{name}.py"
+    if not source.is_file():
+        return ""
+    docstring = ast.get_docstring(ast.parse(source.read_text("utf-8"))) or ""
+    return docstring.partition("\n")[0]
+
+
+def check(kind: Kind, name: str) -> str:
+    """The name of a plug-in, unchanged; nothing is imported.
+
+    Raises:
+        SettingsError: there is none of that name; the hint has the choices and the nearest one.
+    """
+    if name not in names(kind):
+        raise SettingsError(f"there is no {name!r} among the {kind}", hint=suggest(name, names(kind)))
+    return name
+
+
 def load(kind: Kind, name: str) -> ModuleType:
     """Import the plug-in `name`.
 
     Raises:
-        SettingsError: there is none of that name; the message has the choices and the nearest one.
+        SettingsError: there is none of that name.
     """
-    if name not in names(kind):
-        raise SettingsError(f"there is no {name!r} among the {kind}", hint=suggest(name, names(kind)))
+    check(kind, name)
     for point in entry_points(group=f"medvae.{kind}", name=name):
         module: ModuleType = point.load()
         return module

@@ -155,6 +155,25 @@ class ScanRef:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Which scans a run is about: where to look, and what to take of it.
+
+    Attributes:
+        inputs: directories, files, CSV or JSON lists.
+        include: globs; where there are any, a file must match one.
+        exclude: globs; a file that matches one is left out.
+        split: only rows of this split of a list.
+        hash_ids: ids are hashes, whatever the files are called.
+    """
+
+    inputs: tuple[Path, ...]
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    split: str | None = None
+    hash_ids: bool = False
+
+
+@dataclass(frozen=True)
 class ScanInfo:
     """What the headers alone say of a scan.
 

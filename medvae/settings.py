@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medvae.errors import SettingsError
-from medvae.plugins import suggest
+from medvae.plugins import presets, suggest
 
 M = TypeVar("M", bound=BaseModel)
 Triple = tuple[float, float, float]
@@ -165,12 +165,6 @@ class Settings(Frozen):
     seed: int = Field(0, ge=0, description="seed of everything random")
 
 
-def presets() -> tuple[str, ...]:
-    """Names of the presets that are installed."""
-    found = files("medvae.configs").iterdir()
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in found if f.name.endswith(".yaml")))
-
-
 def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Settings | None = None) -> Settings:
     """Settings from a preset or YAML file, with `key=value` overrides on top.
 
@@ -188,6 +182,22 @@ def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Se
     for text in overrides:
         tree = _merge(tree, _parse_override(text))
     return validate(Settings, tree, where=config or "settings")
+
+
+def adjust(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Settings:
+    """Settings of a checkpoint with a user's changes on top; what made the checkpoint cannot be changed.
+
+    Raises:
+        SettingsError: as `load`, or a change of preparation, model, likelihood or training.
+    """
+    changed = load(config, overrides, base=base)
+    for section in ("prepare", "model", "likelihood", "train"):
+        if getattr(changed, section) != getattr(base, section):
+            raise SettingsError(
+                f"{section}.* belongs to the model and cannot be changed after training",
+                hint="leave it out here, or train a model with it",
+            )
+    return changed
 
 
 def validate(kind: type[M], tree: dict[str, Any], *, where: str) -> M:
