@@ -176,6 +176,10 @@ class Verdict:
     code: Nearest | None
     copy: bool | None
 
+    def scores(self) -> dict[str, float | str | None]:
+        """As columns of a table; None where unknown."""
+        return _columns(self.image, self.code) | {"copy": None if self.copy is None else "yes" if self.copy else "no"}
+
 
 @dataclass(frozen=True, eq=False)
 class Audit:
@@ -197,12 +201,23 @@ class Audit:
     threshold: float
     threshold_of: str
 
+    @property
+    def known(self) -> bool:
+        """Whether copies can be told."""
+        return bool(np.isfinite(self.threshold))
+
+    def real_rows(self) -> list[dict[str, float | str | None]]:
+        """What real scans keep from those of other people, one row a training scan, as columns of a table."""
+        images = dict(zip(self.gallery.ids, self.real, strict=True)) if self.gallery is not None else {}
+        pairs = zip(self.codes.ids, self.real_codes, strict=True)
+        return [{"id": one, **_columns(images.get(one), code)} for one, code in pairs]
+
     def judge(self, image: NDArray[np.float32], mask: NDArray[np.bool_], z: NDArray[np.float32] | None) -> Verdict:
         """Judge a sample: image and mask `(1, X, Y, Z)` in prepared intensities, and its code if it has one."""
         near = None if self.gallery is None else self.gallery.nearest(image, mask)
         code = None if z is None else self.codes.nearest(z)
-        known = near is not None and np.isfinite(self.threshold)
-        return Verdict(near, code, bool(near.distance < self.threshold) if near is not None and known else None)
+        copy = near.distance < self.threshold if near is not None and self.known else None
+        return Verdict(near, code, copy)
 
 
 def fit(model: Model, *, reconstructions: Iterable[NDArray[np.float32]] | None = None) -> Audit:
@@ -238,6 +253,18 @@ def copy_threshold(nearest: Iterable[Nearest | None]) -> float:
     """Below this distance a sample counts as a copy: the 5% quantile of the distances given; NaN if there are none."""
     distances = [one.distance for one in nearest if one is not None]
     return float(np.quantile(distances, COPY_QUANTILE)) if distances else float("nan")
+
+
+def _columns(image: Nearest | None, code: Nearest | None) -> dict[str, float | str | None]:
+    columns: dict[str, float | str | None] = {
+        "nearest": None if image is None else image.id,
+        "distance": None if image is None else image.distance,
+        "second_distance": None if image is None else image.second,
+        "ratio": None if image is None else image.ratio,
+        "code_nearest": None if code is None else code.id,
+        "code_distance": None if code is None else code.distance,
+    }
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in columns.items()}
 
 
 def _rms(

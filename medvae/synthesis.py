@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 
 from medvae import outline, plugins, texture
-from medvae.prepare import Intensity
-from medvae.samplers import Fitted, ImageDraw, LatentDraw
+from medvae.prepare import Intensity, intensity
+from medvae.samplers import LatentDraw
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
+    from torch import nn
 
     from medvae.model import Model
     from medvae.outline import Outline
+    from medvae.samplers import Fitted
     from medvae.settings import AugmentSettings
     from medvae.texture import Texture
 
@@ -39,8 +42,9 @@ class Sample:
         label_map: int16 `(1, X, Y, Z)`, or None where the sampler cannot make one.
         z: the code it was decoded from; None for samplers that work on images.
         sources: ids of the training scans it was made from.
+        parameters: what the sampler drew, as plain data.
         intensity: how its values become real ones.
-        record: how it was made, as plain data.
+        intensity_of: id of the training scan whose scale that is; None where it is no one's.
     """
 
     index: int
@@ -50,8 +54,9 @@ class Sample:
     label_map: NDArray[np.int16] | None = field(repr=False)
     z: NDArray[np.float32] | None = field(repr=False)
     sources: tuple[str, ...]
+    parameters: dict[str, Any] = field(repr=False)
     intensity: Intensity
-    record: dict[str, Any] = field(repr=False)
+    intensity_of: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,75 +65,61 @@ class Synthesis:
 
     Attributes:
         model: the checkpoint.
-        sampler: its name.
+        settings: of the samples.
+        space: "latent" where draws are decoded, "image" where they are images.
         fitted: the sampler, fitted.
         weights: class -> wanted share of the samples.
         outline: foreground from a code; None where the model keeps no training scans.
-        texture: residual noise; None if off, or where it cannot be measured.
+        texture: residual noise; None if off, or where there is none to measure.
         seed: of the set.
-        device: where the decoder runs.
     """
 
     model: Model = field(repr=False)
-    sampler: str
+    settings: AugmentSettings
+    space: Literal["latent", "image"]
     fitted: Fitted = field(repr=False)
     weights: dict[str | None, float]
     outline: Outline | None = field(repr=False)
     texture: Texture | None = field(repr=False)
     seed: int
-    device: str
+
+    @property
+    def smooth(self) -> bool:
+        """Whether samples are means of the decoder without texture, so smoother than real scans."""
+        return self.space == "latent" and self.texture is None
 
     def sample(self, index: int) -> Sample:
-        """Sample number `index` (from 0): the same whatever the number of samples, their order or the workers."""
+        """Sample number `index` (from 0): the same whatever the number of samples and their order."""
         label = pick(self.weights, index)
         draw = self.fitted.draw(label, self._generator(index, _DRAW))
-        if isinstance(draw, ImageDraw):
-            image, mask, z, label_map = draw.image, draw.mask, None, draw.label_map
-        else:
-            image, mask = self._decoded(draw, index)
+        if isinstance(draw, LatentDraw):
+            values, mask = self._decoded(draw.z, index)
             z, label_map = draw.z, None
+        else:
+            values, mask, z, label_map = draw.image, draw.mask, None, draw.label_map
+        image = finish(values, mask, self.model)
         of, intensity = self._intensity(label, draw.sources, index)
-        record = {"sampler": self.sampler, "seed": self.seed, "index": index, "class": label}
-        record |= {"sources": list(draw.sources), "parameters": draw.parameters}
-        record |= {"texture": z is not None and self.texture is not None, "intensity_of": of}
-        return Sample(index, label, image, mask, label_map, z, draw.sources, intensity, record)
+        return Sample(index, label, image, mask, label_map, z, draw.sources, draw.parameters, intensity, of)
 
     def reconstructions(self) -> Iterator[NDArray[np.float32]]:
-        """The kept training scans as the decoder gives them, `(1, X, Y, Z)` each, in their order and foreground."""
+        """The kept training scans as samples without texture: decoded, in their own foreground, `(1, X, Y, Z)` each."""
         for row, at in enumerate(_rows_of_training(self.model)):
-            decoded = self._finish(decode(self.model, self.model.latents.mean[at], device=self.device))
-            yield self._masked(decoded, self.model.training.masks[row])
+            decoded = decode(self.model, self.model.latents.mean[at])
+            yield finish(decoded[None], self.model.training.masks[row], self.model)
 
-    def _decoded(self, draw: LatentDraw, index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        decoded = decode(self.model, draw.z, device=self.device)
-        mask = self._mask(draw.z, decoded.shape)
+    def _decoded(self, z: NDArray[np.float32], index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        decoded = decode(self.model, z)
+        mask = np.ones((1, *decoded.shape), bool) if self.outline is None else self.outline.mask(z)
         if self.texture is not None:
             decoded = decoded + self.texture.draw(decoded, mask[0], self._generator(index, _TEXTURE))
-        return self._masked(self._finish(decoded), mask), mask
-
-    def _mask(self, z: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        return np.ones((1, *shape), bool) if self.outline is None else self.outline.mask(z)
-
-    def _finish(self, decoded: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What preparation does to every real scan's values: clipped to its range; binary ones are 0 or 1."""
-        if is_binary(self.model):
-            return (decoded > 0.5).astype(np.float32)
-        limits = self._any_intensity()
-        return np.clip(decoded, limits.low, limits.high)
-
-    def _masked(self, values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        return np.where(mask, values, np.float32(self._any_intensity().background))
-
-    def _any_intensity(self) -> Intensity:
-        known = self.model.training.intensities
-        return known[0] if known else Intensity()
+        return decoded[None], mask
 
     def _intensity(self, label: str | None, sources: tuple[str, ...], index: int) -> tuple[str | None, Intensity]:
         """The scale of the first source, else of a training scan of the class: real sets vary in it, so do these."""
-        ids = self.model.training.ids
-        choices = [one for one in sources[:1] if one in ids] or self._kept_of(label) or list(ids)
+        ids = list(self.model.training.ids)
+        choices = [one for one in sources[:1] if one in ids] or self._kept_of(label) or ids
         if not choices:
-            return None, Intensity()
+            return None, typical_intensity(self.model)
         of = str(self._generator(index, _INTENSITY).choice(choices))
         return of, self.model.training.intensities[ids.index(of)]
 
@@ -151,12 +142,12 @@ class Voxels:
         geometry: a real one, the model's grid or a part of it.
     """
 
-    data: NDArray[Any] = field(repr=False)
+    data: NDArray[np.float32] | NDArray[np.integer] = field(repr=False)
     label_map: NDArray[np.int16] | None = field(repr=False)
     geometry: Geometry
 
 
-def fit(model: Model, settings: AugmentSettings, *, seed: int, device: str = "cpu") -> Synthesis:
+def fit(model: Model, settings: AugmentSettings, *, seed: int) -> Synthesis:
     """Fit sampler, outline and texture to what the checkpoint remembers of its training scans.
 
     Raises:
@@ -166,21 +157,39 @@ def fit(model: Model, settings: AugmentSettings, *, seed: int, device: str = "cp
     module, options = plugins.configure("samplers", settings.sampler, settings.options)
     fitted: Fitted = module.fit(model, options)
     weights = {label: 1.0 if settings.classes == "balanced" else share for label, share in fitted.shares.items()}
-    rows = _rows_of_training(model)
+    space: Literal["latent", "image"] = getattr(module, "SPACE", "latent")
+    rows = _rows_of_training(model) if space == "latent" else []
     edge = outline.fit(model.latents.mean[rows], model.training.masks) if rows else None
-    noise = _fit_texture(model, rows, device=device) if settings.texture and rows and not is_binary(model) else None
-    return Synthesis(model, settings.sampler, fitted, weights, edge, noise, seed, device)
+    noise = _fit_texture(model, rows) if settings.texture and rows and not is_binary(model) else None
+    return Synthesis(model, settings, space, fitted, weights, edge, noise, seed)
 
 
-def decode(model: Model, z: NDArray[np.float32], *, device: str = "cpu") -> NDArray[np.float32]:
+def decode(model: Model, z: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean of p(x|z) for one code, float32 `(X, Y, Z)`, prepared intensities (a probability for binary shapes).
 
     One code at a time: a batch of another size may round differently.
     """
+    network = cast("nn.Module", model.vae)
+    device = next(chain(network.parameters(), network.buffers())).device
     with torch.inference_mode():
         likelihood = model.vae.decode(torch.from_numpy(z)[None].to(device))
         mean: NDArray[np.float32] = likelihood.mean[0, 0].float().cpu().numpy()
     return mean
+
+
+def finish(values: NDArray[np.float32], mask: NDArray[np.bool_], model: Model) -> NDArray[np.float32]:
+    """What preparation does to every real scan: values in its range (0 or 1 for binary shapes), background outside."""
+    limits = typical_intensity(model)
+    inside = (values > 0.5).astype(np.float32) if is_binary(model) else np.clip(values, limits.low, limits.high)
+    return np.where(mask, inside, np.float32(limits.background))
+
+
+def typical_intensity(model: Model) -> Intensity:
+    """Range and background that all scans share; offset and scale are no one's where each scan has its own."""
+    settings = model.preparation.settings
+    if settings.intensity == "robust_z":
+        return Intensity(low=-intensity.CLIP, high=intensity.CLIP)
+    return intensity.fit(np.zeros(1, np.float32), np.ones(1, bool), settings=settings)
 
 
 def pick(weights: Mapping[str | None, float], position: int) -> str | None:
@@ -221,13 +230,14 @@ def to_voxels(sample: Sample, model: Model) -> Voxels:
     return Voxels(data[part], None if label_map is None else label_map[part], cut)
 
 
-def _real(sample: Sample, model: Model) -> NDArray[Any]:
+def _real(sample: Sample, model: Model) -> NDArray[np.float32] | NDArray[np.integer]:
     if is_binary(model):
         return sample.image[0].astype(np.uint8)
     settings = model.preparation.settings
     values = sample.intensity.invert(sample.image[0])
     if settings.modality == "CT":
-        return np.rint(values).astype(np.int16)
+        hounsfield: NDArray[np.int16] = np.rint(values).astype(np.int16)
+        return hounsfield
     if settings.modality in ("MR", "PT") and model.training.ids:
         values = np.maximum(values, 0)  # magnitudes and activities are not negative; noise may fall below 0
     if settings.foreground == "nonzero":
@@ -235,11 +245,11 @@ def _real(sample: Sample, model: Model) -> NDArray[Any]:
     return values.astype(np.float32)
 
 
-def _fit_texture(model: Model, rows: list[int], *, device: str) -> Texture:
+def _fit_texture(model: Model, rows: list[int]) -> Texture:
     chosen = np.unique(np.linspace(0, len(rows) - 1, _TEXTURE_SCANS).astype(int))
     pairs = []
     for row in chosen:
-        decoded = decode(model, model.latents.mean[rows[row]], device=device)
+        decoded = decode(model, model.latents.mean[rows[row]])
         pairs.append((model.training.images[row, 0].astype(np.float32), decoded, model.training.masks[row, 0]))
     return texture.fit(pairs, spacing=model.preparation.grid.spacing)
 

@@ -1,6 +1,7 @@
 """Samplers: one file a way to make new scans out of what a model remembers of its training scans.
 
-A sampler offers `fit(model, settings) -> Fitted` and, where it has options, `Settings`. What is fitted draws one sample
+A sampler offers `fit(model, settings) -> Fitted`, `Settings` where it has options, and `SPACE = "image"` where it draws
+images instead of codes. What is fitted draws one sample
 at a time from one generator, so that a sample depends on nothing but its own seed. The first line of the file's
 docstring is its help text.
 """

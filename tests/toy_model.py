@@ -1,0 +1,111 @@
+"""A model that was never trained: a linear decoder over made blobs. Tests of samplers, audit and augment share it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from medvae.likelihoods import Bernoulli, Gaussian
+from medvae.model import Latents, Model, TrainingScans
+from medvae.prepare import Intensity, Preparation
+from medvae.prepare.intensity import fit as fit_intensity
+from medvae.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medvae.reference import Reference
+    from medvae.scan import Units
+
+SHAPE = (16, 18, 14)
+LATENT = (2, 3)  # of two axes: a code's shape has to be kept
+NOISE = 0.3  # standard deviation of what the decoder cannot know
+
+
+class LinearVAE(torch.nn.Module):
+    """Decodes a code to smooth patterns weighted by it."""
+
+    def __init__(self, patterns: NDArray[np.float32], *, family: str) -> None:
+        super().__init__()
+        self.register_buffer("patterns", torch.from_numpy(patterns))
+        self.family = family
+
+    def decode(self, z: torch.Tensor) -> Gaussian | Bernoulli:
+        mean = torch.einsum("bk,kxyz->bxyz", z.flatten(1), cast("torch.Tensor", self.patterns))[:, None]
+        return Bernoulli(8 * mean - 2) if self.family == "bernoulli" else Gaussian(mean, torch.tensor(np.log(NOISE)))
+
+
+def patterns() -> NDArray[np.float32]:
+    """Six smooth patterns `(6, X, Y, Z)` of unit size."""
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij"))
+    made = [np.cos(np.pi * (k + 1) * grid[k % 3] / 2 + k) for k in range(6)]
+    return np.stack(made).astype(np.float32)
+
+
+def toy_model(
+    *,
+    n: int = 24,
+    labels: tuple[str | None, ...] = (None,),
+    keep: int | None = None,
+    label_maps: bool = False,
+    prepare: dict[str, Any] | None = None,
+) -> Model:
+    """A model with `n` training scans of as many subjects, whose classes go round `labels`.
+
+    Classes differ in the first dimension of the code. The first `keep` scans are kept as images: what the decoder
+    gives plus noise that it cannot know, in ellipsoids whose size goes with the second dimension of the code.
+    """
+    steps = {"modality": "MR", "shape": SHAPE, "spacing": (2, 2, 3), **(prepare or {})}
+    family = "bernoulli" if steps["modality"] == "SHAPE" else "gaussian"
+    settings = Settings.model_validate({"prepare": steps, "likelihood": {"family": family}})
+    latents = _latents(n, labels)
+    vae = LinearVAE(patterns(), family=family)
+    training = _training(vae, latents, settings, keep=n if keep is None else keep, label_maps=label_maps)
+    reference = cast("Reference", None)  # samplers have no use for it
+    return Model(vae, Preparation(settings.prepare), settings, latents, training, reference, hash="toy")
+
+
+def ellipsoid(code: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """A foreground `(1, X, Y, Z)`, larger for a larger second dimension of the code."""
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij"))
+    inside: NDArray[np.bool_] = np.square(grid).sum(axis=0) < (0.75 + 0.05 * code[0, 1]) ** 2
+    return inside[None]
+
+
+def _latents(n: int, labels: tuple[str | None, ...]) -> Latents:
+    mean = np.random.default_rng(0).normal(size=(n, *LATENT)).astype(np.float32)
+    classes = [labels[i % len(labels)] for i in range(n)]
+    mean[:, 0, 0] += [3.0 * labels.index(one) for one in classes]
+    ids, subjects, hashes = ([f"{kind}-{i:02d}" for i in range(n)] for kind in ("scan", "subject", "hash"))
+    return Latents(mean, np.full(mean.shape, np.log(0.02), np.float32), ids, subjects, classes, hashes)
+
+
+def _training(vae: LinearVAE, latents: Latents, settings: Settings, *, keep: int, label_maps: bool) -> TrainingScans:
+    rng = np.random.default_rng(1)
+    whole = settings.prepare.foreground == "whole"
+    scales = [_intensity(settings, i) for i in range(keep)]
+    images, masks = np.zeros((keep, 1, *SHAPE), np.float16), np.zeros((keep, 1, *SHAPE), bool)
+    for i in range(keep):
+        with torch.inference_mode():
+            decoded = vae.decode(torch.from_numpy(latents.mean[i : i + 1])).mean[0].numpy()
+        noisy = decoded > 0.5 if vae.family == "bernoulli" else decoded + NOISE * rng.normal(size=decoded.shape)
+        masks[i] = block() if whole else ellipsoid(latents.mean[i])
+        images[i] = np.where(masks[i], np.clip(noisy, scales[i].low, scales[i].high), scales[i].background)
+    units: Units = "HU" if settings.prepare.modality == "CT" else "a.u."
+    labels = (images > 0).astype(np.int16) if label_maps else None
+    return TrainingScans(images, masks, labels, scales, latents.ids[:keep], units)
+
+
+def block() -> NDArray[np.bool_]:
+    """A field of view that fills a part of the grid, `(1, X, Y, Z)`."""
+    inside = np.zeros((1, *SHAPE), bool)
+    inside[:, 2:, 1:, :-3] = True
+    return inside
+
+
+def _intensity(settings: Settings, index: int) -> Intensity:
+    if settings.prepare.intensity != "robust_z":
+        return fit_intensity(np.zeros(1, np.float32), np.ones(1, bool), settings=settings.prepare)
+    return Intensity(offset=1000.0 + 10 * index, scale=100.0, low=-10, high=10)
