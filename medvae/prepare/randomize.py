@@ -123,9 +123,7 @@ class Randomize(Randomizable):
             step.set_random_state(int(self.R.randint(2**31 - 1)))
         return self
 
-    def __call__(
-        self, image: Tensor, mask: Tensor, *, label_map: Tensor | None = None, floor: float = 0.0
-    ) -> Example:
+    def __call__(self, image: Tensor, mask: Tensor, *, label_map: Tensor | None = None, floor: float = 0.0) -> Example:
         """Augment one scan.
 
         Args:

@@ -1,0 +1,22 @@
+"""Each voxel's share of −ELBO: its likelihood and its part of the KL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medvae.settings import Empty
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medvae.inference import Inference
+    from medvae.reference import Reference
+
+UNIT = "nats"
+
+
+def anomaly_map(inference: Inference, reference: Reference, settings: Empty) -> NDArray[np.float32]:
+    """−ln p(x|z) + KL spread over the voxels, averaged over draws; sums to −ELBO of the same draws."""
+    return inference.moments.negative_elbo

@@ -1,0 +1,22 @@
+"""Negative log-likelihood of each voxel, mean over posterior draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medvae.settings import Empty
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medvae.inference import Inference
+    from medvae.reference import Reference
+
+UNIT = "nats"
+
+
+def anomaly_map(inference: Inference, reference: Reference, settings: Empty) -> NDArray[np.float32]:
+    """−ln p(x|z) by voxel, averaged over z ~ q(z|x)."""
+    return inference.moments.negative_log_prob

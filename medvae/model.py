@@ -1,0 +1,255 @@
+"""What a checkpoint folder holds, and how it is saved and loaded: safetensors and JSON, never code.
+
+MODEL/
+  model.json             settings, hashes, ids, how it was trained
+  weights.safetensors    averaged weights of the VAE
+  latents.safetensors    posteriors of the training scans
+  training.safetensors   prepared training scans (up to `train.keep_scans`): patients' images
+  reference.safetensors  what healthy looks like
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from medvae import __version__, plugins
+from medvae.errors import MedVAEError, ModelError
+from medvae.io.files import atomic, write_json
+from medvae.prepare import Intensity, Preparation
+from medvae.reference import Reference
+from medvae.settings import Settings, validate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from medvae.scan import Units
+    from medvae.vae import VAE
+
+FORMAT = 1  # of model.json; a later one is refused by name
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Posteriors of the training scans.
+
+    Attributes:
+        mean: float32 `(N, C, *latent)`.
+        log_variance: float32, the same shape.
+        ids: of the scans.
+        subjects: who was scanned.
+        labels: class of each scan, or None.
+        hashes: `scan_hash` of each scan.
+    """
+
+    mean: NDArray[np.float32] = field(repr=False)
+    log_variance: NDArray[np.float32] = field(repr=False)
+    ids: Sequence[str]
+    subjects: Sequence[str]
+    labels: Sequence[str | None]
+    hashes: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingScans:
+    """Prepared training scans, for the copy audit and the `classical` sampler.
+
+    Attributes:
+        images: float16 `(M, 1, X, Y, Z)`, prepared intensities.
+        masks: bool `(M, 1, X, Y, Z)`.
+        label_maps: int16 `(M, 1, X, Y, Z)`, or None where the scans have none.
+        intensities: the value map of each scan.
+        ids: of the scans.
+        units: of the scans' values.
+    """
+
+    images: NDArray[np.float16] = field(repr=False)
+    masks: NDArray[np.bool_] = field(repr=False)
+    label_maps: NDArray[np.int16] | None = field(repr=False)
+    intensities: Sequence[Intensity]
+    ids: Sequence[str]
+    units: Units = "a.u."
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a checkpoint gives back.
+
+    Attributes:
+        vae: the network with its averaged weights, in eval mode.
+        preparation: scan -> model grid.
+        settings: of the training run.
+        latents: of the training scans.
+        training: prepared training scans, maybe none.
+        reference: what healthy looks like; from the training scans until it is calibrated.
+        hash: SHA-256 of the weights.
+        record: how it was trained.
+    """
+
+    vae: VAE
+    preparation: Preparation
+    settings: Settings
+    latents: Latents
+    training: TrainingScans
+    reference: Reference
+    hash: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_reference(self, reference: Reference) -> Model:
+        """The same model with another Reference."""
+        return replace(self, reference=reference)
+
+
+def weights_hash(vae: nn.Module) -> str:
+    """SHA-256 over names and values of all weights."""
+    digest = sha256()
+    for name, value in sorted(vae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def build_vae(settings: Settings) -> VAE:
+    """The untrained network that the settings name.
+
+    Raises:
+        SettingsError: an unknown model or option, a grid that does not fit.
+    """
+    module, options = plugins.configure("models", settings.model.name, settings.model.options)
+    return cast("VAE", module.build(options, settings.likelihood, settings.prepare.shape))
+
+
+def save(model: Model, folder: Path) -> None:
+    """Write a checkpoint folder; `model.json` comes last, so that a folder with it is whole."""
+    weights = {name: value.detach().cpu().contiguous().numpy() for name, value in _module(model).state_dict().items()}
+    _save_tensors(folder / "weights.safetensors", weights)
+    latents, training = model.latents, model.training
+    _save_tensors(folder / "latents.safetensors", {"mean": latents.mean, "log_variance": latents.log_variance})
+    scans: dict[str, NDArray[Any]] = {"images": training.images, "masks": training.masks.astype(np.uint8)}
+    if training.label_maps is not None:
+        scans["label_maps"] = training.label_maps
+    _save_tensors(folder / "training.safetensors", scans)
+    _save_tensors(folder / "reference.safetensors", model.reference.tensors())
+    tree = {
+        "format": FORMAT,
+        "medvae": __version__,
+        "notice": "Research use only. training.safetensors and the weights derive from patients' scans.",
+        "hash": model.hash,
+        "preparation_hash": model.preparation.hash,
+        "settings": model.settings.model_dump(mode="json"),
+        "latents": {k: list(getattr(latents, k)) for k in ("ids", "subjects", "labels", "hashes")},
+        "training": {
+            "ids": list(training.ids),
+            "units": training.units,
+            "intensities": [_finite(asdict(one)) for one in training.intensities],
+        },
+        "reference": model.reference.to_json(),
+        "record": dict(model.record),
+    }
+    write_json(folder / "model.json", tree)
+
+
+def save_reference(reference: Reference, folder: Path) -> None:
+    """Replace the Reference of a checkpoint folder."""
+    tree = _read_json(folder)
+    tree["reference"] = reference.to_json()
+    _save_tensors(folder / "reference.safetensors", reference.tensors())
+    write_json(folder / "model.json", tree)
+
+
+def load(folder: Path, *, device: str = "cpu") -> Model:
+    """Load a checkpoint folder. Nothing in it is run, no path in it is opened.
+
+    Raises:
+        ModelError: it is missing, damaged, of a later version, or its parts do not belong together.
+    """
+    tree = _read_json(folder)
+    if tree.get("format") != FORMAT:
+        raise ModelError(f"format {tree.get('format')} is not the {FORMAT} that this version reads", path=folder)
+    try:
+        model = _assemble(tree, folder, device=device)
+    except ModelError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, MedVAEError) as problem:
+        text = " ".join(str(problem).split())[:200]
+        raise ModelError(
+            f"the checkpoint is damaged ({type(problem).__name__}: {text})", path=folder, hint=_TRAIN_AGAIN
+        ) from problem
+    if model.hash != tree["hash"]:
+        raise ModelError("the weights are not those that model.json was written for", path=folder, hint=_TRAIN_AGAIN)
+    model.reference.check(model_hash=model.hash, preparation_hash=tree["preparation_hash"], path=folder)
+    if model.preparation.hash != tree["preparation_hash"]:
+        raise ModelError(
+            "the preparation differs from the one it was trained with (another MNI152 template?)", path=folder
+        )
+    return model
+
+
+_TRAIN_AGAIN = "copy the model folder again, or train again"
+
+
+def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
+    settings = validate(Settings, tree["settings"], where="model.json")
+    vae = build_vae(settings)
+    module = cast("nn.Module", vae)
+    weights = load_file(folder / "weights.safetensors")
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    arrays = load_file(folder / "latents.safetensors")
+    latents = Latents(arrays["mean"], arrays["log_variance"], **tree["latents"])
+    scans = load_file(folder / "training.safetensors")
+    training = TrainingScans(
+        scans["images"],
+        scans["masks"].astype(bool),
+        scans.get("label_maps"),
+        [Intensity(**_infinite(one)) for one in tree["training"]["intensities"]],
+        tree["training"]["ids"],
+        tree["training"]["units"],
+    )
+    reference = Reference.of(load_file(folder / "reference.safetensors"), tree["reference"])
+    module.to(device).eval().requires_grad_(requires_grad=False)
+    preparation = Preparation(settings.prepare)
+    return Model(vae, preparation, settings, latents, training, reference, weights_hash(module), tree["record"])
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    if not path.is_file():
+        there = "there is no model.json in it" if folder.is_dir() else "the folder is not there"
+        raise ModelError(f"no model: {there}", path=folder, hint="train one with `medvae train`")
+    try:
+        tree = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as problem:
+        raise ModelError(f"model.json cannot be read: {problem}", path=folder, hint=_TRAIN_AGAIN) from problem
+    if not isinstance(tree, dict):
+        raise ModelError("model.json is not an object", path=folder, hint=_TRAIN_AGAIN)
+    return tree
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    with atomic(path) as partial:
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, partial)
+
+
+def _module(model: Model) -> nn.Module:
+    return cast("nn.Module", model.vae)
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no infinity: a bound that is not there is null."""
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+
+
+def _infinite(values: dict[str, float | None]) -> dict[str, float]:
+    ends = {"low": -np.inf, "high": np.inf}
+    return {name: ends[name] if value is None else value for name, value in values.items()}

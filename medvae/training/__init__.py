@@ -1,0 +1,1 @@
+"""Fitting a VAE: batches, losses, and `fit`, a generator of epochs."""

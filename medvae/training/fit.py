@@ -1,0 +1,331 @@
+"""`fit`: a generator of epochs. What a caller does with them (a bar, logs, pictures) is the caller's business.
+
+A run is a function of (settings, seed, scans): batches and noise come from counters, so that a run that was stopped and
+resumed ends with the same weights on the CPU. A time budget becomes a number of steps after a timed warm-up, and is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medvae.errors import RunError
+from medvae.io.files import atomic
+from medvae.prepare.randomize import Randomize
+from medvae.training.batches import Batch, Scans, plain_batch, training_batch
+from medvae.training.losses import Objective, Terms, active_units, beta_at, rate_at
+
+if TYPE_CHECKING:
+    from medvae.settings import Settings, TrainSettings
+    from medvae.vae import VAE
+
+_TIMED_STEPS = 5
+_SAFETY = 0.93  # share of a time budget that steps may use; the rest is for validation and writing
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is known after `validate_every` steps.
+
+    Attributes:
+        step: steps done.
+        steps: steps in all.
+        loss: training loss, nats per foreground voxel.
+        reconstruction: −ln p(x|z) in training, nats a scan.
+        kl: in training, nats a scan.
+        beta: weight of the KL.
+        error: mean squared (Laplace: absolute) error a voxel, training.
+        validation: −ELBO of the validation scans under the averaged weights, β = 1, nats per voxel; None without any.
+        validation_error: mean squared error a voxel there.
+        active: latent units whose mean varies over the validation (else the last training) scans.
+        scans_per_second: in training.
+        best: whether this is the best so far.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    reconstruction: float
+    kl: float
+    beta: float
+    error: float
+    validation: float | None
+    validation_error: float | None
+    active: int
+    scans_per_second: float
+    best: bool
+
+
+class TrainingError(RunError):
+    """Training went wrong in a way that a setting can mend."""
+
+    default_code = "training"
+
+
+def make_fabric(device: str, *, precision: str) -> Fabric:
+    """Lightning Fabric for a device: "auto", "cpu", "cuda", "cuda:N".
+
+    `precision` "auto" takes bf16 where the hardware multiplies it: on GPUs that say so. On CPUs without bf16 units it
+    is thirty times slower than float32, so CPUs stay at float32 unless asked.
+    """
+    accelerator, _, index = device.partition(":")
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = "bf16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "32"
+    kind: Any = "bf16-mixed" if precision == "bf16" else "32-true"
+    return Fabric(
+        accelerator=accelerator,
+        devices=[int(index)] if index else 1 if accelerator == "cpu" else "auto",
+        precision=kind,
+    )
+
+
+def fit(
+    vae: VAE, training: Scans, validation: Scans, settings: Settings, *, fabric: Fabric, folder: Path, resume: bool
+) -> Iterator[Epoch]:
+    """Train `vae` in place; afterwards it holds the best averaged weights and a frozen σ.
+
+    Args:
+        vae: fresh from `build`.
+        training: scans that are learned from.
+        validation: scans of other subjects; may be empty.
+        settings: of the run.
+        fabric: device and precision.
+        folder: where `last/` and `best/` are kept.
+        resume: go on from `folder/last`, if it is there.
+
+    Raises:
+        TrainingError: the loss is not a number, or the posterior has collapsed.
+    """
+    run = _Run(vae, settings, fabric=fabric, folder=folder)
+    if resume:
+        run.restore()
+    yield from run.epochs(training, validation)
+    run.finish(training, validation)
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(self, vae: VAE, settings: Settings, *, fabric: Fabric, folder: Path) -> None:
+        self.settings, self.train, self.fabric, self.folder = settings, settings.train, fabric, folder
+        self.net = cast("nn.Module", vae)
+        objective = Objective(vae, free_bits=self.train.free_bits)
+        parameters = [p for p in self.net.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=self.train.lr, weight_decay=self.train.weight_decay)
+        self.objective, self.optimizer = fabric.setup(objective, optimizer)
+        self.randomize = Randomize(self.train.randomize, settings.prepare.spacing)
+        self.average = {name: p.detach().clone() for name, p in self.net.named_parameters()}
+        self.step, self.steps, self.stale = 0, 0, 0
+        self.best_score = float("inf")
+
+    # ------------------------------------------------------------------------------------------------- the loop
+
+    def epochs(self, training: Scans, validation: Scans) -> Iterator[Epoch]:
+        if not self.steps:
+            self.steps = self.train.steps if self.train.minutes is None else self._count(training)
+        while self.step < self.steps and not (self.train.patience and self.stale > self.train.patience):
+            start, first = time.perf_counter(), self.step
+            until = min(self.steps, (self.step // self.train.validate_every + 1) * self.train.validate_every)
+            terms = [self._step(training, self.step) for _ in range(until - self.step)]
+            seconds = time.perf_counter() - start
+            epoch = self._look(terms, validation, seconds=seconds, first=first)
+            self._save("last")
+            yield epoch
+
+    def _step(self, training: Scans, number: int) -> Terms:
+        number = self.step
+        batch = self._batch(training, number)
+        beta = beta_at(number, steps=self.steps, beta=self.train.beta, warmup=self.train.kl_warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.train.lr * rate_at(number, steps=self.steps, warmup=self.train.warmup)
+        self.net.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        terms: Terms = self._terms(batch, noise_seed=number, beta=beta, fit_spread=True)
+        self.fabric.backward(terms.loss)
+        self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=self.train.clip, error_if_nonfinite=False)
+        if not torch.isfinite(terms.loss):
+            raise TrainingError(
+                f"the loss is not a number at step {number}",
+                hint="lower train.lr, or look at the inputs with medvae info",
+            )
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        return terms
+
+    def _terms(self, batch: Batch, *, noise_seed: int | None, beta: float, fit_spread: bool) -> Terms:
+        device = self.fabric.device
+        inputs, image, mask = (t.to(device, non_blocking=True) for t in (batch.inputs, batch.image, batch.mask))
+        shape = self._latent(inputs)
+        if noise_seed is None:
+            noise = torch.zeros(shape)
+        else:
+            seed = (self.settings.seed * 1_000_003 + noise_seed) * 64 + self.fabric.global_rank
+            noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        terms: Terms = self.objective(
+            inputs=inputs, image=image, mask=mask, noise=noise.to(device), beta=beta, fit_spread=fit_spread
+        )
+        return terms
+
+    def _latent(self, inputs: Tensor) -> tuple[int, ...]:
+        grid = (inputs.shape[2], inputs.shape[3], inputs.shape[4])
+        return (len(inputs), *cast("VAE", self.net).latent_shape(grid))
+
+    def _batch(self, training: Scans, number: int) -> Batch:
+        world, rank = self.fabric.world_size, self.fabric.global_rank
+        return training_batch(
+            training, self.randomize, step=number, rank=rank, world=world, settings=self.train, seed=self.settings.seed
+        )
+
+    def _count(self, training: Scans) -> int:
+        """A time budget as a number of steps: the time of a few steps that are then undone."""
+        assert self.train.minutes is not None
+        before = {k: v.clone() for k, v in self.net.state_dict().items()}
+        state, self.steps = self.optimizer.state_dict(), 1
+        times = []
+        for _ in range(_TIMED_STEPS):
+            start = time.perf_counter()
+            self._step(training, 0)
+            times.append(time.perf_counter() - start)
+        self.net.load_state_dict(before)
+        self.optimizer.load_state_dict(state)
+        self.optimizer.state.clear()
+        self.average = {name: p.detach().clone() for name, p in self.net.named_parameters()}
+        self.step = 0
+        return max(1, int(self.train.minutes * 60 * _SAFETY / sorted(times)[_TIMED_STEPS // 2]))
+
+    # --------------------------------------------------------------------------------- averaged weights, validation
+
+    def _average(self) -> None:
+        """Exponential moving average, with the usual correction while few steps are done."""
+        decay = min(self.train.ema, (1 + self.step) / (10 + self.step))
+        for name, parameter in self.net.named_parameters():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    def _look(self, terms: list[Terms], validation: Scans, *, seconds: float, first: int) -> Epoch:
+        mean = {
+            n: float(torch.stack([getattr(t, n).detach() for t in terms]).mean())
+            for n in ("loss", "reconstruction", "kl", "error")
+        }
+        score, error, means = self._validate(validation)
+        means = torch.cat([t.mean for t in terms[-8:]]) if means is None or len(means) < 2 else means
+        active = active_units(means.cpu())
+        beta = beta_at(self.step - 1, steps=self.steps, beta=self.train.beta, warmup=self.train.kl_warmup)
+        if beta >= self.train.beta and mean["kl"] < 1.0:
+            raise TrainingError(
+                f"the posterior has collapsed at step {self.step}: the KL is {mean['kl']:.2f} nats a scan",
+                hint="warm the KL up for longer (train.kl_warmup), lower train.beta, or set train.free_bits",
+            )
+        best = score is None or score < self.best_score
+        self.stale = 0 if best else self.stale + 1
+        if best:
+            self.best_score = float("inf") if score is None else score
+            self._save("best")
+        scans = (self.step - first) * self.train.batch * self.fabric.world_size
+        return Epoch(
+            self.step, self.steps, mean["loss"], mean["reconstruction"], mean["kl"], beta, mean["error"],
+            score, error, active, scans / seconds, best,
+        )  # fmt: skip
+
+    def _validate(self, validation: Scans) -> tuple[float | None, float | None, Tensor | None]:
+        """−ELBO a voxel and error of the validation scans, z = posterior mean, averaged weights, σ their optimum."""
+        if not len(validation):
+            return None, None, None
+        with self._averaged(), torch.no_grad():
+            terms = [
+                self._terms(plain_batch(validation, i), noise_seed=None, beta=1.0, fit_spread=True)
+                for i in range(len(validation))
+            ]
+        score = torch.stack([t.loss for t in terms]).mean()
+        error = torch.stack([t.error for t in terms]).mean()
+        return float(score), float(error), torch.cat([t.mean for t in terms])
+
+    def _averaged(self) -> _Swapped:
+        return _Swapped(self.net, self.average)
+
+    # ------------------------------------------------------------------------------------------------ state on disk
+
+    def _save(self, name: str) -> None:
+        """`best/`: averaged weights. `last/`: all that a resumed run needs. Only the first process writes."""
+        if not self.fabric.is_global_zero:
+            return
+        tensors = {f"average.{k}": v for k, v in self.average.items()}
+        if name == "last":
+            tensors |= {f"net.{k}": v for k, v in self.net.state_dict().items()}
+            for i, state in self.optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        facts = {k: repr(getattr(self, k)) for k in ("step", "steps", "stale", "best_score")}
+        with atomic(self.folder / name / "state.safetensors") as partial:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata=facts)
+
+    def restore(self) -> None:
+        """Go on from `last/`; nothing to do where there is none."""
+        path = self.folder / "last" / "state.safetensors"
+        if not path.is_file():
+            return
+        from safetensors import safe_open
+
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+        self.step, self.steps, self.stale = int(facts["step"]), int(facts["steps"]), int(facts["stale"])
+        self.best_score = float(facts["best_score"])
+        self.net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
+        self._load_average(tensors)
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, number, name = key.split(".", 2)
+                state.setdefault(int(number), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+    def _load_average(self, tensors: dict[str, Tensor]) -> None:
+        device = self.fabric.device
+        found = {k.removeprefix("average."): v.to(device) for k, v in tensors.items() if k.startswith("average.")}
+        self.average = {name: found[name].clone(memory_format=torch.preserve_format) for name in self.average}
+
+    def finish(self, training: Scans, validation: Scans) -> None:
+        """Put the best averaged weights into the network and freeze its σ on validation (else training) scans."""
+        self._load_average(load_file(self.folder / "best" / "state.safetensors"))
+        with torch.no_grad():
+            for name, parameter in self.net.named_parameters():
+                parameter.copy_(self.average[name])
+            judged = validation if len(validation) else training
+            errors = [
+                self._terms(plain_batch(judged, i), noise_seed=i, beta=1.0, fit_spread=True).error
+                for i in range(min(len(judged), 50))
+            ]
+            cast("VAE", self.net).observation.freeze(float(torch.stack(errors).mean()))
+        self.net.eval()
+
+
+class _Swapped:
+    """The network with other weights for the length of a block."""
+
+    def __init__(self, net: nn.Module, weights: dict[str, Tensor]) -> None:
+        self.net, self.weights = net, weights
+
+    def __enter__(self) -> None:
+        self.net.eval()
+        self.own = {name: p.data for name, p in self.net.named_parameters()}
+        for name, parameter in self.net.named_parameters():
+            parameter.data = self.weights[name]
+
+    def __exit__(self, *_: object) -> None:
+        for name, parameter in self.net.named_parameters():
+            parameter.data = self.own[name]
+
+
+def run_settings(settings: TrainSettings, *, steps: int) -> TrainSettings:
+    """The settings with a number of steps in the place of a time budget, as they are kept in a checkpoint."""
+    return settings.model_copy(update={"minutes": None, "steps": steps})
