@@ -69,19 +69,24 @@ def _in_words(problem: Exception) -> MedVAEError:
 # ---------------------------------------------------------------------------------------- one function a command
 
 
+# Settings come first: a wrong one is refused before a pipeline, and with it torch, is imported.
+
+
 def _info(args: argparse.Namespace) -> int:
+    settings = _settings(args)
     from medvae.pipelines import info
 
-    code: int = info.run(_selection(args), settings=_settings(args), check=args.check, as_json=args.json)
+    code: int = info.run(_selection(args), settings=settings, check=args.check, as_json=args.json)
     return code
 
 
 def _train(args: argparse.Namespace) -> int:
+    settings = _settings(args)
     from medvae.pipelines import train
 
     code: int = train.run(
         _selection(args),
-        settings=_settings(args),
+        settings=settings,
         out=args.out,
         device=args.device,
         workers=_workers(args),
@@ -92,13 +97,14 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
+    overrides = _overrides(args)
     from medvae.pipelines import calibrate
 
     code: int = calibrate.run(
         _selection(args),
         model=args.model,
         config=args.config,
-        overrides=_overrides(args),
+        overrides=overrides,
         device=args.device,
         workers=_workers(args),
     )
@@ -106,6 +112,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def _detect(args: argparse.Namespace) -> int:
+    overrides = _overrides(args)
     from medvae.pipelines import detect
 
     code: int = detect.run(
@@ -113,7 +120,7 @@ def _detect(args: argparse.Namespace) -> int:
         model=args.model,
         out=args.out,
         config=args.config,
-        overrides=_overrides(args),
+        overrides=overrides,
         device=args.device,
         workers=_workers(args),
         overwrite=args.overwrite,
@@ -122,6 +129,7 @@ def _detect(args: argparse.Namespace) -> int:
 
 
 def _augment(args: argparse.Namespace) -> int:
+    overrides = _overrides(args)
     from medvae.pipelines import augment
 
     code: int = augment.run(
@@ -129,7 +137,7 @@ def _augment(args: argparse.Namespace) -> int:
         out=args.out,
         count=args.count,
         config=args.config,
-        overrides=_overrides(args),
+        overrides=overrides,
         device=args.device,
         overwrite=args.overwrite,
     )
@@ -137,10 +145,11 @@ def _augment(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    settings = _settings(args)
     from medvae.pipelines import demo
 
     code: int = demo.run(
-        args.out, settings=_settings(args), device=args.device, workers=_workers(args), overwrite=args.overwrite
+        args.out, settings=settings, device=args.device, workers=_workers(args), overwrite=args.overwrite
     )
     return code
 
@@ -158,7 +167,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _overrides(args: argparse.Namespace) -> tuple[str, ...]:
-    """`--set` texts, and after them those options that are short for a setting, checked where they name a plug-in."""
+    """`--set` texts, and after them the options that are short for a setting; names of plug-ins are checked."""
     named = vars(args)
     texts = list(named.get("set", ()))
     for option, key in _SHORT_FOR.items():
@@ -199,7 +208,7 @@ class _Parser(argparse.ArgumentParser):
         """The help, with one line a plug-in at the end."""
         if self._lists is not None:
             lines = (f"  {name:<16}{plugins.summary(self._lists, name)}" for name in plugins.names(self._lists))
-            self.epilog = "\n".join([f"{self._lists}:", *lines]).replace("%", "%%")
+            self.epilog = "\n".join([f"{self._lists}:", *lines])
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:

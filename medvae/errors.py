@@ -1,12 +1,12 @@
 """Every error medvae raises, and the one table of codes that a scan can end with.
 
-    MedVAEError
-    ├── ScanError         one scan cannot be used; the other scans go on
-    └── RunError          the run cannot be carried out; nothing was lost
-        ├── SettingsError     an unknown key, a wrong type, an unknown name
-        ├── InputError        nothing usable among the inputs, a list that cannot be read
-        ├── ModelError        a checkpoint that is missing, damaged or of another kind
-        └── OutputError       the output folder cannot be used, the disk is full
+MedVAEError
+├── ScanError         one scan cannot be used; the other scans go on
+└── RunError          the run cannot be carried out; nothing was lost
+    ├── SettingsError     an unknown key, a wrong type, an unknown name
+    ├── InputError        nothing usable among the inputs, a list that cannot be read
+    ├── ModelError        a checkpoint that is missing, damaged or of another kind
+    └── OutputError       the output folder cannot be used, the disk is full
 """
 
 from __future__ import annotations
@@ -31,12 +31,18 @@ class Code:
 # In order of precedence: where several reasons hold, the first in this table gives the code.
 CODES: dict[str, Code] = {
     "unreadable": Code("rejected", "the file cannot be opened", "check that it exists and that you may read it"),
-    "not_a_scan": Code("rejected", "the file is not what its name says", "replace it by the real file, or --exclude it"),
+    "not_a_scan": Code(
+        "rejected", "the file is not what its name says", "replace it by the real file, or --exclude it"
+    ),
     "not_image": Code("skipped", "the object holds no image volume", "nothing to do: it is left out"),
     "truncated": Code("rejected", "the file ends too early", "copy or export the file again"),
     "corrupt": Code("rejected", "the file's contents are damaged", "copy or export the file again"),
-    "malformed": Code("rejected", "a value in the header is broken", "export the file again, or repair the named field"),
-    "too_large": Code("rejected", "the header claims more data than is allowed", "raise read.max_gib if the file is real"),
+    "malformed": Code(
+        "rejected", "a value in the header is broken", "export the file again, or repair the named field"
+    ),
+    "too_large": Code(
+        "rejected", "the header claims more data than is allowed", "raise read.max_gib if the file is real"
+    ),
     "unsupported_type": Code("rejected", "the kind of data is not supported", "convert it to a real scalar image"),
     "unpaired": Code("rejected", "one half of a .hdr/.img pair is missing", "put both halves into the same folder"),
     "no_geometry": Code("rejected", "the file does not say where its voxels lie", "export it with its geometry"),
@@ -46,7 +52,9 @@ CODES: dict[str, Code] = {
     "bad_affine": Code("rejected", "the affine is singular or not finite", "repair the header"),
     "not_3d": Code("rejected", "the file does not hold one 3D volume", "choose one volume with --volume N"),
     "colour": Code("rejected", "the image is in colour", "export it as grey values"),
-    "mosaic": Code("rejected", "several slices are tiled into one frame", "convert the mosaic first, e.g. with dcm2niix"),
+    "mosaic": Code(
+        "rejected", "several slices are tiled into one frame", "convert the mosaic first, e.g. with dcm2niix"
+    ),
     "mixed_series": Code(
         "rejected", "one series holds several kinds of images", "split it, e.g. with --set read.split_mixed=true"
     ),
@@ -55,7 +63,9 @@ CODES: dict[str, Code] = {
     ),
     "too_few_slices": Code("rejected", "there are fewer than 3 slices", "export the whole series"),
     "uneven_spacing": Code("rejected", "the slices are not evenly spaced", "export the missing slices"),
-    "gantry_tilt": Code("rejected", "the slices are sheared (gantry tilt)", "correct the tilt first, e.g. with dcm2niix"),
+    "gantry_tilt": Code(
+        "rejected", "the slices are sheared (gantry tilt)", "correct the tilt first, e.g. with dcm2niix"
+    ),
     "modality_lut": Code("rejected", "values go through a Modality LUT", "export with rescale slope and intercept"),
     "undecodable": Code("rejected", "the compressed pixels cannot be decoded", "export uncompressed"),
     "non_finite": Code(
@@ -162,7 +172,5 @@ class OutputError(RunError):
     default_code = "output"
 
 
-def _rebuild(
-    kind: type[MedVAEError], message: str, code: str, path: str | None, hint: str | None
-) -> MedVAEError:
+def _rebuild(kind: type[MedVAEError], message: str, code: str, path: str | None, hint: str | None) -> MedVAEError:
     return kind(message, code=code, path=path, hint=hint)

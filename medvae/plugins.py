@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +24,8 @@ Kind = Literal["maps", "samplers", "models"]
 
 def names(kind: Kind) -> tuple[str, ...]:
     """Public names of all plug-ins of a kind, sorted; nothing is imported."""
+    from importlib.metadata import entry_points  # here, because a plain --help should not pay for it
+
     ours = {
         entry.name.removesuffix(".py")
         for entry in files(f"medvae.{kind}").iterdir()
@@ -65,6 +66,8 @@ def load(kind: Kind, name: str) -> ModuleType:
     Raises:
         SettingsError: there is none of that name.
     """
+    from importlib.metadata import entry_points
+
     check(kind, name)
     for point in entry_points(group=f"medvae.{kind}", name=name):
         module: ModuleType = point.load()

@@ -181,7 +181,8 @@ def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Se
         tree = _merge(tree, _read_yaml(config))
     for text in overrides:
         tree = _merge(tree, _parse_override(text))
-    return validate(Settings, tree, where=config or "settings")
+    where = (config or "the settings") + (" with --set" if overrides else "")
+    return validate(Settings, tree, where=where)
 
 
 def adjust(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Settings:
