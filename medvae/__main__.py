@@ -1,3 +1,5 @@
+"""`python -m medvae` is the command `medvae`."""
+
 from medvae.cli import main
 
 raise SystemExit(main())

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from medvae.errors import MedVAEError
-
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from rich.progress import Progress, TaskID
+
+    from medvae.errors import MedVAEError
 
 _PLAIN_EVERY_S = 5.0
 _quiet = False
@@ -35,7 +36,7 @@ class Bar(Protocol):
 
 def configure(*, verbose: bool = False, quiet: bool = False) -> None:
     """Set up logging once, at the start of a command: warnings, or everything with `verbose`, nothing with `quiet`."""
-    global _quiet  # noqa: PLW0603
+    global _quiet
     _quiet = quiet
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)

@@ -11,10 +11,12 @@ MedVAEError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from os import PathLike
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from os import PathLike
 
 Status = Literal["skipped", "rejected", "failed"]
 
@@ -77,6 +79,9 @@ CODES: dict[str, Code] = {
     "no_foreground": Code("rejected", "no foreground was found", "give a mask in the list, or check the scan"),
     "registration_failed": Code(
         "rejected", "the scan could not be aligned to the template", "align it first, or check field of view"
+    ),
+    "seen_in_training": Code(
+        "skipped", "training has seen this scan or its subject", "nothing to do: it is left out of the Reference"
     ),
     "out_of_memory": Code("failed", "memory ran out", "use fewer --workers, or a machine with more memory"),
     "internal": Code("failed", "an unexpected error", "run again with --verbose and report it"),

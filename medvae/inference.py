@@ -124,17 +124,16 @@ class Inference:
         return to_array(slope * self.mask)
 
 
-def infer(model: Model, prepared: Prepared, *, draws: int | None = None, device: str = "cpu") -> Inference:
+def infer(model: Model, prepared: Prepared, *, draws: int | None = None) -> Inference:
     """Encode and decode one prepared scan.
 
     Args:
-        model: on the device.
+        model: with its weights on any device.
         prepared: on the model's grid.
         draws: posterior draws for the maps that need them; the model's setting if None.
-        device: where the model is.
     """
-    image = torch.from_numpy(prepared.image)[None].to(device)
-    mask = torch.from_numpy(prepared.mask)[None].to(device)
+    image = torch.from_numpy(prepared.image)[None].to(model.device)
+    mask = torch.from_numpy(prepared.mask)[None].to(model.device)
     with torch.no_grad():
         posterior = model.vae.encode(image)
         likelihood = model.vae.decode(posterior.mean)

@@ -132,7 +132,7 @@ class Observation(nn.Module):
         return type(likelihood)(likelihood.mean, _log_scale(error, self.family))
 
     def freeze(self, moment: float) -> None:
-        """Set the shared spread to the optimum of this mean (squared or absolute) error; others keep what they learnt."""
+        """Set a shared spread to the optimum of this mean (squared or absolute) error; others keep theirs."""
         if self.family != "bernoulli" and self.spread == "shared":
             self.log_scale.fill_(float(_log_scale(torch.tensor(moment, dtype=torch.float64), self.family)))
 

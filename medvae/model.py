@@ -11,9 +11,9 @@ MODEL/
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,13 +22,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from medvae import __version__, plugins
-from medvae.errors import MedVAEError, ModelError
+from medvae.errors import MedVAEError, ModelError, RunError
 from medvae.io.files import atomic, write_json
 from medvae.prepare import Intensity, Preparation
 from medvae.reference import Reference
 from medvae.settings import Settings, validate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -106,6 +107,12 @@ class Model:
     hash: str
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        network = _module(self)
+        return next(chain(network.parameters(), network.buffers())).device
+
     def with_reference(self, reference: Reference) -> Model:
         """The same model with another Reference."""
         return replace(self, reference=reference)
@@ -168,12 +175,31 @@ def save_reference(reference: Reference, folder: Path) -> None:
     write_json(folder / "model.json", tree)
 
 
+def find_device(name: str) -> str:
+    """A device for torch from "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        RunError: a GPU that is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    number = int(name.partition(":")[2] or 0)
+    if name.startswith("cuda") and number >= torch.cuda.device_count():
+        raise RunError(
+            f"there is no device {name!r}: torch sees {torch.cuda.device_count()} GPUs",
+            hint="use --device cpu, or install a build of torch for your GPU",
+        )
+    return name
+
+
 def load(folder: Path, *, device: str = "cpu") -> Model:
-    """Load a checkpoint folder. Nothing in it is run, no path in it is opened.
+    """Load a checkpoint folder onto a device (`find_device`). Nothing in it is run, no path in it is opened.
 
     Raises:
         ModelError: it is missing, damaged, of a later version, or its parts do not belong together.
+        RunError: the device is not there.
     """
+    device = find_device(device)
     tree = _read_json(folder)
     if tree.get("format") != FORMAT:
         raise ModelError(f"format {tree.get('format')} is not the {FORMAT} that this version reads", path=folder)

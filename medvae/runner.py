@@ -17,7 +17,6 @@ import signal
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -31,6 +30,8 @@ from medvae.io.files import remove_partials, write_json
 from medvae.prepare import Preparation, Prepared, prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
     from medvae.scan import Scan, ScanRef
     from medvae.settings import ReadSettings
 
@@ -198,7 +199,7 @@ class OutputFolder:
         with disk_errors(self.path), open(self.path / "manifest.jsonl", "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def finish(self, summary: Summary, **more: Any) -> None:  # noqa: ANN401
+    def finish(self, summary: Summary, **more: Any) -> None:
         """Complete `run.json` with counts, the time it took, and more facts of the command."""
         seconds = round(time.time() - self._started, 1)
         with disk_errors(self.path):
@@ -349,7 +350,7 @@ def _fingerprint(ref: ScanRef) -> str:
     return f"{len(stats)} files, {hash_of(stats)}"
 
 
-def hash_of(value: Any) -> str:  # noqa: ANN401
+def hash_of(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of a value's JSON."""
     from hashlib import sha256
 
@@ -399,7 +400,7 @@ def _read_ahead(
                 ahead = deque((other, pool.submit(_attempt, load, other)) for other, _ in ahead)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((pool._processes or {}).values()):  # noqa: SLF001  an interrupted run must not wait
+        for process in list((pool._processes or {}).values()):
             process.terminate()
 
 

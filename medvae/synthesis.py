@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
-    from torch import nn
 
     from medvae.model import Model
     from medvae.outline import Outline
@@ -169,10 +167,8 @@ def decode(model: Model, z: NDArray[np.float32]) -> NDArray[np.float32]:
 
     One code at a time: a batch of another size may round differently.
     """
-    network = cast("nn.Module", model.vae)
-    device = next(chain(network.parameters(), network.buffers())).device
     with torch.inference_mode():
-        likelihood = model.vae.decode(torch.from_numpy(z)[None].to(device))
+        likelihood = model.vae.decode(torch.from_numpy(z)[None].to(model.device))
         mean: NDArray[np.float32] = likelihood.mean[0, 0].float().cpu().numpy()
     return mean
 

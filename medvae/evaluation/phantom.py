@@ -140,7 +140,7 @@ def _pose(data: NDArray[np.int16], lesion: NDArray[np.bool_], rng: np.random.Gen
 
 
 def _smooth(rng: np.random.Generator, shape: tuple[int, ...], *, mm: float, voxel: float) -> NDArray[np.float32]:
-    """A Gaussian random field of unit variance, smoothed at `mm`, drawn on a grid as coarse as its smoothness allows."""
+    """A Gaussian random field of unit variance, smoothed at `mm`, drawn as coarsely as its smoothness allows."""
     step = max(1, int(mm / voxel / 2))
     coarse = tuple(n // step + 3 for n in shape)
     field_ = ndimage.gaussian_filter(rng.normal(size=coarse), mm / voxel / step, mode="wrap")

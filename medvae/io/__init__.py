@@ -6,17 +6,18 @@ A format offers `matches(path)`, `read(ref, settings)` and `inspect(ref, setting
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medvae.errors import ScanError
-from medvae.scan import Geometry, Scan, ScanInfo, ScanRef
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
+    from medvae.scan import Geometry, Scan, ScanInfo, ScanRef
     from medvae.settings import ReadSettings
 
 SAME_PLACE_MM = 0.1  # a mask lies on its scan when all corners agree to this

@@ -7,9 +7,8 @@ anything is allocated, exactly the bytes needed are inflated, and the rest is dr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
-from zlib import error as ZlibError  # noqa: N812
+from zlib import error as ZlibError
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +21,8 @@ from medvae.io.files import atomic
 from medvae.scan import Geometry, Modality, Scan, ScanInfo, ScanRef, Shape, Units
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from medvae.settings import ReadSettings
@@ -265,7 +266,8 @@ def _check_size(header: _Header, path: Path, settings: ReadSettings) -> None:
     """Refuse what the file cannot hold, before anything is allocated."""
     voxels = int(np.prod(header.geometry.shape, dtype=object))
     if voxels * 4 > settings.max_gib * 2**30:
-        message = f"shape {_times(header.geometry.shape)} needs {voxels * 4 / 2**30:.1f} GiB, allowed are {settings.max_gib:g}"
+        shape = _times(header.geometry.shape)
+        message = f"shape {shape} needs {voxels * 4 / 2**30:.1f} GiB, allowed are {settings.max_gib:g}"
         raise ScanError(message, code="too_large", path=path)
     size = header.data.stat().st_size
     with open(header.data, "rb") as file:

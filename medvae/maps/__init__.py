@@ -1,12 +1,12 @@
 """Anomaly maps: one file each. This one runs a map by name and turns it into a score.
 
-A map offers `UNIT`, `anomaly_map(inference, reference, settings) -> float32 (X, Y, Z)` on the model's grid, 0 outside the
-foreground, higher = less normal. It may offer `Settings`, and `NEEDS_ALIGNMENT = True` where a voxel has to be a place.
+A map offers `UNIT` and `anomaly_map(inference, reference, settings) -> float32 (X, Y, Z)`: on the model's grid, 0
+outside the foreground, higher = less normal. It may offer `Settings`, and `NEEDS_ALIGNMENT = True` where a voxel has to
+be a place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,8 @@ from medvae import plugins
 from medvae.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from medvae.inference import Inference

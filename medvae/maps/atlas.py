@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae.settings import Empty
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.inference import Inference
     from medvae.reference import Reference
+    from medvae.settings import Empty
 
 UNIT = "z"
 NEEDS_ALIGNMENT = True

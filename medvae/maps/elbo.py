@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from medvae.settings import Empty
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from medvae.inference import Inference
     from medvae.reference import Reference
+    from medvae.settings import Empty
 
 UNIT = "nats"
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from medvae.inference import to_array
-from medvae.settings import Empty
 from medvae.vae import spread_kl
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from medvae.inference import Inference
     from medvae.reference import Reference
+    from medvae.settings import Empty
 
 UNIT = "nats"
 

@@ -19,8 +19,6 @@ from medvae.prepare.grid import nearest_ras, resample
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from medvae.scan import Scan
@@ -145,7 +143,7 @@ def _starts_of_head(moving: sitk.Image) -> list[sitk.Transform]:
 
 
 def _start(centre: NDArray[np.float64], pitch: float) -> sitk.Transform:
-    data, brain = _template(_HUNT_MM)
+    _data, brain = _template(_HUNT_MM)
     middle = _grid(_HUNT_MM).to_world(np.argwhere(brain).mean(axis=0))
     transform = sitk.Euler3DTransform()
     transform.SetCenter(middle.tolist())

@@ -62,7 +62,7 @@ def inside(matrix: NDArray[np.float64], shape: Shape, *, of: Shape) -> NDArray[n
 
 
 def nearest_ras(geometry: Geometry) -> NDArray[np.float64]:
-    """The axis permutation and flips, as a 4×4, that bring an array closest to R, A, S: new index -> index of the array.
+    """Axis permutation and flips, as a 4×4, that bring an array closest to R, A, S: new index -> index of the array.
 
     No resampling comes with it: an oblique scan stays oblique.
     """

@@ -62,7 +62,7 @@ class FusedWarp(RandomizableTransform):
         self.control = torch.zeros(3, settings.control, settings.control, settings.control)
         self.mirror = False
 
-    def randomize(self, data: Any = None) -> None:  # noqa: ANN401
+    def randomize(self, data: Any = None) -> None:
         """Draw the parameters from `self.R`."""
         super().randomize(None)
         s = self.settings
@@ -116,7 +116,7 @@ class Randomize(Randomizable):
         )
         self.noise = RandGaussianNoise(prob=settings.noise, std=0.1)
 
-    def set_random_state(self, seed: int | None = None, state: Any = None) -> Randomize:  # noqa: ANN401
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> Randomize:
         """Seed every step with a stream of its own, so that one step's draws never move another's."""
         super().set_random_state(seed, state)
         for step in (self.warp, self.gamma, self.bias, self.blur, self.noise):
@@ -163,8 +163,8 @@ class Randomize(Randomizable):
 
     def _record(self) -> dict[str, Any]:
         return {
-            "inverse": self.warp.inverse.tolist() if self.warp._do_transform else None,  # noqa: SLF001
-            "shift_mm": self.warp.shift.tolist() if self.warp._do_transform else None,  # noqa: SLF001
+            "inverse": self.warp.inverse.tolist() if self.warp._do_transform else None,
+            "shift_mm": self.warp.shift.tolist() if self.warp._do_transform else None,
             "mirrored": self.warp.mirror,
         }
 

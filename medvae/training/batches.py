@@ -19,7 +19,6 @@ from torch import Tensor
 
 from medvae.io.files import atomic
 from medvae.prepare import Intensity, Prepared
-from medvae.prepare.randomize import Randomize
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medvae.prepare.randomize import Randomize
     from medvae.settings import TrainSettings
 
 _IN_MEMORY_GIB = 6.0

@@ -1,15 +1,13 @@
 """`fit`: a generator of epochs. What a caller does with them (a bar, logs, pictures) is the caller's business.
 
 A run is a function of (settings, seed, scans): batches and noise come from counters, so that a run that was stopped and
-resumed ends with the same weights on the CPU. A time budget becomes a number of steps after a timed warm-up, and is kept.
+resumed ends with the same weights on the CPU. A time budget becomes a number of steps after a timed warm-up.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -24,6 +22,9 @@ from medvae.training.batches import Batch, Scans, plain_batch, training_batch
 from medvae.training.losses import Objective, Terms, active_units, beta_at, rate_at
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from medvae.settings import Settings, TrainSettings
     from medvae.vae import VAE
 

@@ -1,0 +1,121 @@
+"""Making a Reference: normative statistics of healthy scans, and their leave-one-out scores.
+
+Two passes over the scans. The first sums images and residuals. The second takes each scan out of the sums again, maps
+it against the rest, and notes score, spread and upper quantile: a scan never sits in the reference that scores it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medvae import plugins
+from medvae.inference import infer
+from medvae.maps import anomaly_map
+from medvae.reference import Moments, Normal, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from medvae.inference import Inference
+    from medvae.model import Model
+    from medvae.prepare import Prepared
+
+LIMIT = 0.999  # the colour scale of a map ends at this quantile of healthy foreground voxels
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What the healthy maps of one name looked like."""
+
+    scores: list[float] = field(default_factory=list)
+    squares: list[float] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+
+
+def make_reference(
+    model: Model,
+    scans: Callable[[], Iterator[Prepared]],
+    *,
+    names: tuple[str, ...],
+    options: Mapping[str, Any],
+    calibrated: bool,
+    on_scan: Callable[[], None] = lambda: None,
+) -> Reference:
+    """The Reference of a model from healthy scans.
+
+    Args:
+        model: its `reference` gives the prior: image statistics and residual pattern of the training scans. While a
+            model is being made its reference is empty, and these scans are the training scans.
+        scans: called twice; gives the same prepared scans each time.
+        names: the maps to score; those that cannot be made without alignment are left out where scans are not aligned.
+        options: of the maps, by name.
+        calibrated: whether training had not seen these scans.
+        on_scan: called after each scan of each pass.
+    """
+    spacing = model.preparation.grid.spacing
+    aligned = model.preparation.aligned
+    shape = model.preparation.settings.shape
+    images, residuals = Moments.empty(shape), Moments.empty(shape)
+    hashes: list[str] = []
+    for prepared in scans():
+        inference = infer(model, prepared)
+        images.add(prepared.image[0], prepared.mask[0])
+        residuals.add(inference.residual, prepared.mask[0])
+        hashes.append(prepared.source_hash)
+        on_scan()
+    before = model.reference
+    prior = before.residual if calibrated else None
+
+    def without(inference: Inference | None) -> tuple[Normal | None, Normal | None]:
+        """Image and residual statistics of all scans but this one."""
+        if not aligned:
+            return None, None
+        image, residual = images, residuals
+        if inference is not None:
+            image = images.without(inference.prepared.image[0], inference.prepared.mask[0])
+            residual = residuals.without(inference.residual, inference.prepared.mask[0])
+        known = before.image if calibrated else image.normal(spacing=spacing)
+        return known, residual.normal(spacing=spacing, prior=prior)
+
+    names = tuple(n for n in names if aligned or not getattr(plugins.load("maps", n), "NEEDS_ALIGNMENT", False))
+    seen = {name: _Seen() for name in names}
+    bare = Reference(
+        None, None, {}, {}, {}, {}, len(hashes), calibrated, model.hash, model.preparation.hash, tuple(hashes)
+    )
+    for prepared in scans():
+        inference = infer(model, prepared)
+        image, residual = without(inference)
+        rest = replace(bare, image=image, residual=residual)
+        for name in names:
+            _note(seen[name], name, inference, rest, model=model, options=options)
+        on_scan()
+    scales = {n: float(np.sqrt(np.mean(seen[n].squares))) or 1.0 for n in names if n == "residual_z"}
+    image, residual = without(None)
+    return replace(
+        bare,
+        image=image,
+        residual=residual,
+        scales=scales,
+        scores={n: np.sort(np.array(s.scores, np.float32) / scales.get(n, 1.0)) for n, s in seen.items()},
+        limits={n: float(np.mean(s.limits)) / scales.get(n, 1.0) for n, s in seen.items()},
+        options={n: dict(options.get(n, {})) for n in names},
+    )
+
+
+def _note(
+    seen: _Seen, name: str, inference: Inference, rest: Reference, *, model: Model, options: Mapping[str, Any]
+) -> None:
+    found = anomaly_map(name, inference, rest, options=options.get(name))
+    mask = inference.prepared.mask[0]
+    inside = found.values[mask]
+    seen.scores.append(found.score(mask, top=model.settings.detect.top))
+    seen.squares.append(float(np.mean(inside**2)))
+    seen.limits.append(float(np.quantile(inside, LIMIT)))
+
+
+def empty_reference(model_hash: str, preparation_hash: str) -> Reference:
+    """A Reference of nothing: where a model begins."""
+    return Reference(None, None, {}, {}, {}, {}, 0, False, model_hash, preparation_hash)
