@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae import plugins
+from medvae.errors import SettingsError
 from medvae.inference import infer
 from medvae.maps import anomaly_map
+from medvae.plugins import suggest
 from medvae.reference import Moments, Normal, Reference
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from medvae.inference import Inference
     from medvae.model import Model
     from medvae.prepare import Prepared
+    from medvae.settings import DetectSettings
 
 LIMIT = 0.999  # the colour scale of a map ends at this quantile of healthy foreground voxels
 
@@ -42,6 +45,7 @@ def make_reference(
     names: tuple[str, ...],
     options: Mapping[str, Any],
     calibrated: bool,
+    top: float | None = None,
     on_scan: Callable[[], None] = lambda: None,
 ) -> Reference:
     """The Reference of a model from healthy scans.
@@ -53,6 +57,7 @@ def make_reference(
         names: the maps to score; those that cannot be made without alignment are left out where scans are not aligned.
         options: of the maps, by name.
         calibrated: whether training had not seen these scans.
+        top: share of the highest voxels that makes a scan's score; the model's setting if None.
         on_scan: called after each scan of each pass.
     """
     spacing = model.preparation.grid.spacing
@@ -82,15 +87,19 @@ def make_reference(
 
     names = tuple(n for n in names if aligned or not getattr(plugins.load("maps", n), "NEEDS_ALIGNMENT", False))
     seen = {name: _Seen() for name in names}
-    bare = Reference(
-        None, None, {}, {}, {}, {}, len(hashes), calibrated, model.hash, model.preparation.hash, tuple(hashes)
+    bare = replace(
+        empty_reference(model.hash, model.preparation.hash),
+        top=model.settings.detect.top if top is None else top,
+        n=len(hashes),
+        calibrated=calibrated,
+        scan_hashes=tuple(hashes),
     )
     for prepared in scans():
         inference = infer(model, prepared)
         image, residual = without(inference)
         rest = replace(bare, image=image, residual=residual)
         for name in names:
-            _note(seen[name], name, inference, rest, model=model, options=options)
+            _note(seen[name], name, inference, rest, options=options)
         on_scan()
     scales = {n: float(np.sqrt(np.mean(seen[n].squares))) or 1.0 for n in names if n == "residual_z"}
     image, residual = without(None)
@@ -105,17 +114,58 @@ def make_reference(
     )
 
 
-def _note(
-    seen: _Seen, name: str, inference: Inference, rest: Reference, *, model: Model, options: Mapping[str, Any]
-) -> None:
+def _note(seen: _Seen, name: str, inference: Inference, rest: Reference, *, options: Mapping[str, Any]) -> None:
     found = anomaly_map(name, inference, rest, options=options.get(name))
     mask = inference.prepared.mask[0]
     inside = found.values[mask]
-    seen.scores.append(found.score(mask, top=model.settings.detect.top))
+    seen.scores.append(found.score(mask, top=rest.top))
     seen.squares.append(float(np.mean(inside**2)))
     seen.limits.append(float(np.quantile(inside, LIMIT)))
 
 
 def empty_reference(model_hash: str, preparation_hash: str) -> Reference:
     """A Reference of nothing: where a model begins."""
-    return Reference(None, None, {}, {}, {}, {}, 0, False, model_hash, preparation_hash)
+    return Reference(
+        image=None,
+        residual=None,
+        scales={},
+        scores={},
+        limits={},
+        options={},
+        top=0.01,
+        n=0,
+        calibrated=False,
+        model_hash=model_hash,
+        preparation_hash=preparation_hash,
+    )
+
+
+def require_known(reference: Reference, wanted: DetectSettings) -> None:
+    """Check that scales, limits and healthy scores were made the way that maps and scores are wanted.
+
+    Raises:
+        SettingsError: a map that the Reference does not know, or other options or another `top` than it was made with.
+    """
+    again = "measure healthy scans that way: `medvae calibrate MODEL INPUT --set "
+    if wanted.top != reference.top:
+        message = f"the Reference was made with detect.top={reference.top:g}, not {wanted.top:g}"
+        raise SettingsError(message, hint=f"{again}detect.top={wanted.top:g}`")
+    for name in wanted.maps:
+        plugins.check("maps", name)
+        if name not in reference.limits:
+            raise _unknown(name, reference)
+        mine = plugins.configure("maps", name, reference.options.get(name, {}))[1]
+        theirs = plugins.configure("maps", name, wanted.options.get(name, {}))[1]
+        for key in type(mine).model_fields:
+            if getattr(mine, key) != getattr(theirs, key):
+                message = f"the Reference was made with {name}.{key}={getattr(mine, key)}, not {getattr(theirs, key)}"
+                change = f"detect.options.{name}.{key}={getattr(theirs, key)}`"
+                raise SettingsError(message, hint=again + change)
+
+
+def _unknown(name: str, reference: Reference) -> SettingsError:
+    if getattr(plugins.load("maps", name), "NEEDS_ALIGNMENT", False):
+        message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
+        return SettingsError(message, hint=suggest(name, tuple(reference.limits)))
+    hint = "run `medvae calibrate` with this model again"
+    return SettingsError(f"the Reference knows no map {name!r}; it was made without it", hint=hint)

@@ -6,7 +6,9 @@ scores are kept.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,6 +128,7 @@ class Reference:
         scores: by map name, sorted leave-one-out scores of the healthy scans, float32.
         limits: by map name, the range of the colour scale: 99.9% of healthy foreground voxels lie below.
         options: by map name, the options that scales and scores were made with.
+        top: share of the highest voxels that a scan's score is the mean of.
         n: healthy scans behind scores and residuals.
         calibrated: whether training had not seen them.
         model_hash: of the weights it was made with.
@@ -139,6 +142,7 @@ class Reference:
     scores: Mapping[str, NDArray[np.float32]] = field(repr=False)
     limits: Mapping[str, float]
     options: Mapping[str, Any]
+    top: float
     n: int
     calibrated: bool
     model_hash: str
@@ -149,6 +153,15 @@ class Reference:
     def status(self) -> str:
         """What every output says beside a p or z: "calibrated, n=25", or "uncalibrated, n=18"."""
         return f"{'calibrated' if self.calibrated else 'uncalibrated'}, n={self.n}"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of all that is in it."""
+        digest = sha256(json.dumps(self.to_json(), sort_keys=True).encode())
+        for name, values in sorted(self.tensors().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
     def p_value(self, name: str, score: float) -> float | None:
         """Conformal p of a scan's score: (1 + #{healthy ≥ score}) / (n + 1); None for a map without healthy scores.
@@ -188,6 +201,7 @@ class Reference:
             "scales": dict(self.scales),
             "limits": dict(self.limits),
             "options": dict(self.options),
+            "top": self.top,
         }
 
     @classmethod
@@ -204,6 +218,7 @@ class Reference:
             scores={name.removeprefix("scores."): a for name, a in arrays.items() if name.startswith("scores.")},
             limits=facts["limits"],
             options=facts["options"],
+            top=facts["top"],
             n=facts["n"],
             calibrated=facts["calibrated"],
             model_hash=facts["model_hash"],

@@ -271,11 +271,10 @@ def run_scans(
     return Summary(tuple(known[ref.id] for ref in refs))
 
 
-def check_room(refs: Sequence[ScanRef], settings: ReadSettings, *, out: Path, maps: int, workers: int) -> None:
-    """Estimate memory and disk need from file sizes and the first headers; warn of the one, refuse the other.
+def check_memory(refs: Sequence[ScanRef], settings: ReadSettings, *, workers: int) -> int:
+    """Warn where the scans in flight may need more memory than is free; returns a scan's mean size once read, bytes.
 
-    Raises:
-        OutputError: the disk cannot hold what the run will write.
+    Both are estimated from the headers of the first scans.
     """
     sizes = []
     for ref in refs[:50]:
@@ -284,19 +283,27 @@ def check_room(refs: Sequence[ScanRef], settings: ReadSettings, *, out: Path, ma
         except ScanError:
             continue
     if not sizes:
-        return
-    memory = 6 * max(sizes) * (workers + 2)  # the scan, its smoothed copy, maps; for each scan in flight
-    free_memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else memory
-    if memory > free_memory:
-        log.warning(
-            "may need %.1f GiB of memory, %.1f are free; --workers 0 needs least", memory / 2**30, free_memory / 2**30
-        )
-    disk = int(0.6 * maps * len(refs) * sum(sizes) / len(sizes))  # maps are mostly zeros and compress
-    out.mkdir(parents=True, exist_ok=True)
-    free_disk = shutil.disk_usage(out).free
-    if disk > free_disk:
-        message = f"the maps will need about {disk / 2**30:.1f} GiB, {free_disk / 2**30:.1f} are free"
-        raise OutputError(message, path=out, hint="write fewer maps (--map), or to another disk")
+        return 0
+    needed = 6 * max(sizes) * (workers + 2)  # the scan, its smoothed copy, maps; for each scan in flight
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+    if needed > free:
+        text = "may need %.1f GiB of memory, %.1f are free; --workers 0 needs least"
+        log.warning(text, needed / 2**30, free / 2**30)
+    return sum(sizes) // len(sizes)
+
+
+def check_disk(out: Path, needed: float, *, hint: str) -> None:
+    """Refuse a run whose output, `needed` bytes, the disk cannot hold.
+
+    Raises:
+        OutputError: so many bytes are not free.
+    """
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        message = f"about {needed / 2**30:.1f} GiB will be written, {free / 2**30:.1f} are free"
+        raise OutputError(message, path=out, hint=hint)
 
 
 def default_workers() -> int:

@@ -1,0 +1,188 @@
+"""A picture of one judged scan: the scan beside its map, at the places where the map peaks.
+
+Slices are taken on the scan's own grid, the axes turned (not resampled) to lie nearest to R, A, S, so that the picture
+shows what the written NIfTI files hold. Colours mean the same in all pictures of a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+from medvae.io.files import atomic
+from medvae.prepare.grid import nearest_ras
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from medvae.maps import AnomalyMap
+    from medvae.prepare import Prepared
+    from medvae.scan import Geometry
+
+_PEAKS = 3
+_APART_MM = 30.0  # peaks are at least so far from each other
+_PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
+_MARGIN_MM = 8.0  # around what is covered
+_CLEAR = 0.5  # below this share of the healthy limit a map is not drawn
+_TOP = 3.0  # the colour scale ends at so many healthy limits
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a montage shows, on the scan's own grid.
+
+    Attributes:
+        scan: `(X, Y, Z)`, in the scan's units.
+        heat: `(X, Y, Z)`, the map restored to that grid.
+        covered: bool `(X, Y, Z)`, where the map speaks.
+        geometry: of that grid.
+        peaks: voxel indices `(n, 3)` that the slices go through, the highest first.
+        values: the map at the peaks.
+        limit: 99.9% of healthy voxels lie below; fixes the colours of the whole run.
+        unit: of the map.
+    """
+
+    scan: NDArray[np.float32] = field(repr=False)
+    heat: NDArray[np.float32] = field(repr=False)
+    covered: NDArray[np.bool_] = field(repr=False)
+    geometry: Geometry
+    peaks: NDArray[np.intp]
+    values: tuple[float, ...]
+    limit: float
+    unit: str
+
+
+def find_peaks(found: AnomalyMap, prepared: Prepared) -> tuple[NDArray[np.intp], tuple[float, ...]]:
+    """The highest places of a map, `_APART_MM` or more apart: voxels of the scan's grid, and the values there.
+
+    They are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak.
+    """
+    spacing = np.array(prepared.grid.spacing)
+    smooth = ndimage.gaussian_filter(found.values, 3.0 / spacing)
+    open_ = prepared.mask[0].copy()
+    at: list[NDArray[np.float64]] = []
+    values: list[float] = []
+    while open_.any() and len(at) < _PEAKS:
+        index = np.unravel_index(int(np.where(open_, smooth, -np.inf).argmax()), smooth.shape)
+        at.append(prepared.to_input[:3, :3] @ index + prepared.to_input[:3, 3])
+        values.append(float(found.values[index]))
+        offsets = [(np.arange(n) - i) * step for n, i, step in zip(smooth.shape, index, spacing, strict=True)]
+        distance = np.sqrt(sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True)))
+        open_ &= distance > _APART_MM
+    last = np.array(prepared.input.shape) - 1
+    return np.clip(np.rint(np.array(at)), 0, last).astype(np.intp), tuple(values)
+
+
+def scan_montage(path: Path, picture: Picture, *, title: str, footer: str) -> None:
+    """Write a PNG: a row a peak; in three planes the scan, and the scan under its map; the colour scale with its unit.
+
+    Args:
+        path: of the PNG, written atomically.
+        picture: what is shown.
+        title: over the whole: scan, map, score.
+        footer: under the whole: what the numbers rest on, what they may not be used for.
+    """
+    rows = len(picture.peaks)
+    figure = Figure(figsize=(12, 2.1 * rows + 0.8), facecolor="black", layout="constrained")
+    axes = figure.subplots(rows, 6, squeeze=False)
+    turn = nearest_ras(picture.geometry)
+    layers = _Layers.of(picture, turn)
+    for row, peak, value in zip(axes, picture.peaks, picture.values, strict=True):
+        at = np.rint(np.linalg.inv(turn) @ [*peak, 1])[:3].astype(int)
+        for (axis, name), plain, overlaid in zip(_PLANES, row[::2], row[1::2], strict=True):
+            layers.draw(plain, axis=axis, at=at, heat=False)
+            layers.draw(overlaid, axis=axis, at=at, heat=True)
+            plain.set_title(name, color="0.7", fontsize=8)
+            overlaid.set_title(f"{value:.3g} {picture.unit} at the cross", color="0.7", fontsize=8)
+    _colour_bar(figure, axes, picture)
+    figure.suptitle(title, color="white", fontsize=10)
+    figure.supxlabel(footer, color="0.7", fontsize=7)
+    FigureCanvasAgg(figure)
+    with atomic(path) as partial:
+        figure.savefig(partial, format="png", dpi=100, facecolor="black", metadata={"Software": None})
+
+
+@dataclass(frozen=True, eq=False)
+class _Layers:
+    """Scan and map with their axes turned to R, A, S, and how both are coloured."""
+
+    scan: NDArray[np.float32]
+    heat: NDArray[np.float32]
+    spacing: NDArray[np.float64]
+    box: list[tuple[float, float]]  # what is worth showing along each axis
+    grey: Normalize
+    scale: Normalize
+
+    @classmethod
+    def of(cls, picture: Picture, turn: NDArray[np.float64]) -> _Layers:
+        scan, heat, covered = (_turned(one, turn) for one in (picture.scan, picture.heat, picture.covered))
+        spacing = np.array(picture.geometry.spacing) @ np.abs(turn[:3, :3])
+        low, high = np.percentile(scan[covered] if covered.any() else scan, (0.5, 99.5))
+        box = []
+        for axis in range(3):
+            inside = np.flatnonzero(covered.any(axis=tuple(a for a in range(3) if a != axis)))
+            margin = _MARGIN_MM / spacing[axis]
+            first, last = (inside[0], inside[-1]) if len(inside) else (0, covered.shape[axis] - 1)
+            box.append((max(-0.5, first - margin), min(covered.shape[axis] - 0.5, last + margin)))
+        return cls(scan, heat, spacing, box, Normalize(float(low), float(high)), _scale(picture))
+
+    def draw(self, ax: Axes, *, axis: int, at: NDArray[np.intp], heat: bool) -> None:
+        """One plane, head or front up, the patient's right on the left; a cross on the plain one."""
+        across, up = (a for a in range(3) if a != axis)
+        look = {"origin": "lower", "aspect": self.spacing[up] / self.spacing[across], "interpolation": "nearest"}
+        ax.imshow(np.take(self.scan, at[axis], axis=axis).T, cmap="gray", norm=self.grey, **look)
+        if heat:
+            ax.imshow(np.take(self.heat, at[axis], axis=axis).T, cmap=_COLOURS, norm=self.scale, **look)
+        else:
+            ax.plot(at[across], at[up], "+", color="#00d0ff", markersize=10, markeredgewidth=0.7)
+        ax.set_xlim(*(self.box[across][::-1] if across == 0 else self.box[across]))
+        ax.set_ylim(*self.box[up])
+        ax.set_axis_off()
+        for x, side in ((0.01, "RPI"[across]), (0.99, "LAS"[across])):
+            ha = "left" if x < 0.5 else "right"
+            ax.text(x, 0.5, side, color="#ffd000", fontsize=8, ha=ha, va="center", transform=ax.transAxes)
+
+
+def _colour_bar(figure: Figure, axes: NDArray[np.object_], picture: Picture) -> None:
+    bar = figure.colorbar(ScalarMappable(_scale(picture), _COLOURS), ax=axes, shrink=0.7, pad=0.01, extend="max")
+    bar.set_label(f"{picture.unit}, the same in all pictures of this run", color="white", fontsize=8)
+    bar.ax.tick_params(colors="white", labelsize=7)
+    bar.ax.set_facecolor("black")
+    bar.ax.axhline(picture.limit, color="white", linewidth=1)
+    beside = bar.ax.get_yaxis_transform()
+    text = "99.9% of\nhealthy"
+    bar.ax.text(-0.15, picture.limit, text, color="white", fontsize=6, va="bottom", ha="right", transform=beside)
+
+
+def _scale(picture: Picture) -> Normalize:
+    return Normalize(0.0, _TOP * max(picture.limit, 1e-6))
+
+
+def _ramp() -> ListedColormap:
+    """Clear up to half the healthy limit, then ever more opaque up to the limit, where colours begin to matter."""
+    colours = colormaps["inferno"](np.linspace(0.35, 1, 256))
+    limits = np.linspace(0, _TOP, 256)
+    colours[:, 3] = 0.75 * np.clip((limits - _CLEAR) / (1 - _CLEAR), 0, 1)
+    return ListedColormap(colours)
+
+
+_COLOURS = _ramp()
+
+
+def _turned(volume: NDArray[Any], turn: NDArray[np.float64]) -> NDArray[Any]:
+    """The same voxels with axes along R, A, S."""
+    order = np.abs(turn[:3, :3]).argmax(axis=0)
+    flips = tuple(new for new, old in enumerate(order) if turn[old, new] < 0)
+    turned: NDArray[Any] = np.flip(volume.transpose(order), flips)
+    return turned

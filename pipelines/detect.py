@@ -1,0 +1,169 @@
+"""Anomaly maps of a directory of scans: read, prepare, infer, map, restore, write; one row of scores a scan."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from medvae.cohort import find
+
+from medvae import console, plugins
+from medvae.calibration import require_known
+from medvae.inference import infer
+from medvae.io import nifti
+from medvae.io.files import write_text
+from medvae.maps import anomaly_map
+from medvae.model import load
+from medvae.prepare import coverage, restore
+from medvae.review.montage import Picture, find_peaks, scan_montage
+from medvae.runner import (
+    RESEARCH_USE,
+    Done,
+    OutputFolder,
+    ReadAndPrepare,
+    check_disk,
+    check_memory,
+    disk_errors,
+    require,
+    run_scans,
+)
+from medvae.settings import adjust
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medvae.maps import AnomalyMap
+    from medvae.model import Model
+    from medvae.reference import Reference
+    from medvae.runner import Loaded, Summary
+    from medvae.scan import ScanRef, Selection
+    from medvae.settings import DetectSettings, Settings
+
+log = logging.getLogger(__name__)
+
+_COMPRESSED = 0.6  # share of its size that a map takes on the disk: mostly zeros and smooth
+
+
+def run(
+    selection: Selection,
+    *,
+    model: Path,
+    out: Path,
+    config: str | None = None,
+    overrides: tuple[str, ...] = (),
+    device: str = "auto",
+    workers: int = 0,
+    overwrite: bool = False,
+) -> int:
+    """Write the maps, scores and montages of all scans of a selection into `out`; returns the exit code.
+
+    Raises:
+        ModelError: the checkpoint cannot be read.
+        InputError: nothing usable among the inputs.
+        SettingsError: an unknown map or setting, or one that the model or its Reference was not made with.
+        OutputError: the folder holds another run, or the disk is full.
+    """
+    trained = load(model, device=device)
+    settings = adjust(_as_calibrated(trained), config, overrides)
+    options = settings.detect
+    require_known(trained.reference, options)
+    refs = find(selection, settings.read).refs
+    require(refs)
+    wanted = {part: getattr(settings, part).model_dump(mode="json") for part in ("read", "detect")}
+    identity = {"model": trained.hash, "reference": trained.reference.hash, "settings": wanted}
+    folder = OutputFolder(out, command="detect", identity=identity, overwrite=overwrite)
+    size = check_memory(refs, settings.read, workers=workers)
+    check_disk(out, _COMPRESSED * size * len(options.maps) * len(refs), hint="write fewer maps (--map)")
+    if not trained.reference.calibrated:
+        log.warning("the model is uncalibrated: z and p rest on training scans; run `medvae calibrate` first")
+
+    load_one = ReadAndPrepare(settings.read, trained.preparation)
+    handle = partial(_judge, trained=trained, options=options, out=out)
+    summary = run_scans(refs, load_one, handle, folder=folder, workers=workers, title="detect")
+    _write_scores(summary, trained, options, out=out)
+    folder.finish(summary, reference=trained.reference.status, units=_units(options))
+    summary.report()
+    console.out(f"{out}: scores.csv, and a folder a scan in scans/ ({trained.reference.status})")
+    return summary.exit_code
+
+
+def _judge(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSettings, out: Path) -> Done:
+    """All maps of one scan, on its own grid, and its scores."""
+    prepared, reference = loaded.prepared, trained.reference
+    inference = infer(trained, prepared, draws=options.draws)
+    found = [anomaly_map(name, inference, reference, options=options.options.get(name)) for name in options.maps]
+    scores: dict[str, float | str | None] = {}
+    for one in found:
+        score = one.score(prepared.mask[0], top=options.top)
+        scores |= {one.name: score, f"{one.name}_p": reference.p_value(one.name, score)}
+    warnings = list(prepared.warnings)
+    if prepared.source_hash in trained.latents.hashes:
+        warnings.append("seen_in_training")
+
+    def write() -> Sequence[str]:
+        place = f"scans/{ref.id}"
+        covered = coverage(prepared)
+        nifti.write(out / place / "coverage.nii.gz", covered, prepared.input, description="1 where the maps speak")
+        heats = [restore(one.values, prepared).astype("float32", copy=False) for one in found]
+        for one, heat in zip(found, heats, strict=True):
+            text = f"{one.name}, {one.unit}, {reference.status}; research use only"
+            limits = (0.0, reference.limits[one.name])
+            nifti.write(out / place / f"{one.name}.nii.gz", heat, prepared.input, description=text, limits=limits)
+        names = [f"{place}/{one.name}.nii.gz" for one in found] + [f"{place}/coverage.nii.gz"]
+        if options.montage:
+            names.append(f"{place}/montage.png")
+            title = _title(ref, found[0], scores, reference, warnings)
+            picture = _picture(loaded, found[0], heats[0], covered > 0, limit=reference.limits[found[0].name])
+            scan_montage(out / names[-1], picture, title=title, footer=f"{reference.status}. {RESEARCH_USE}")
+        return names
+
+    return Done(write, scores, tuple(warnings))
+
+
+def _as_calibrated(trained: Model) -> Settings:
+    """The model's settings, with the options of maps and scores that its Reference was made with."""
+    reference = trained.reference
+    detect = trained.settings.detect.model_copy(update={"options": dict(reference.options), "top": reference.top})
+    return trained.settings.model_copy(update={"detect": detect})
+
+
+def _picture(
+    loaded: Loaded, found: AnomalyMap, heat: NDArray[np.float32], covered: NDArray[np.bool_], *, limit: float
+) -> Picture:
+    peaks, values = find_peaks(found, loaded.prepared)
+    return Picture(loaded.scan.data, heat, covered, loaded.prepared.input, peaks, values, limit, found.unit)
+
+
+def _title(
+    ref: ScanRef, found: AnomalyMap, scores: Mapping[str, Any], reference: Reference, warnings: Sequence[str]
+) -> str:
+    p = scores[f"{found.name}_p"]
+    said = f"p = {p:.3f} ({reference.status})" if p is not None else reference.status
+    lines = f"{ref.id}: {found.name}, score {scores[found.name]:.3g} {found.unit}, {said}"
+    return "\n".join([lines, *([f"warning: {', '.join(warnings)}"] if warnings else [])])
+
+
+def _write_scores(summary: Summary, trained: Model, options: DetectSettings, *, out: Path) -> None:
+    """`scores.csv`: a row a scan, whatever became of it; n beside every p."""
+    numbers = [column for name in options.maps for column in (name, f"{name}_p")]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["id", "status", "code", *numbers, "calibrated", "n", "warnings"])
+    facts = ["yes" if trained.reference.calibrated else "no", trained.reference.n]
+    for outcome in summary.outcomes:
+        values = [outcome.scores.get(column) for column in numbers]
+        cells = ["" if value is None else f"{value:.6g}" for value in values]
+        table.writerow([outcome.id, outcome.status, outcome.code or "", *cells, *facts, "; ".join(outcome.warnings)])
+    with disk_errors(out):
+        write_text(out / "scores.csv", text.getvalue())
+
+
+def _units(options: DetectSettings) -> dict[str, str]:
+    return {name: plugins.load("maps", name).UNIT for name in options.maps}
