@@ -61,7 +61,8 @@ class Geometry:
     def to_index(self, world: ArrayLike) -> NDArray[np.float64]:
         """Voxel indices (fractional) of RAS+ mm, `(..., 3)` -> `(..., 3)`."""
         inverse = np.linalg.inv(self.affine)
-        return np.asarray(world, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
+        index: NDArray[np.float64] = np.asarray(world, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
+        return index
 
     def corners(self) -> NDArray[np.float64]:
         """RAS+ mm of the centres of the eight corner voxels, `(8, 3)`."""
@@ -201,6 +202,7 @@ class ScanInfo:
 
 def scan_hash(scan: Scan) -> str:
     """SHA-256 of shape, affine (to 0.001 mm) and voxels: the same scan under another name is known again."""
-    digest = sha256(repr((scan.geometry.shape, np.round(scan.geometry.affine, 3).tolist())).encode())
-    digest.update(np.asfortranarray(scan.data).T)
+    affine = np.round(scan.geometry.affine, 3) + 0.0  # −0.0 becomes 0.0
+    digest = sha256(repr((scan.geometry.shape, affine.tolist())).encode())
+    digest.update(np.asfortranarray(scan.data).T.data)
     return digest.hexdigest()

@@ -1,0 +1,149 @@
+"""What the NIfTI writer writes: its own header, the same bytes twice, read at the same place by every reader."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nifti_oracle import AFFINE, by_nibabel, by_sitk, ramp, ref
+
+from medvae import io
+from medvae.io import nifti
+from medvae.scan import Geometry
+from medvae.settings import ReadSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def turned(degrees: float) -> np.ndarray[Any, Any]:
+    """A double-oblique affine with three different spacings."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    about_x = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    about_z = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_x @ about_z @ AFFINE[:3, :3]
+    affine[:3, 3] = -90, 120, 33
+    return affine
+
+
+SHEARED = turned(20) @ np.array([[1, 0, 0.3, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+GEOMETRY = Geometry((4, 5, 6), turned(20))
+
+
+def written(path: Path, data: np.ndarray[Any, Any], geometry: Geometry = GEOMETRY, **more: Any) -> nib.Nifti1Header:
+    nifti.write(path, data, geometry, description=more.pop("description", "residual_z, unit z"), **more)
+    return nib.load(path).header
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("dtype", ["f4", "u1", "i2"])
+def test_header_is_our_own(tmp_path: Path, name: str, dtype: str) -> None:
+    header = written(tmp_path / name, ramp(dtype=dtype))
+    assert header.get_data_dtype() == np.dtype(dtype)
+    assert header.get_data_shape() == (4, 5, 6)
+    assert header.get_xyzt_units()[0] == "mm"
+    raw = (tmp_path / name).read_bytes()
+    stored = nib.Nifti1Header((gzip.decompress(raw) if name.endswith(".gz") else raw)[:348])
+    assert stored.get_slope_inter() == (1.0, 0.0)  # nibabel.load takes it away
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
+    assert (float(header["cal_min"]), float(header["cal_max"])) == (0, 119)
+    assert header["descrip"].item() == b"residual_z, unit z"
+    assert header["aux_file"].item() == header["intent_name"].item() == header["db_name"].item() == b""
+    assert len(header.extensions) == 0
+    np.testing.assert_allclose(header.get_zooms(), (4, 2, 3), rtol=1e-6)
+    np.testing.assert_allclose(header.get_qform(), header.get_sform(), atol=1e-5)
+
+
+def test_display_range_and_a_description_of_79_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    header = written(path, ramp(dtype="f4"), limits=(-1.5, 8.0), description="σ" * 60)
+    assert (float(header["cal_min"]), float(header["cal_max"])) == (-1.5, 8.0)
+    raw = header["descrip"].item()
+    assert len(raw) <= 79
+    assert raw.decode("utf-8") == "σ" * 39  # cut between letters, never within one
+    assert path.read_bytes()[148:228][-1] == 0  # the field of 80 bytes ends in a zero
+
+
+@pytest.mark.parametrize(("affine", "qform"), [(turned(20), 1), (AFFINE, 1), (SHEARED, 0)])
+def test_a_qform_only_where_it_tells_the_truth(tmp_path: Path, affine: np.ndarray[Any, Any], qform: int) -> None:
+    geometry = Geometry((4, 5, 6), affine)
+    header = written(tmp_path / "a.nii.gz", ramp(), geometry)
+    assert int(header["qform_code"]) == qform
+    np.testing.assert_allclose(header.get_zooms(), geometry.spacing, rtol=1e-6)
+    scan = io.read(ref(tmp_path / "a.nii.gz"), ReadSettings())
+    assert scan.geometry.distance_to(geometry) < 1e-4
+    assert scan.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_the_same_bytes_twice(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
+    written(tmp_path / "one" / name, data)
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    written(tmp_path / "two" / f"other-{name}", np.ascontiguousarray(data[::-1])[::-1])
+    first, second = (tmp_path / "one" / name).read_bytes(), (tmp_path / "two" / f"other-{name}").read_bytes()
+    assert first == second
+    if name.endswith(".gz"):
+        assert first[4:8] == b"\0\0\0\0"  # no time in the gzip header
+        assert not first[3] & 8  # and no file name
+        assert gzip.decompress(first)[:4] == (348).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("dtype", ["f8", "i4", ">f4", "?"])
+def test_only_three_types_are_written(tmp_path: Path, dtype: str) -> None:
+    with pytest.raises(ValueError, match="float32, uint8 or int16"):
+        written(tmp_path / "a.nii", ramp().astype(dtype))
+    assert not any(tmp_path.iterdir())
+
+
+def test_wrong_shape_and_nan_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        written(tmp_path / "a.nii", ramp((4, 5, 7)))
+    with pytest.raises(ValueError, match="not finite"):
+        written(tmp_path / "a.nii", np.full((4, 5, 6), np.nan, np.float32))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("affine", [AFFINE, turned(20), turned(45), np.diag([-1, 1, 1, 1]) @ turned(70), SHEARED])
+def test_every_reader_sees_it_at_the_same_place(tmp_path: Path, affine: np.ndarray[Any, Any]) -> None:
+    monai = pytest.importorskip("monai.data")
+    path, data, geometry = tmp_path / "a.nii.gz", ramp(dtype="f4") / 3, Geometry((4, 5, 6), affine)
+    nifti.write(path, data, geometry, description="test")
+    oracles = [by_nibabel(path)]
+    if affine is not SHEARED:  # ITK's images have no shear: it refuses the file or bends it
+        oracles.append(by_sitk(path))
+    for seen in oracles:
+        np.testing.assert_array_equal(seen.data.astype(np.float32), data)
+        assert seen.geometry.distance_to(geometry) < 1e-3
+    reader = monai.NibabelReader()
+    values, meta = reader.get_data(reader.read(str(path)))
+    np.testing.assert_array_equal(values, data)
+    assert Geometry((4, 5, 6), meta["affine"]).distance_to(geometry) < 1e-3
+    scan = io.read(ref(path), ReadSettings())
+    np.testing.assert_array_equal(scan.data, data)
+    assert scan.geometry.distance_to(geometry) < 1e-4
+
+
+def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
+    written(tmp_path / "scans" / "one" / "map.nii.gz", ramp())
+    assert [path.name for path in (tmp_path / "scans" / "one").iterdir()] == ["map.nii.gz"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.nii.gz"
+    written(path, ramp())
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        nifti.write(path, ramp() + 1, GEOMETRY, description="new")
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["a.nii.gz"]
