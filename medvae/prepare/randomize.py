@@ -83,24 +83,33 @@ class FusedWarp(RandomizableTransform):
             return image, mask, label_map
         grid = self.sampling_grid(tuple(image.shape[1:]))  # type: ignore[arg-type]
         outside = _background(image, mask)
-        moved = F.grid_sample((image - outside)[None], grid, align_corners=True)[0] + outside
-        return moved, _nearest(mask, grid), None if label_map is None else _nearest(label_map, grid)
+        moved_mask = _nearest(mask, grid)
+        inside = moved_mask.flatten().nonzero().flatten()  # what lies outside is background: no need to sample it
+        points = grid.view(-1, 3).index_select(0, inside)[None, None, None]
+        values = F.grid_sample((image - outside)[None], points, align_corners=True).flatten() + outside
+        moved = outside.expand(image.numel()).index_put((inside,), values).view_as(image)
+        return moved, moved_mask, None if label_map is None else _nearest(label_map, grid)
 
     def sampling_grid(self, shape: Shape) -> Tensor:
-        """Where to sample, `(1, X, Y, Z, 3)`, in the order and scale of `grid_sample` (last axis first, −1..1)."""
-        lengths = torch.tensor(shape)
-        half = (lengths - 1) / 2 * self.spacing
-        axes = [torch.linspace(-float(h), float(h), n) for h, n in zip(half, shape, strict=True)]
-        at = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+        """Where to sample, `(1, X, Y, Z, 3)`, in the order and scale of `grid_sample` (last axis first, −1..1).
+
+        All steps are linear in y between control points, so they are made there and the result is interpolated once.
+        """
+        count = self.settings.control
+        half = (torch.tensor(shape, dtype=torch.float64) - 1).clamp(min=1e-6) / 2 * self.spacing
+        axes = [torch.linspace(-float(h), float(h), count, dtype=torch.float64) for h in half]
+        at = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
         if self._do_transform:
-            limit = 0.4 * (2 * half / (self.settings.control - 1))
-            control = self.control.clamp(-limit.view(3, 1, 1, 1), limit.view(3, 1, 1, 1))
-            moved = F.interpolate(control[None], size=shape, mode="trilinear", align_corners=True)[0]
-            at = at - moved - self.shift.view(3, 1, 1, 1)
-            at = (self.inverse @ at.flatten(1)).view_as(at)
+            limit = 0.4 * (2 * half / (count - 1))
+            at = at - self.control.double().movedim(0, -1).clamp(-limit, limit) - self.shift
+            at = at @ self.inverse.double().T
         if self.mirror:
-            at = at * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1, 1)
-        return (at / half.clamp(min=1e-6).view(3, 1, 1, 1)).flip(0).permute(1, 2, 3, 0)[None]
+            at = at * torch.tensor([-1.0, 1.0, 1.0])
+        at = (at / half).flip(-1).float()
+        x, y, z = (_interpolation(n, count) for n in shape)
+        fine = torch.einsum("zk,abkc->abzc", z, at)
+        fine = torch.einsum("yb,abzc->ayzc", y, fine)
+        return (x @ fine.flatten(1)).view(1, *shape, 3)
 
 
 class Randomize(Randomizable):
@@ -171,7 +180,13 @@ class Randomize(Randomizable):
 
 def _background(image: Tensor, mask: Tensor) -> Tensor:
     """The value that preparation gave to what is outside the foreground; 0 where everything is foreground."""
-    return image[~mask][0] if not mask.all() else image.new_zeros(())
+    first = int(mask.flatten().to(torch.uint8).argmin())
+    return image.new_zeros(()) if mask.flatten()[first] else image.flatten()[first]
+
+
+def _interpolation(length: int, count: int) -> Tensor:
+    """Linear interpolation of `count` values to `length` ones, ends on ends, as a matrix `(length, count)`."""
+    return F.interpolate(torch.eye(count)[None], size=length, mode="linear", align_corners=True)[0].T.contiguous()
 
 
 def _nearest(labels: Tensor, grid: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ has ended well.
 from __future__ import annotations
 
 import json
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +22,16 @@ from torch import Tensor
 
 from medvae.io.files import atomic
 from medvae.prepare import Intensity, Prepared
+from medvae.prepare.randomize import Randomize
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from medvae.prepare.randomize import Randomize
-    from medvae.settings import TrainSettings
+    from medvae.settings import Settings
 
 _IN_MEMORY_GIB = 6.0
 
@@ -120,20 +123,35 @@ class Scans:
         return prepared
 
 
-def training_batch(
-    scans: Scans, randomize: Randomize, *, step: int, rank: int, world: int, settings: TrainSettings, seed: int
-) -> Batch:
+def training_batch(scans: Scans, *, step: int, rank: int, world: int, settings: Settings) -> Batch:
     """The batch of a step: which scans and which random changes depend on (seed, step, slot) alone."""
+    randomize = Randomize(settings.train.randomize, settings.prepare.spacing)
     examples = []
-    for slot in range(rank * settings.batch, (rank + 1) * settings.batch):
-        place = step * settings.batch * world + slot
-        prepared = scans[_shuffled(place, len(scans), seed=seed)]
-        draw = np.random.SeedSequence([seed, 1, place]).generate_state(1)[0]
+    for slot in range(rank * settings.train.batch, (rank + 1) * settings.train.batch):
+        place = step * settings.train.batch * world + slot
+        prepared = scans[_shuffled(place, len(scans), seed=settings.seed)]
+        draw = np.random.SeedSequence([settings.seed, 1, place]).generate_state(1)[0]
         randomize.set_random_state(int(draw))
         floor = prepared.intensity.offset / prepared.intensity.scale
         image, mask = torch.from_numpy(prepared.image), torch.from_numpy(prepared.mask)
         examples.append(randomize(image, mask, floor=floor))
     return Batch(*(torch.stack([getattr(e, name) for e in examples]) for name in ("input", "image", "mask")))
+
+
+def made_ahead(make: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
+    """`make(step)` of each step in order, made by threads while the steps before are computed."""
+    threads = min(8, max(1, (os.cpu_count() or 1) // 2))
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
+    waiting: deque[Future[Batch]] = deque()
+    try:
+        for step in steps:
+            waiting.append(pool.submit(make, step))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def plain_batch(scans: Scans, index: int) -> Batch:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,10 @@ if TYPE_CHECKING:
     from medvae.vae import VAE
 
 
-@dataclass(frozen=True, eq=False)
-class Terms:
+class Terms(NamedTuple):
     """What one step or one look at the validation scans gave; sums are over the foreground, means over the batch.
+
+    A tuple, because Fabric looks into what a module returns and refuses frozen dataclasses.
 
     Attributes:
         loss: what is minimised, nats per foreground voxel.
