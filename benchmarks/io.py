@@ -124,7 +124,7 @@ def read_dicom(folder: Path) -> Row:
     monai = PydicomReader()
 
     def ours() -> Any:
-        refs, _ = dicom.find([folder])
+        refs, _ = dicom.find(folder.iterdir(), SETTINGS)
         return dicom.read(refs[0], SETTINGS).data
 
     return Row(

@@ -132,6 +132,8 @@ class ScanRef:
         mask: file with the foreground, on the same grid.
         modality: as stated by a list or an option; the reader's own knowledge wins.
         split: name of the split that a list puts it in.
+        part: which part of a mixed series it is, in words; "" for a whole one.
+        frames: which of the frames of its files belong to it, counted over all files in order; () for all.
     """
 
     id: str
@@ -143,6 +145,8 @@ class ScanRef:
     mask: Path | None = None
     modality: Modality | None = None
     split: str | None = None
+    part: str = ""
+    frames: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.paths:

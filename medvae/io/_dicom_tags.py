@@ -1,0 +1,154 @@
+"""The DICOM elements that are read, and typed access to their bytes: a value that its tag forbids is `malformed`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from struct import unpack_from
+from typing import NoReturn
+
+from medvae.errors import ScanError
+
+SEQUENCES = {
+    "ModalityLUTSequence": 0x00283000,
+    "SharedFunctionalGroupsSequence": 0x52009229,
+    "PerFrameFunctionalGroupsSequence": 0x52009230,
+    "FrameContentSequence": 0x00209111,
+    "PlanePositionSequence": 0x00209113,
+    "PlaneOrientationSequence": 0x00209116,
+    "PixelMeasuresSequence": 0x00289110,
+    "PixelValueTransformationSequence": 0x00289145,
+    "MRImageFrameTypeSequence": 0x00189226,
+    "CTImageFrameTypeSequence": 0x00189329,
+    "PETFrameTypeSequence": 0x00189751,
+    "MREchoSequence": 0x00189114,
+}
+TAGS = {
+    "ImageType": 0x00080008,
+    "SOPClassUID": 0x00080016,
+    "SOPInstanceUID": 0x00080018,
+    "Modality": 0x00080060,
+    "FrameType": 0x00089007,
+    "ComplexImageComponent": 0x00089208,
+    "PatientID": 0x00100020,
+    "EchoNumbers": 0x00180086,
+    "EffectiveEchoTime": 0x00189082,
+    "SeriesInstanceUID": 0x0020000E,
+    "ImagePositionPatient": 0x00200032,
+    "ImageOrientationPatient": 0x00200037,
+    "FrameOfReferenceUID": 0x00200052,
+    "TemporalPositionIdentifier": 0x00200100,
+    "TemporalPositionIndex": 0x00209128,
+    "SamplesPerPixel": 0x00280002,
+    "PhotometricInterpretation": 0x00280004,
+    "NumberOfFrames": 0x00280008,
+    "Rows": 0x00280010,
+    "Columns": 0x00280011,
+    "PixelSpacing": 0x00280030,
+    "BitsAllocated": 0x00280100,
+    "BitsStored": 0x00280101,
+    "HighBit": 0x00280102,
+    "PixelRepresentation": 0x00280103,
+    "PixelPaddingValue": 0x00280120,
+    "PixelPaddingRangeLimit": 0x00280121,
+    "RescaleIntercept": 0x00281052,
+    "RescaleSlope": 0x00281053,
+    "RescaleType": 0x00281054,
+    "LossyImageCompression": 0x00282110,
+    "Units": 0x00541001,
+    "ExtendedOffsetTable": 0x7FE00001,
+    "ExtendedOffsetTableLengths": 0x7FE00002,
+    **SEQUENCES,
+}
+SOURCE = {  # what a writer needs to file a result beside its origin; read on demand only
+    "SpecificCharacterSet": 0x00080005,
+    "StudyDate": 0x00080020,
+    "StudyTime": 0x00080030,
+    "AccessionNumber": 0x00080050,
+    "ReferringPhysicianName": 0x00080090,
+    "StudyDescription": 0x00081030,
+    "PatientName": 0x00100010,
+    "PatientBirthDate": 0x00100030,
+    "PatientSex": 0x00100040,
+    "PatientAge": 0x00101010,
+    "StudyInstanceUID": 0x0020000D,
+    "StudyID": 0x00200010,
+    "SeriesNumber": 0x00200011,
+}
+_NUMBERS = TAGS | SOURCE
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """Elements of a dataset or of an item of a sequence, as they are stored.
+
+    Names are keywords of DICOM, those of `TAGS` and `SOURCE`. An element that is absent or empty gives "", () or None.
+    A value that cannot be what its tag demands raises a ScanError `malformed` that names the tag.
+    """
+
+    values: dict[int, bytes | tuple[Tags, ...]]
+    order: str  # "<" or ">", of the binary values
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.values.get(_NUMBERS[name]))
+
+    def raw(self, name: str) -> bytes:
+        """The bytes."""
+        value = self.values.get(_NUMBERS[name], b"")
+        return value if isinstance(value, bytes) else b""
+
+    def text(self, name: str) -> str:
+        """A text without its padding."""
+        return self.raw(name).decode("latin-1").strip(" \0")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The parts of a text of several values."""
+        whole = self.text(name)
+        return tuple(part.strip(" \0") for part in whole.split("\\")) if whole else ()
+
+    def numbers(self, name: str, count: int) -> tuple[float, ...]:
+        """`count` finite decimal numbers, or ()."""
+        texts = self.texts(name)
+        try:
+            values = tuple(map(float, texts))
+        except ValueError:
+            broken(name, self.raw(name))
+        if values and (len(values) != count or not all(map(isfinite, values))):
+            broken(name, self.raw(name))
+        return values
+
+    def whole(self, name: str) -> int | None:
+        """A whole number written as text."""
+        values = self.numbers(name, 1)
+        if values and values[0] != int(values[0]):
+            broken(name, self.raw(name))
+        return int(values[0]) if values else None
+
+    def binary(self, name: str) -> int | float | None:
+        """An unsigned number of 2 or 4 bytes, or a float of 8."""
+        raw = self.raw(name)
+        if not raw:
+            return None
+        if len(raw) not in (2, 4, 8):
+            broken(name, raw)
+        value: int | float = unpack_from(self.order + {2: "H", 4: "L", 8: "d"}[len(raw)], raw)[0]
+        return value
+
+    def first(self, name: str) -> Tags:
+        """The first item of a sequence, empty where there is none."""
+        items = self.items(name)
+        return items[0] if items else Tags({}, self.order)
+
+    def items(self, name: str) -> tuple[Tags, ...]:
+        """The items of a sequence."""
+        value = self.values.get(_NUMBERS[name], ())
+        return value if isinstance(value, tuple) else ()
+
+
+def broken(name: str, raw: bytes) -> NoReturn:
+    """Refuse a value.
+
+    Raises:
+        ScanError: `malformed`, naming the tag and the (shortened) value.
+    """
+    raise ScanError(f"{name} is {raw[:40].decode('latin-1').strip(chr(0))!r}", code="malformed")
