@@ -72,7 +72,9 @@ def make_reference(
         hashes.append(prepared.source_hash)
         on_scan()
     before = model.reference
-    prior = before.residual if calibrated else None
+    prior = None
+    if calibrated:  # a second calibration is not shrunk towards the first
+        prior = before.prior if before.calibrated else before.residual
 
     def without(inference: Inference | None) -> tuple[Normal | None, Normal | None]:
         """Image and residual statistics of all scans but this one."""
@@ -107,6 +109,7 @@ def make_reference(
         bare,
         image=image,
         residual=residual,
+        prior=prior,
         scales=scales,
         scores={n: np.sort(np.array(s.scores, np.float32) / scales.get(n, 1.0)) for n, s in seen.items()},
         limits={n: float(np.mean(s.limits)) / scales.get(n, 1.0) for n, s in seen.items()},
@@ -128,6 +131,7 @@ def empty_reference(model_hash: str, preparation_hash: str) -> Reference:
     return Reference(
         image=None,
         residual=None,
+        prior=None,
         scales={},
         scores={},
         limits={},

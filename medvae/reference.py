@@ -124,6 +124,7 @@ class Reference:
     Attributes:
         image: of prepared training scans, for `atlas`; None where scans are not aligned.
         residual: of image − reconstruction; None where scans are not aligned.
+        prior: of the training scans' residuals, towards which `residual` was shrunk; None before calibration.
         scales: by map name, what a map is divided by so that its healthy spread is 1.
         scores: by map name, sorted leave-one-out scores of the healthy scans, float32.
         limits: by map name, the range of the colour scale: 99.9% of healthy foreground voxels lie below.
@@ -138,6 +139,7 @@ class Reference:
 
     image: Normal | None
     residual: Normal | None
+    prior: Normal | None
     scales: Mapping[str, float]
     scores: Mapping[str, NDArray[np.float32]] = field(repr=False)
     limits: Mapping[str, float]
@@ -183,7 +185,7 @@ class Reference:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The arrays, for safetensors."""
         arrays: dict[str, NDArray[Any]] = {f"scores.{name}": values for name, values in self.scores.items()}
-        for name in ("image", "residual"):
+        for name in ("image", "residual", "prior"):
             normal: Normal | None = getattr(self, name)
             if normal is not None:
                 arrays |= {f"{name}.mean": normal.mean, f"{name}.sd": normal.sd}
@@ -194,6 +196,7 @@ class Reference:
         return {
             "n": self.n,
             "image_n": None if self.image is None else self.image.n,
+            "prior_n": None if self.prior is None else self.prior.n,
             "calibrated": self.calibrated,
             "model_hash": self.model_hash,
             "preparation_hash": self.preparation_hash,
@@ -209,11 +212,12 @@ class Reference:
         """From what `tensors` and `to_json` gave."""
         normals = {
             name: Normal(arrays[f"{name}.mean"], arrays[f"{name}.sd"], facts[key]) if f"{name}.mean" in arrays else None
-            for name, key in (("image", "image_n"), ("residual", "n"))
+            for name, key in (("image", "image_n"), ("residual", "n"), ("prior", "prior_n"))
         }
         return cls(
             image=normals["image"],
             residual=normals["residual"],
+            prior=normals["prior"],
             scales=facts["scales"],
             scores={name.removeprefix("scores."): a for name, a in arrays.items() if name.startswith("scores.")},
             limits=facts["limits"],

@@ -82,11 +82,11 @@ def reconstructions(path: Path, pairs: Sequence[Pair], *, spacing: tuple[float, 
     axes = figure.subplots(len(pairs), 6, squeeze=False)
     for row, pair in zip(axes, pairs, strict=True):
         low, high = np.percentile(pair.image[pair.mask], (0.5, 99.5))
-        shown = np.where(pair.mask, pair.reconstruction, pair.image)
+        inside = [np.where(pair.mask, volume, np.nan) for volume in (pair.image, pair.reconstruction)]
         middle = [int(n) for n in np.median(np.argwhere(pair.mask), axis=0)]
         for axis, place in zip((2, 1, 0), (0, 2, 4), strict=True):
             across, up = (a for a in range(3) if a != axis)
-            for ax, volume in zip(row[place : place + 2], (pair.image, shown), strict=True):
+            for ax, volume in zip(row[place : place + 2], inside, strict=True):
                 plane = np.take(volume, middle[axis], axis=axis).T
                 aspect = spacing[up] / spacing[across]
                 ax.imshow(plane, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=aspect)

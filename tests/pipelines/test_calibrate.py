@@ -1,0 +1,57 @@
+"""`medvae calibrate`: the Reference, and who may not sit in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+from medvae.cli import main
+from medvae.model import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_the_reference_is_of_the_healthy_scans(model_folder: Path, trained_folder: Path) -> None:
+    before, after = load(trained_folder), load(model_folder)
+    assert after.hash == before.hash, "the weights are not touched"
+    assert after.reference.calibrated
+    assert after.reference.status == "calibrated, n=3"
+    assert set(after.reference.scores) == set(before.reference.scores)
+    assert after.reference.image is not None
+    assert after.reference.image.n == 5, "the atlas stays that of the training scans"
+    assert not (model_folder / "calibration" / "cache").exists()
+
+
+def test_again_gives_the_same_reference(model_folder: Path, brains: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_folder, tmp_path / "model")
+    assert main(["calibrate", str(tmp_path / "model"), str(brains / "healthy"), "--quiet", "--workers", "0"]) == 0
+    for name in ("reference.safetensors", "model.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (model_folder / name).read_bytes()
+
+
+def test_training_scans_and_their_subjects_are_left_out(
+    trained_folder: Path, brains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained_folder, tmp_path / "model")
+    tree = json.loads((tmp_path / "model" / "model.json").read_text("utf-8"))
+    tree["latents"]["subjects"] = ["anna", "bert", "c", "d", "e"]
+    (tmp_path / "model" / "model.json").write_text(json.dumps(tree), "utf-8")
+    rows = [f"{brains}/train/t0.nii.gz,x", f"{brains}/healthy/h0.nii.gz,anna", f"{brains}/healthy/h1.nii.gz,zoe"]
+    (tmp_path / "list.csv").write_text("\n".join(["scan,subject", *rows]) + "\n", "utf-8")
+    assert main(["calibrate", str(tmp_path / "model"), str(tmp_path / "list.csv"), "--quiet", "--workers", "0"]) == 0
+    assert "skipped (seen_in_training)" in capsys.readouterr().out
+    assert load(tmp_path / "model").reference.n == 1
+
+
+def test_only_training_scans_are_nothing_to_calibrate_with(
+    trained_folder: Path, brains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained_folder, tmp_path / "model")
+    command = ["calibrate", str(tmp_path / "model"), str(brains / "train" / "t0.nii.gz"), "--workers", "0"]
+    assert main([*command, "--quiet"]) == 2
+    assert "none of the scans can be used" in capsys.readouterr().err
+    assert not load(tmp_path / "model").reference.calibrated

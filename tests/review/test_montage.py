@@ -1,0 +1,102 @@
+"""The picture of a judged scan: where it looks, what is left and right, and colours that mean the same everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from scipy.spatial.distance import pdist
+
+from medvae.maps import AnomalyMap
+from medvae.prepare import Preparation, prepare
+from medvae.prepare.grid import nearest_ras
+from medvae.review.montage import _COLOURS, Picture, _Layers, _scale, _turned, find_peaks, scan_montage
+from medvae.scan import Geometry, Scan
+from medvae.settings import PrepareSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AFFINES = {
+    "RAS": np.diag([2.0, 2, 2, 1]),
+    "LPS": np.diag([-2.0, -2, 2, 1]),
+    "PSR": np.array([[0, 0, 2.0, 0], [-2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]]),
+}
+
+
+def block(affine: np.ndarray) -> Scan:
+    """A bright block in zeros; one voxel of it, towards the patient's right, front and top, is brightest."""
+    data = np.zeros((24, 28, 26), np.float32)
+    data[4:20, 4:24, 4:22] = 100
+    return Scan(
+        data + np.random.default_rng(0).normal(size=data.shape).astype(np.float32) * (data > 0),
+        Geometry(data.shape, affine),
+    )
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_peaks_come_back_to_the_voxels_they_are_at(name: str) -> None:
+    scan = block(AFFINES[name])
+    prepared = prepare(scan, Preparation(PrepareSettings(spacing=(2, 2, 2), shape=(32, 32, 32))))
+    values = np.zeros((32, 32, 32), np.float32)
+    target = np.array([10, 9, 8])
+    world = scan.geometry.to_world(target)
+    grid_index = np.rint(np.linalg.inv(prepared.to_input) @ [*target, 1])[:3].astype(int)
+    values[tuple(slice(i - 1, i + 2) for i in grid_index)] = 5
+    peaks, heights = find_peaks(AnomalyMap("m", values, "z"), prepared)
+    assert np.linalg.norm(scan.geometry.to_world(peaks[0]) - world) <= 2
+    assert heights[0] == 5
+    distances = pdist(scan.geometry.to_world(peaks))
+    assert min(distances, default=99) > 20, "peaks keep their distance"
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_the_right_of_the_patient_is_on_the_left(name: str) -> None:
+    """The picture's x axis falls where the plane runs along R, in every axis order of the file."""
+    geometry = Geometry((24, 28, 26), AFFINES[name])
+    marked = np.zeros(geometry.shape, np.float32)
+    corners = geometry.to_world(np.argwhere(np.ones(geometry.shape, bool)))
+    right_front_top = np.argwhere(np.ones(geometry.shape, bool))[(corners @ [1, 1, 1]).argmax()]
+    marked[tuple(right_front_top)] = 1
+    turned = _turned(marked, nearest_ras(geometry))
+    assert np.argwhere(turned)[0].tolist() == [n - 1 for n in turned.shape], "the last voxel along R, A and S"
+    picture = Picture(
+        marked, marked, np.ones(geometry.shape, bool), geometry, np.zeros((1, 3), np.intp), (0.0,), 1, "z"
+    )
+    layers = _Layers.of(picture, nearest_ras(geometry))
+    for axis in (0, 1, 2):
+        ax = Figure().subplots()
+        layers.draw(ax, axis=axis, at=np.array([1, 1, 1]), heat=False)
+        texts = [text.get_text() for text in ax.texts]
+        assert texts == (["P", "A"] if axis == 0 else ["R", "L"])
+        assert ax.xaxis_inverted() == (axis != 0)
+        assert not ax.yaxis_inverted()
+
+
+def test_colours_mean_the_same_in_all_pictures() -> None:
+    def picture(top: float) -> Picture:
+        heat = np.full((4, 4, 4), top, np.float32)
+        return Picture(
+            heat, heat, heat > 0, Geometry((4, 4, 4), np.eye(4)), np.zeros((1, 3), np.intp), (top,), 2.0, "z"
+        )
+
+    assert _scale(picture(1)).vmax == _scale(picture(50)).vmax == 6.0
+    alpha = _COLOURS(_scale(picture(1))(np.array([0.0, 0.9, 2.0, 6.0])))[:, 3]
+    assert alpha[0] == alpha[1] == 0, "healthy values are clear"
+    assert alpha[2] == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_picture_is_written_with_its_words(tmp_path: Path) -> None:
+    scan = block(AFFINES["LPS"])
+    heat = np.where(scan.data > 0, np.float32(1), np.float32(0))
+    peaks = np.array([[10, 9, 8], [5, 6, 7]])
+    picture = Picture(scan.data, heat, scan.data > 0, scan.geometry, peaks, (3.0, 2.0), 1.5, "z")
+    for name in ("a.png", "b.png"):
+        scan_montage(tmp_path / name, picture, title="scan", footer="calibrated, n=5")
+    image = imread(tmp_path / "a.png")
+    assert image.shape[1] == 1200
+    assert image[..., :3].std() > 0.05
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
