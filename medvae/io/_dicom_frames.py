@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvae.errors import ScanError
-from medvae.io._dicom_tags import Tags, broken
+from medvae.io._dicom_tags import Tags, broken, uid_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,10 +164,7 @@ def image_of(header: Header) -> Image:
 
 def _class_name(uid: str) -> str:
     """The name of a standard SOP class without "Storage"; "" for a private or missing one."""
-    from pydicom.uid import UID
-
-    name = UID(uid).name if uid else ""
-    return "" if name == uid else name.removesuffix(" Storage").removesuffix(" Image")
+    return uid_name(uid).removesuffix(" Storage").removesuffix(" Image")
 
 
 def _stored(tags: Tags) -> Stored:

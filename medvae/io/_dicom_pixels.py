@@ -10,6 +10,7 @@ import numpy as np
 
 from medvae.errors import ScanError
 from medvae.io._dicom_header import BIG_ENDIAN, NATIVE, inflate
+from medvae.io._dicom_tags import uid_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -40,10 +41,8 @@ def check_decodable(image: Image) -> list[Reason]:
 
 def syntax_name(syntax: str) -> str:
     """A transfer syntax in words, with its UID."""
-    from pydicom.uid import UID
-
-    name = UID(syntax).name
-    return f"transfer syntax {syntax[:64]}" if name == syntax else f"{name} ({syntax})"
+    name = uid_name(syntax)
+    return f"{name} ({syntax})" if name else f"transfer syntax {syntax[:64]!r}"
 
 
 def read_stored(image: Image, numbers: Collection[int]) -> Iterator[tuple[int, NDArray[np.integer]]]:

@@ -152,3 +152,10 @@ def broken(name: str, raw: bytes) -> NoReturn:
         ScanError: `malformed`, naming the tag and the (shortened) value.
     """
     raise ScanError(f"{name} is {raw[:40].decode('latin-1').strip(chr(0))!r}", code="malformed")
+
+
+def uid_name(uid: str) -> str:
+    """The name that the standard gives a UID, "" where it gives none."""
+    from pydicom.uid import UID_dictionary
+
+    return str(UID_dictionary.get(uid, ("",))[0])
