@@ -15,17 +15,41 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from medvae.evaluation import lesions
 from medvae.prepare import template
+from medvae.prepare.grid import resample
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Lesion = Literal["none", "dark", "bright"]
+    from medvae.scan import Shape
 
-VOXEL = 2.0  # mm
+Lesion = Literal["none", "dark", "bright", "iso"]
+
+NOTICE = """\
+These scans are made: no person was scanned for them. They derive from the ICBM 2009a template (MNI152), read from the
+installed nilearn distribution, whose notice reads:
+
+  Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
+  University. Permission to use, copy, modify, and distribute this software and its documentation for any purpose and
+  without fee is hereby granted, provided that the above copyright notice appear in all copies. The authors and McGill
+  University make no representations about the suitability of this software for any purpose. It is provided "as is"
+  without express or implied warranty. The authors are not responsible for any data loss, equipment damage, property
+  loss, or injury to subjects or patients resulting from the use or misuse of this software package.
+
+  Fonov VS, Evans AC, McKinstry RC, Almli CR, Collins DL. Unbiased nonlinear average age-appropriate brain templates
+  from birth to adulthood. NeuroImage 2009;47:S102.
+
+Research use only. Not a medical device; not for diagnosis.
+"""
+
+VOXEL = 2.0
 _COARSE = 2  # the warp is composed on a grid this much coarser: it is smooth, and 8 times cheaper there
 _SQUARINGS = 5
+_WARPS = ((35.0, 3.0), (10.0, 1.5))  # smoothness and size of the random velocity: lobes, then folds
+_SHARPER = 3  # power of the tissue shares
+_FLUID_MM = 4.0  # how far around fluid its growth or loss reaches
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,26 +69,31 @@ class Member:
 
 def make(index: int, *, seed: int, lesion: Lesion = "none") -> Member:
     """Member number `index` of the cohort with this seed, with or without a lesion."""
-    rng = np.random.default_rng([seed, index])
-    tissue = _warp(_tissues(), _diffeomorphism(rng))
-    image, brain = _contrast(tissue, rng)
-    where = _blob(brain, rng) if lesion != "none" else np.zeros(brain.shape, np.float32)
-    image *= 1 + where * ({"none": 0.0, "dark": -0.45, "bright": 0.6}[lesion])
-    image = _acquire(image, brain, rng)
-    return _pose(image.astype(np.int16), where > 0.5, rng)
+    rng, of_lesion = np.random.default_rng([seed, index]), np.random.default_rng([seed, index, 1])
+    image, brain = _contrast(_warp(_tissues(), _diffeomorphism(rng)), rng)
+    truth = np.zeros(brain.shape, bool)
+    if lesion != "none":
+        shape, spacing = _blob(brain, of_lesion), (VOXEL, VOXEL, VOXEL)
+        made = lesions.implant(image, shape, foreground=brain, spacing=spacing, kind=lesion, seed=index)
+        image, truth = made.image, made.truth
+    return _pose(_acquire(image, brain, rng), truth, rng)
 
 
 @cache
 def _tissues() -> NDArray[np.float32]:
-    """T1, grey and white matter of the template at `VOXEL`, `(3, X, Y, Z)`, each 0..1."""
-    step = round(VOXEL)
+    """Grey matter, white matter and fluid of the template at `VOXEL`, `(3, X, Y, Z)`, shares that sum to 0..1.
+
+    The template is a mean of many brains: what is grey in most of them is made grey.
+    """
     volumes = []
     for kind in ("t1", "gm", "wm"):
-        data = np.asarray(nib.load(template.path(kind)).dataobj, dtype=np.float32) / 255
-        nx, ny, nz = (n // step for n in data.shape)
-        blocks = data[: nx * step, : ny * step, : nz * step].reshape(nx, step, ny, step, nz, step)
-        volumes.append(blocks.mean(axis=(1, 3, 5)))
-    return np.stack(volumes)
+        data = np.asarray(nib.load(template.path(kind)).dataobj, dtype=np.float32) / np.float32(255)
+        volumes.append(_blocks(data, round(VOXEL)))
+    t1, grey, white = volumes
+    brain = ndimage.binary_opening(t1 > 0.08)
+    shares = np.stack([grey, white, np.clip(1 - grey - white, 0, 1)]) ** _SHARPER
+    sharp: NDArray[np.float32] = (shares / np.maximum(shares.sum(axis=0), 1e-6) * brain).astype(np.float32)
+    return sharp
 
 
 def _diffeomorphism(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -73,15 +102,35 @@ def _diffeomorphism(rng: np.random.Generator) -> NDArray[np.float32]:
     Scaling and squaring (Arsigny et al., MICCAI 2006): φ = (id + v/2ⁿ) composed with itself n times, so that no fold
     can arise from a smooth v.
     """
-    shape = _tissues().shape[1:]
-    coarse = tuple(n // _COARSE for n in shape)
-    velocity = np.stack([_smooth(rng, coarse, mm=24.0, voxel=VOXEL * _COARSE) for _ in range(3)])
-    step = velocity * (3.5 / (VOXEL * _COARSE)) / 2**_SQUARINGS
+    _, nx, ny, nz = _tissues().shape
+    shape, coarse = (nx, ny, nz), (nx // _COARSE, ny // _COARSE, nz // _COARSE)
+    unit = VOXEL * _COARSE
+    velocity = _fluid_growth() * (rng.uniform(-0.6, 1.8) / unit)
+    for mm, size in _WARPS:
+        velocity = velocity + np.stack([_smooth(rng, coarse, mm=mm, voxel=unit) for _ in range(3)]) * (size / unit)
+    step = velocity / 2**_SQUARINGS
     grid = np.indices(coarse, dtype=np.float32)
     for _ in range(_SQUARINGS):
         step = step + np.stack([ndimage.map_coordinates(c, grid + step, order=1, mode="nearest") for c in step])
-    fine = np.indices(shape, dtype=np.float32) / np.float32(_COARSE)
-    return np.stack([ndimage.map_coordinates(c, fine, order=1, mode="nearest") for c in step * _COARSE])
+    return np.stack([_finer(component, _COARSE, shape) for component in step * _COARSE])
+
+
+@cache
+def _fluid_growth() -> NDArray[np.float32]:
+    """A velocity of size 1 at the edges of fluid, towards it, on the coarse grid: ventricles and sulci widen as one."""
+    fluid = ndimage.gaussian_filter(_blocks(_tissues()[2], _COARSE), _FLUID_MM / (VOXEL * _COARSE))
+    slope = np.stack(np.gradient(fluid))
+    size = np.linalg.norm(slope, axis=0)
+    growth: NDArray[np.float32] = (slope / np.quantile(size[size > 0], 0.95)).astype(np.float32)
+    return growth
+
+
+def _blocks(data: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    """Means over blocks of `step` voxels a side."""
+    nx, ny, nz = (n // step for n in data.shape)
+    cut = data[: nx * step, : ny * step, : nz * step].reshape(nx, step, ny, step, nz, step)
+    means: NDArray[np.float32] = cut.mean(axis=(1, 3, 5))
+    return means
 
 
 def _warp(volumes: NDArray[np.float32], displacement: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -90,28 +139,28 @@ def _warp(volumes: NDArray[np.float32], displacement: NDArray[np.float32]) -> ND
 
 
 def _contrast(tissue: NDArray[np.float32], rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """An image with its own grey-white contrast, and the brain."""
-    t1, grey, white = tissue
-    brain = ndimage.binary_opening(t1 > 0.08, iterations=1)
-    grey_gain, white_gain = rng.uniform(-0.08, 0.08, size=2)
-    return (t1 + grey_gain * grey + white_gain * white).astype(np.float32), brain
+    """T1 contrast of its own, and the brain: fluid dark, grey matter between, white matter bright."""
+    grey, white, fluid = tissue
+    brain = ndimage.binary_opening(grey + white + fluid > 0.5)
+    values = np.array([0.62, 0.95, 0.2]) + rng.uniform(-0.04, 0.04, size=3)
+    image = values[0] * grey + values[1] * white + values[2] * fluid
+    return image.astype(np.float32), brain
 
 
-def _blob(brain: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A lesion of 8 to 18 mm radius with an irregular soft edge, well inside the brain: 0..1."""
+def _blob(brain: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A ragged shape of 8 to 18 mm radius, its centre well inside the brain."""
     inside = np.argwhere(ndimage.distance_transform_edt(brain) * VOXEL > 10)
     centre = inside[rng.integers(len(inside))]
     distance = np.linalg.norm((np.indices(brain.shape, dtype=np.float32).T - centre) * VOXEL, axis=-1).T
-    ragged = distance + 4 * _smooth(rng, brain.shape, mm=6.0, voxel=VOXEL)
-    soft = 1 / (1 + np.exp((ragged - rng.uniform(8, 18)) / 1.5))
-    return (soft * brain).astype(np.float32)
+    ragged: NDArray[np.bool_] = distance + 4 * _smooth(rng, brain.shape, mm=6.0, voxel=VOXEL) < rng.uniform(8, 18)
+    return ragged
 
 
-def _acquire(image: NDArray[np.float32], brain: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+def _acquire(image: NDArray[np.float32], brain: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int16]:
     """Receive field, scanner gain and noise; 0 outside the brain, at least 1 inside."""
     bias = np.exp(0.1 * _smooth(rng, image.shape, mm=40.0, voxel=VOXEL))
     noisy = image * bias + rng.normal(0, rng.uniform(0.01, 0.03), image.shape)
-    return np.where(brain, np.clip(noisy * rng.uniform(300, 3000), 1, 32000), 0).astype(np.float32)
+    return np.where(brain, np.clip(noisy * rng.uniform(300, 3000), 1, 32000), 0).astype(np.int16)
 
 
 def _pose(data: NDArray[np.int16], lesion: NDArray[np.bool_], rng: np.random.Generator) -> Member:
@@ -134,16 +183,21 @@ def _pose(data: NDArray[np.int16], lesion: NDArray[np.bool_], rng: np.random.Gen
     for new, old in enumerate(order):
         reorder[old, new] = -1 if flips[new] else 1
         reorder[old, 3] = data.shape[old] - 1 if flips[new] else 0
-    turned = [np.flip(volume.transpose(order), axis=np.flatnonzero(flips)) for volume in (data, lesion)]
-    geometry = Geometry(turned[0].shape, affine @ reorder)  # type: ignore[arg-type]
-    return Member(np.ascontiguousarray(turned[0]), np.ascontiguousarray(turned[1]), geometry)
+    backwards = tuple(int(axis) for axis in np.flatnonzero(flips))
+    turned = np.ascontiguousarray(np.flip(data.transpose(order), axis=backwards))
+    mask = np.ascontiguousarray(np.flip(lesion.transpose(order), axis=backwards))
+    nx, ny, nz = turned.shape
+    return Member(turned, mask, Geometry((nx, ny, nz), affine @ reorder))
 
 
-def _smooth(rng: np.random.Generator, shape: tuple[int, ...], *, mm: float, voxel: float) -> NDArray[np.float32]:
-    """A Gaussian random field of unit variance, smoothed at `mm`, drawn as coarsely as its smoothness allows."""
+def _smooth(rng: np.random.Generator, shape: Shape, *, mm: float, voxel: float) -> NDArray[np.float32]:
+    """A Gaussian random field of unit variance, smoothed at `mm`, drawn on a grid as coarse as that allows."""
     step = max(1, int(mm / voxel / 2))
     coarse = tuple(n // step + 3 for n in shape)
-    field_ = ndimage.gaussian_filter(rng.normal(size=coarse), mm / voxel / step, mode="wrap")
-    at = np.indices(shape, dtype=np.float32) / np.float32(step)
-    values = ndimage.map_coordinates(field_ / field_.std(), at, order=1, mode="nearest")
-    return values.astype(np.float32)
+    drawn = ndimage.gaussian_filter(rng.normal(size=coarse), mm / voxel / step, mode="wrap")
+    return _finer(drawn / drawn.std(), step, shape)
+
+
+def _finer(values: NDArray[np.floating], step: int, shape: Shape) -> NDArray[np.float32]:
+    """Linear interpolation on a grid that is `step` times finer and has its first voxel in the same place."""
+    return resample(values.astype(np.float32), np.diag([1 / step, 1 / step, 1 / step, 1.0]), shape)
