@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from medvae.model import Model
 
-COPY_QUANTILE = 0.05  # a scan of someone new falls below the threshold this often
+COPY_QUANTILE = 0.05  # scans of different people fall below each of the two thresholds this often
 _CHUNK = 1 << 24  # values that are compared at once
 
 
@@ -169,7 +169,8 @@ class Verdict:
     Attributes:
         image: the nearest training scan by the images; None where the model keeps none.
         code: the nearest by the codes; None for samples without a code.
-        copy: whether it is nearer to a training scan than scans of different people are; None where unknown.
+        copy: whether it is nearer to one training scan, and lies less between several, than scans of different people
+            do; None where unknown.
     """
 
     image: Nearest | None
@@ -191,7 +192,8 @@ class Audit:
         real: nearest other subject of each kept training scan, in the gallery's order.
         real_codes: the same by the codes, in the order of the codes.
         threshold: copies are nearer than this; NaN where unknown.
-        threshold_of: what it was measured on, in words.
+        ratio_threshold: and have a lower ratio of nearest to second nearest; NaN where unknown.
+        threshold_of: what both were measured on, in words.
     """
 
     gallery: Gallery | None
@@ -199,6 +201,7 @@ class Audit:
     real: tuple[Nearest | None, ...]
     real_codes: tuple[Nearest | None, ...]
     threshold: float
+    ratio_threshold: float
     threshold_of: str
 
     @property
@@ -213,10 +216,17 @@ class Audit:
         return [{"id": one, **_columns(images.get(one), code)} for one, code in pairs]
 
     def judge(self, image: NDArray[np.float32], mask: NDArray[np.bool_], z: NDArray[np.float32] | None) -> Verdict:
-        """Judge a sample: image and mask `(1, X, Y, Z)` in prepared intensities, and its code if it has one."""
+        """Judge a sample: image and mask `(1, X, Y, Z)` in prepared intensities, and its code if it has one.
+
+        Distance alone would not do: an average of all people lies nearer to each of them than they lie to each other,
+        and copies nobody. A copy is near to one person and far from the next.
+        """
         near = None if self.gallery is None else self.gallery.nearest(image, mask)
         code = None if z is None else self.codes.nearest(z)
-        copy = near.distance < self.threshold if near is not None and self.known else None
+        copy = None
+        if near is not None and self.known:
+            singled_out = not near.ratio >= self.ratio_threshold  # also where there is no one else to compare with
+            copy = near.distance < self.threshold and singled_out
         return Verdict(near, code, copy)
 
 
@@ -233,7 +243,8 @@ def fit(model: Model, *, reconstructions: Iterable[NDArray[np.float32]] | None =
     subject_of = dict(zip(latents.ids, latents.subjects, strict=True))
     codes = Codes.of(latents.mean, latents.log_variance, ids=latents.ids, subjects=latents.subjects)
     if not training.ids:
-        return Audit(None, codes, (), codes.between(), float("nan"), "unknown: the model keeps no training scans")
+        nothing = "unknown: the model keeps no training scans"
+        return Audit(None, codes, (), codes.between(), float("nan"), float("nan"), nothing)
     gallery = Gallery.of(
         training.images,
         training.masks,
@@ -243,16 +254,18 @@ def fit(model: Model, *, reconstructions: Iterable[NDArray[np.float32]] | None =
     )
     real = gallery.between()
     if reconstructions is None:
-        return Audit(gallery, codes, real, codes.between(), copy_threshold(real), "training scans")
+        return Audit(gallery, codes, real, codes.between(), *copy_thresholds(real), "training scans")
     rows = zip(reconstructions, training.masks, gallery.subjects, strict=True)
     smooth = [gallery.nearest(image, mask, without=subject) for image, mask, subject in rows]
-    return Audit(gallery, codes, real, codes.between(), copy_threshold(smooth), "reconstructions of training scans")
+    return Audit(gallery, codes, real, codes.between(), *copy_thresholds(smooth), "reconstructions of training scans")
 
 
-def copy_threshold(nearest: Iterable[Nearest | None]) -> float:
-    """Below this distance a sample counts as a copy: the 5% quantile of the distances given; NaN if there are none."""
-    distances = [one.distance for one in nearest if one is not None]
-    return float(np.quantile(distances, COPY_QUANTILE)) if distances else float("nan")
+def copy_thresholds(nearest: Iterable[Nearest | None]) -> tuple[float, float]:
+    """The 5% quantiles of the given distances and of their ratios; NaN where there are none."""
+    found = [one for one in nearest if one is not None]
+    ratios = [one.ratio for one in found if np.isfinite(one.ratio)]
+    distance = float(np.quantile([one.distance for one in found], COPY_QUANTILE)) if found else float("nan")
+    return distance, float(np.quantile(ratios, COPY_QUANTILE)) if ratios else float("nan")
 
 
 def _columns(image: Nearest | None, code: Nearest | None) -> dict[str, float | str | None]:

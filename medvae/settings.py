@@ -148,7 +148,7 @@ class AugmentSettings(Frozen):
         "training", description="shares of the classes: as among the training scans, or all alike"
     )
     texture: bool = Field(
-        True, description="add noise with the spectrum of the residuals, so that samples are not smooth"
+        False, description="add noise with the spectrum and size of the residuals: no longer smooth, but speckled"
     )
 
 

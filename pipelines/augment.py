@@ -102,7 +102,7 @@ def _make(ref: ScanRef, _: None, *, made: Synthesis, judge: Audit, out: Path) ->
         nifti.write(out / label_map, voxels.label_map, voxels.geometry, description="synthetic, label map")
         return image, f"images/{ref.id}.json", label_map
 
-    warnings = ("nearer to a training scan than scans of two people are",) if verdict.copy else ()
+    warnings = ("a near-copy of a training scan",) if verdict.copy else ()
     return Done(write, {**facts, **verdict.scores()}, warnings)
 
 
@@ -147,8 +147,8 @@ def _report(facts: Mapping[str, Any]) -> None:
     if facts["copies"] is None:
         console.out(f"copies: not looked for ({facts['copy_threshold_of']})")
     else:
-        text = f"nearer to a training scan than 95% of {facts['copy_threshold_of']} are to those of other people"
-        console.out(f"copies: {facts['copies']} of {facts['samples']} are {text}")
+        text = f"than 95% of {facts['copy_threshold_of']} do to those of other people"
+        console.out(f"copies: {facts['copies']} of {facts['samples']} lie nearer to one training scan, alone, {text}")
     console.out(f"label maps: {facts['label_maps']}")
 
 
