@@ -1,8 +1,9 @@
-"""Compressed pixels: one frame's stream at a time, through pydicom's plug-ins, then through the GDCM inside SimpleITK.
+"""Compressed pixels: one frame's stream at a time, through pydicom's plug-ins or the GDCM inside SimpleITK.
 
-A codec is believed only where the stream says of itself what it holds and ends as it must: decoders tolerate much, and
-give back something for half a stream. GDCM would rescale, so it gets the stream in a file that has neither rescale nor
-geometry nor anything of the patient.
+GDCM reads the JPEG of 1992, whose other decoders are not under a free licence or know 8 bits only, and the JPEG-LS
+that the plug-in does not. It would rescale, so it gets the stream in a file that has neither rescale nor geometry nor
+anything of the patient. A result is believed only where the stream says of itself what it holds, ends as it must, and
+its decoder does not complain: decoders tolerate much, and give back something for half a stream.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _BASELINE, _EXTENDED, _LOSSLESS, _FIRST_ORDER = (f"1.2.840.10008.1.2.4.{n}" for 
 _RLE = "1.2.840.10008.1.2.5"
 _J2K = {f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)}
 _JLS = {f"1.2.840.10008.1.2.4.{n}" for n in (80, 81)}
+_JPEG = (_BASELINE, _EXTENDED, _LOSSLESS, _FIRST_ORDER)
 _PROCESSES = {  # the start of frame that each transfer syntax allows
     _BASELINE: (0xC0,),
     _EXTENDED: (0xC0, 0xC1),
@@ -43,7 +45,7 @@ _PROCESSES = {  # the start of frame that each transfer syntax allows
     _FIRST_ORDER: (0xC3,),
     **dict.fromkeys(_JLS, (0xF7,)),
 }
-_BY_GDCM = set(_PROCESSES)
+_COMPLAINTS = (b"Corrupt JPEG", b"Premature end", b"Invalid SOS", b"Inconsistent progression")
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ def decode(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.integer]:
     if syntax != _RLE:
         _check(stream, syntax, stored)
     with _quiet():
-        pixels = _by_pydicom(stream, syntax, stored)
-        if pixels is None and syntax in _BY_GDCM:
+        pixels = None if syntax in _JPEG else _by_pydicom(stream, syntax, stored)
+        if pixels is None and syntax in _PROCESSES:
             pixels = _by_gdcm(stream, syntax, stored)
     if pixels is None:
         raise ScanError("no decoder can read the pixels", code="undecodable")
@@ -164,16 +166,19 @@ def _by_pydicom(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.intege
 def _by_gdcm(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.integer] | None:
     import SimpleITK as sitk
 
-    with tempfile.TemporaryDirectory() as folder, _silent():
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "frame.dcm")
         _write_bare(path, stream, syntax, stored)
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))
         try:
-            pixels: NDArray[np.integer] = sitk.GetArrayFromImage(reader.Execute())
-        except RuntimeError:
+            with _overhearing() as said:
+                pixels: NDArray[np.integer] = sitk.GetArrayFromImage(reader.Execute())
+        except (RuntimeError, OSError):
             return None
+    if any(complaint in said for complaint in _COMPLAINTS):
+        return None
     if pixels.dtype != stored.dtype or pixels.size != stored.rows * stored.columns:
         return None
     return pixels.reshape(stored.rows, stored.columns)
@@ -209,17 +214,20 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Nothing on the standard error: libjpeg writes there while GDCM tries one precision after the other."""
+def _overhearing() -> Iterator[bytearray]:
+    """What is written to the standard error meanwhile: the only place where libjpeg says that a stream is broken.
+
+    It also talks there while GDCM tries one precision after the other, which is nobody's business.
+    """
+    said, kept = bytearray(), os.dup(2)
     try:
-        kept = os.dup(2)
-    except OSError:  # it is closed: there is nothing to keep clean
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield said
+            finally:
+                os.dup2(kept, 2)
+                file.seek(0)
+                said += file.read()
     finally:
-        os.dup2(kept, 2)
         os.close(kept)

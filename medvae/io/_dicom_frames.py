@@ -134,8 +134,6 @@ def kind_of(header: Header) -> str:
         return name or f"an object of modality {tags.text('Modality')[:16] or 'unknown'}"
     if "LOCALIZER" in tags.texts("ImageType"):
         return "a localizer"
-    if header.pixels is None:
-        return f"{name or 'an object'} without pixel data"
     return ""
 
 
@@ -143,11 +141,13 @@ def image_of(header: Header) -> Image:
     """The image in a file.
 
     Raises:
-        ScanError: `not_image` with the kind in words; `malformed` or `unsupported_type` where a value is broken.
+        ScanError: `not_image` with the kind in words; `malformed`, `truncated` or `unsupported_type`.
     """
     try:
+        if header.problem:
+            raise ScanError(header.problem[1], code=header.problem[0])
         count = header.tags.whole("NumberOfFrames") or 1
-        if kind := kind_of(header):
+        if kind := kind_of(header) or _without_pixels(header):
             raise ScanError(f"{kind}: no image volume", code="not_image")
         stored = _stored(header.tags)
         problems = _problems(header, stored, count)
@@ -160,6 +160,12 @@ def image_of(header: Header) -> Image:
     except ScanError as problem:
         raise ScanError(problem.message, code=problem.code, path=header.path) from None
     return Image(header, stored, count, frames, tuple(problems))
+
+
+def _without_pixels(header: Header) -> str:
+    if header.pixels is not None or not header.tags.text("SeriesInstanceUID"):
+        return ""
+    return f"{_class_name(header.tags.text('SOPClassUID')) or 'an object'} without pixel data"
 
 
 def _class_name(uid: str) -> str:
@@ -201,8 +207,7 @@ def _padding(tags: Tags, allocated: int, *, signed: bool) -> tuple[int, int] | N
 
 
 def _problems(header: Header, stored: Stored, count: int) -> list[Reason]:
-    tags, pixels = header.tags, header.pixels
-    assert pixels is not None
+    tags = header.tags
     problems: list[Reason] = []
     if not tags.text("SeriesInstanceUID"):
         problems.append(("malformed", "SeriesInstanceUID is missing"))
@@ -210,16 +215,26 @@ def _problems(header: Header, stored: Stored, count: int) -> list[Reason]:
     photometric = tags.text("PhotometricInterpretation")
     if samples != 1 or (photometric and not photometric.startswith("MONOCHROME")):
         problems.append(("colour", f"{samples} samples a pixel, {photometric[:16]}"))
-    if pixels.name != "PixelData":
-        problems.append(("unsupported_type", f"pixels are stored as {pixels.name}"))
     if "MOSAIC" in tags.texts("ImageType"):
         problems.append(("mosaic", "ImageType is MOSAIC: one frame holds several slices"))
     if tags.items("ModalityLUTSequence"):
         problems.append(("modality_lut", "ModalityLUTSequence is present"))
-    needed = stored.nbytes * count * int(samples)
-    if not pixels.complete or (pixels.length is not None and pixels.length < needed):
-        problems.append(("truncated", f"the file ends before its {needed} bytes of pixels do"))
-    return problems
+    return problems + _pixel_problems(header, stored.nbytes * int(samples), count)
+
+
+def _pixel_problems(header: Header, nbytes: int, count: int) -> list[Reason]:
+    """What is wrong with the pixels of `count` frames of `nbytes` each, as far as their place and length say it."""
+    pixels = header.pixels
+    if pixels is None:
+        return [("malformed", "there is no pixel data")]
+    if pixels.name != "PixelData":
+        return [("unsupported_type", f"pixels are stored as {pixels.name}")]
+    length = nbytes * count if pixels.length is None else pixels.length
+    if not pixels.complete or length < nbytes * count:
+        return [("truncated", f"the file ends before its {nbytes * count} bytes of pixels do")]
+    if length >= nbytes * (count + 1):
+        return [("malformed", f"PixelData has {length} bytes, its tags need {nbytes * count}")]
+    return []
 
 
 def _frames(header: Header, stored: Stored, count: int) -> tuple[Frame, ...]:

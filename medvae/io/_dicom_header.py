@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from medvae.errors import ScanError
-from medvae.io._dicom_tags import SEQUENCES, SOURCE, TAGS, Tags
+from medvae.io._dicom_tags import SEQUENCES, SOURCE, TAGS, Tags, Values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # VRs with
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _HEAD = 1 << 16  # bytes read at once
-_INFLATED_HEADER = 64 << 20  # a deflated header ends within this
+_INFLATED_HEADER = 16 << 20  # a deflated header ends within this
 _DEEPEST = 16  # levels of sequences
 
 
@@ -68,6 +68,7 @@ class Header:
         tags: the wanted elements.
         pixels: None where there are none.
         inflate_from: offset of the deflated dataset; 0 where it is not deflated.
+        problem: code and message of what broke the header after these tags, or None.
     """
 
     path: Path
@@ -76,13 +77,14 @@ class Header:
     tags: Tags
     pixels: PixelElement | None
     inflate_from: int = 0
+    problem: tuple[str, str] | None = None
 
 
 def read_header(path: Path, *, source: bool = False) -> Header:
-    """The header of a DICOM file; with `source` also what it says of patient and study.
+    """The header of a DICOM file, as far as it goes; with `source` also what it says of patient and study.
 
     Raises:
-        ScanError: `not_a_scan` where the file is no DICOM, `malformed` or `truncated` where it is broken.
+        ScanError: `not_a_scan` where the file is no DICOM; `malformed`, `truncated` or `corrupt` where it says nothing.
         OSError: it cannot be opened.
     """
     try:
@@ -122,12 +124,26 @@ def _parse(file: BinaryIO, wanted: frozenset[int], *, path: Path) -> Header:
         data = _inflate(file, _INFLATED_HEADER)
         walker, start, inflate_from = _Walker(BytesIO(data), data, len(data), wanted=wanted), 0, start
     order = ">" if syntax == BIG_ENDIAN else "<"
-    walker.open(start, order, implicit=syntax == IMPLICIT)
-    tags = Tags(walker.dataset(start, walker.size, 0)[0], order)
+    found: Values = {}
+    problem = _walk(walker, start, found, order=order, implicit=syntax == IMPLICIT)
     pixels = walker.pixels
     if pixels and inflate_from:
-        pixels = PixelElement(pixels.name, pixels.offset, pixels.length, True, pixels.words)
-    return Header(path, syntax, media, tags, pixels, inflate_from)
+        pixels = replace(pixels, complete=True)
+    return Header(path, syntax, media, Tags(found, order), pixels, inflate_from, problem)
+
+
+def _walk(walker: _Walker, start: int, found: Values, *, order: str, implicit: bool) -> tuple[str, str] | None:
+    """Fill `found` with the elements of the dataset; code and message of what stopped it early."""
+    try:
+        walker.open(start, order, implicit=implicit)
+        end = walker.dataset(start, walker.size, 0, found)
+        if 0 < walker.size - end < 8 and walker.pixels is None and any(walker.take(end, walker.size - end)):
+            return "truncated", "the file ends inside its header"
+    except (StructError, OverflowError):
+        return "malformed", "the header cannot be followed"
+    except ScanError as problem:
+        return problem.code, problem.message
+    return None
 
 
 def _inflate(file: BinaryIO, count: int) -> bytes:
@@ -210,16 +226,15 @@ class _Walker:
             length = self.half(self.window, here + 6)[0]
         return group << 16 | number, vr, length, at + 8  # no VR: an implicit element in an explicit dataset
 
-    def dataset(self, at: int, end: int, depth: int) -> tuple[dict[int, bytes | tuple[Tags, ...]], int]:
-        """The wanted elements from `at` on, and where the dataset ends: at `end`, an item's end, or the pixels."""
-        found: dict[int, bytes | tuple[Tags, ...]] = {}
+    def dataset(self, at: int, end: int, depth: int, found: Values) -> int:
+        """Fill `found` with the wanted elements from `at` on; ends at `end`, at an item's end or at the pixels."""
         while at + 8 <= end:
             tag, vr, length, start = self.element(at)
             if tag == _ITEM_END or not tag:
-                return found, start
+                return start
             if depth == 0 and tag in _PIXELS:
                 self.pixels = self._locate(tag, vr, start, length)
-                return found, start
+                return start
             if tag in _NESTED:
                 found[tag], at = self.sequence(start, length, end, depth=depth + 1, unknown=vr == b"UN")
             elif length == _UNDEFINED:
@@ -231,7 +246,7 @@ class _Walker:
                     raise ScanError(f"the file ends inside element {what}", code="truncated")
                 if tag in self.wanted:
                     found[tag] = self.take(start, length)
-        return found, at
+        return at
 
     def sequence(
         self, at: int, length: int, end: int, *, depth: int, unknown: bool = False
@@ -252,7 +267,8 @@ class _Walker:
             inside = stop if size == _UNDEFINED else at + size
             if inside > stop:
                 raise ScanError("the file ends inside a sequence", code="truncated")
-            values, after = self.dataset(at, inside, depth)
+            values: Values = {}
+            after = self.dataset(at, inside, depth, values)
             items.append(Tags(values, self.order))
             at = after if size == _UNDEFINED else inside
         else:

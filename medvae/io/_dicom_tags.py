@@ -86,7 +86,7 @@ class Tags:
     A value that cannot be what its tag demands raises a ScanError `malformed` that names the tag.
     """
 
-    values: dict[int, bytes | tuple[Tags, ...]]
+    values: Values
     order: str  # "<" or ">", of the binary values
 
     def __contains__(self, name: str) -> bool:
@@ -143,6 +143,9 @@ class Tags:
         """The items of a sequence."""
         value = self.values.get(_NUMBERS[name], ())
         return value if isinstance(value, tuple) else ()
+
+
+Values = dict[int, bytes | tuple[Tags, ...]]  # by the number of the tag
 
 
 def broken(name: str, raw: bytes) -> NoReturn:

@@ -149,7 +149,7 @@ def _look(path: Path) -> _Found | None:
     subject = "patient-" + _digest(patient) if patient else ""
     series = tags.text("SeriesInstanceUID")
     if series:
-        return _Found(path, (series, kind_of(header)), subject, header)
+        return _Found(path, (series, "" if header.problem else kind_of(header)), subject, header)
     return _Found(path, ("", tags.text("SOPInstanceUID") or _content(path)), subject, header)
 
 
@@ -238,6 +238,11 @@ def _images(ref: ScanRef) -> tuple[list[Image], list[ScanError]]:
         images.append(image)
         reasons = (*image.problems, *check_decodable(image))
         problems += [ScanError(message, code=code, path=path) for code, message in reasons]
+    if images:  # an object without pixels among others that have them is no other kind of object, but damage
+        problems = [
+            ScanError(problem.message, code="malformed", path=problem.path) if problem.code == "not_image" else problem
+            for problem in problems
+        ]
     return images, problems
 
 

@@ -7,6 +7,7 @@ from itertools import permutations, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
@@ -20,6 +21,7 @@ from pydicom.uid import (
 )
 
 from medvae import io
+from medvae.errors import ScanError
 from medvae.io import dicom
 from medvae.settings import ReadSettings
 
@@ -152,3 +154,26 @@ def find_one(folder: Path, **settings: Any) -> ScanRef:
 def read_one(folder: Path, **settings: Any) -> Scan:
     """Read the one scan in a folder."""
     return io.read(find_one(folder, **settings), ReadSettings(**settings))
+
+
+def refusal(folder: Path, **settings: Any) -> ScanError:
+    """The error of reading the one scan in a folder; the headers alone end with it too, or see nothing wrong."""
+    ref = find_one(folder, **settings)
+    by_headers = None
+    try:
+        io.inspect(ref, ReadSettings(**settings))
+    except ScanError as problem:
+        by_headers = (problem.code, problem.message)
+    with pytest.raises(ScanError) as caught:
+        io.read(ref, ReadSettings(**settings))
+    assert by_headers in (None, (caught.value.code, caught.value.message))
+    return caught.value
+
+
+def code_of(ref: ScanRef) -> str:
+    """How reading a scan ends."""
+    try:
+        io.read(ref, ReadSettings())
+    except ScanError as problem:
+        return problem.code
+    return "ok"

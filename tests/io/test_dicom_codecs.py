@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pydicom
 import pytest
+from dicom_made import GEOMETRY, enhanced, find_one, plane, put, ramp, read_one, refusal, save, slices
 from dicom_oracle import stack
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
+from pydicom.uid import (
+    MPEG4HP41,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
+from medvae import io
 from medvae.errors import ScanError
+from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,3 +98,159 @@ def test_overlay_bits_and_byte_order(collection: Path, tmp_path: Path) -> None:
         assert np.array_equal(stack(folder / name, tmp_path / name).data, plain)
     theirs = pydicom.dcmread(folder / "examples_overlay.dcm").pixel_array
     assert np.array_equal(stack(folder / "examples_overlay.dcm", tmp_path / "overlay").data[:, :, 1].T, theirs)
+
+
+# --------------------------------------------------------------------------------------------------- made by code
+
+LOSSLESS = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
+SIZE = (48, 40, 4)
+
+
+def volume() -> np.ndarray:
+    """Smooth enough to compress, both signs."""
+    return (ramp(SIZE) - 1000).astype(np.int16)
+
+
+def compressed(syntax: str, folder: Path) -> list[Path]:
+    made = slices(volume(), modality="MR")
+    for one in made:
+        one.compress(syntax, generate_instance_uid=False)
+    return put(folder, made)
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_lossless_is_lossless(tmp_path: Path, syntax: str) -> None:
+    compressed(syntax, tmp_path)
+    np.testing.assert_array_equal(read_one(tmp_path).data, volume())
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize("table", ["none", "basic", "extended"])
+def test_frames_of_a_compressed_multi_frame_object(tmp_path: Path, syntax: str, table: str) -> None:
+    frames = [(volume()[:, :, n].T, plane(4 * n)) for n in (2, 0, 3, 1)]
+    one = enhanced(frames, GEOMETRY)
+    one.compress(syntax, generate_instance_uid=False)
+    streams = list(generate_frames(one.PixelData, number_of_frames=4))
+    if table == "extended":
+        one.PixelData, one.ExtendedOffsetTable, one.ExtendedOffsetTableLengths = encapsulate_extended(streams)
+    else:
+        one.PixelData = encapsulate(streams, has_bot=table == "basic")
+    save(one, tmp_path / "one")
+    np.testing.assert_array_equal(read_one(tmp_path).data, volume())
+
+
+def restream(path: Path, change: object, syntax: str | None = None) -> None:
+    """Change the compressed stream of a file; its length and padding follow."""
+    one = pydicom.dcmread(path)
+    (stream,) = generate_frames(one.PixelData, number_of_frames=1)
+    one.PixelData = encapsulate([change(stream)])  # type: ignore[operator]
+    save(one, path, syntax)
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda stream: stream[: len(stream) // 2],  # ends early
+        lambda stream: stream[: len(stream) // 2] + b"\xff\xd9",  # ends early, and denies it
+        lambda stream: b"\0" * len(stream),
+        lambda stream: stream[:4],
+        lambda stream: b"\xff\xd8" + stream[2:20],
+    ],
+)
+def test_broken_streams_are_refused(tmp_path: Path, syntax: str, change: object, capfd: pytest.CaptureFixture) -> None:
+    paths = compressed(syntax, tmp_path)
+    restream(paths[1], change)
+    error = refusal(tmp_path)
+    assert error.code == "undecodable"
+    assert str(syntax) in error.message
+    assert error.path == str(paths[1])
+    io.inspect(find_one(tmp_path), ReadSettings())  # the headers are fine
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize(("keyword", "value"), [("Rows", 39), ("Columns", 47), ("BitsAllocated", 8)])
+def test_streams_that_hold_something_else(tmp_path: Path, syntax: str, keyword: str, value: int) -> None:
+    for path in compressed(syntax, tmp_path):
+        one = pydicom.dcmread(path)
+        setattr(one, keyword, value)
+        if keyword == "BitsAllocated":
+            one.BitsStored, one.HighBit = 8, 7
+        save(one, path)
+    error = refusal(tmp_path)
+    assert error.code == "undecodable"
+    assert "the stream holds" in error.message
+
+
+def test_a_cut_file_is_truncated(tmp_path: Path) -> None:
+    paths = compressed(JPEG2000Lossless, tmp_path)
+    paths[0].write_bytes(paths[0].read_bytes()[:-30])
+    assert refusal(tmp_path).code == "truncated"
+
+
+def test_fewer_frames_than_said(tmp_path: Path) -> None:
+    one = enhanced([(volume()[:, :, n].T, plane(4 * n)) for n in range(4)], GEOMETRY)
+    one.compress(RLELossless, generate_instance_uid=False)
+    one.PixelData = encapsulate(list(generate_frames(one.PixelData, number_of_frames=4))[:3], has_bot=True)
+    save(one, tmp_path / "one")
+    error = refusal(tmp_path)
+    assert (error.code, error.message[:25]) == ("undecodable", "frame 4 of 4 is not there")
+
+
+@pytest.mark.parametrize("syntax", [MPEG4HP41, "1.2.3.4"])
+def test_unknown_transfer_syntaxes_are_named_by_the_headers_alone(tmp_path: Path, syntax: str) -> None:
+    for path in compressed(JPEG2000Lossless, tmp_path):
+        restream(path, lambda stream: stream, syntax)
+    with pytest.raises(ScanError, match=str(syntax)) as caught:
+        io.inspect(find_one(tmp_path), ReadSettings())
+    assert caught.value.code == "undecodable"
+
+
+def test_pixels_that_contradict_the_transfer_syntax(tmp_path: Path) -> None:
+    for path in put(tmp_path, slices(volume())):
+        raw = path.read_bytes()
+        path.write_bytes(raw.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"))
+    assert refusal(tmp_path).code == "malformed"
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLosslessSV1])
+def test_a_stream_of_another_process_is_refused(tmp_path: Path, syntax: str) -> None:
+    for path in compressed(JPEGLSLossless, tmp_path):
+        restream(path, lambda stream: stream, syntax)
+    assert refusal(tmp_path).code == "undecodable"
+
+
+def test_nothing_leaks_from_the_decoders(collection: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """12-bit JPEG: the library inside GDCM complains on the standard error while it tries."""
+    (file,) = (collection / "odd" / "one-ct-slice-15-transfer-syntaxes").glob("*2_4*")
+    stack(file, tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("process", ["Process1T", "Process2_4", "14T", "14SV1"])
+@pytest.mark.parametrize("left", [-200, 0.5])
+def test_half_a_jpeg_that_ends_well_is_refused(collection: Path, tmp_path: Path, process: str, left: float) -> None:
+    (file,) = (collection / "odd" / "one-ct-slice-15-transfer-syntaxes").glob(
+        f"*JPEGProcess{process.removeprefix('Process')}*"
+    )
+    one = pydicom.dcmread(file)
+    (stream,) = generate_frames(one.PixelData, number_of_frames=1)
+    one.PixelData = encapsulate([stream[: int(left * len(stream)) if left > 0 else int(left)] + b"\xff\xd9"])
+    save(one, tmp_path / "cut")
+    with pytest.raises(ScanError) as caught:
+        stack(tmp_path / "cut", tmp_path / "stack")
+    assert caught.value.code == "undecodable"
+
+
+def test_without_a_standard_error_nothing_is_believed(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: int) -> int:
+        raise OSError
+
+    monkeypatch.setattr("medvae.io._dicom_codecs.os.dup", closed)
+    (file,) = (collection / "odd" / "one-ct-slice-15-transfer-syntaxes").glob("*14SV1*")
+    with pytest.raises(ScanError) as caught:
+        stack(file, tmp_path)
+    assert caught.value.code == "undecodable"

@@ -1,0 +1,176 @@
+"""Broken DICOM files: values that cannot be, parts that are missing, files that are cut or damaged anywhere."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from dicom_made import (
+    GEOMETRY,
+    PATIENT,
+    code_of,
+    enhanced,
+    find_one,
+    plane,
+    put,
+    ramp,
+    read_one,
+    refusal,
+    save,
+    slices,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from medvae import io
+from medvae.errors import ScanError
+from medvae.io import dicom
+from medvae.settings import ReadSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydicom.dataset import Dataset
+
+SETTINGS = ReadSettings()
+
+
+def patch(path: Path, old: bytes, new: bytes) -> None:
+    """Replace bytes of a file, as no writer would."""
+    raw = path.read_bytes()
+    assert raw.count(old) == 1
+    assert len(old) == len(new)
+    path.write_bytes(raw.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "tag"),
+    [
+        (b"-30.000000\\-40.000000\\8.0", b"-30.000000\\-40.0000000800", "ImagePositionPatient"),
+        (b"-30.000000\\-40.000000\\8.0", b"-30.000000\\-40.000000\\nan", "ImagePositionPatient"),
+        (b"-30.000000\\-40.000000\\8.0", b"-30.000000\\-40.000000\\inf", "ImagePositionPatient"),
+        (b"-30.000000\\-40.000000\\8.0", b"-30.000000\\-40.000000\\abc", "ImagePositionPatient"),
+        (b"1.000000000\\0.000000000\\0", b"1.100000000\\0.000000000\\0", "ImageOrientationPatient"),
+        (b"3.000000\\2.000000", b"-3.00000\\2.000000", "PixelSpacing"),
+        (b"3.000000\\2.000000", b"0.000000\\2.000000", "PixelSpacing"),
+        (b"\x53\x10DS\x02\x001 ", b"\x53\x10DS\x02\x00x ", "RescaleSlope"),
+        (b"\x53\x10DS\x02\x001 ", b"\x53\x10DS\x02\x000 ", "RescaleSlope"),
+        (b"\x28\x00\x10\x00US\x02\x00\x07\x00", b"\x28\x00\x10\x00US\x02\x00\x00\x00", "Rows"),
+        (b"\x28\x00\x01\x01US\x02\x00\x10\x00", b"\x28\x00\x01\x01US\x02\x00\x20\x00", "32 bits up to bit 15"),
+    ],
+)
+def test_broken_values_are_named(tmp_path: Path, old: bytes, new: bytes, tag: str) -> None:
+    paths = put(tmp_path, slices(ramp(), np.diag([-1.0, -1, 1, 1]) @ np.diag([2.0, 3, 4, 1]) + shifted()))
+    patch(paths[2], old, new)
+    error = refusal(tmp_path)
+    assert error.code == "malformed"
+    assert tag in error.message
+    assert error.path == str(paths[2])
+
+
+def shifted() -> np.ndarray:
+    """An origin at (-30, -40, 0) in LPS."""
+    move = np.zeros((4, 4))
+    move[:2, 3] = 30, 40
+    return move
+
+
+@pytest.mark.parametrize(
+    ("keyword", "code"),
+    [
+        ("ImagePositionPatient", "no_geometry"),
+        ("ImageOrientationPatient", "no_geometry"),
+        ("PixelSpacing", "no_geometry"),
+        ("Rows", "malformed"),
+        ("BitsAllocated", "malformed"),
+        ("PixelData", "not_image"),
+    ],
+)
+def test_missing_values(tmp_path: Path, keyword: str, code: str) -> None:
+    put(tmp_path, slices(ramp()), lambda one, _: delattr(one, keyword))
+    error = refusal(tmp_path)
+    assert error.code == code
+    assert "(5 files)" in error.message
+
+
+def test_values_that_may_be_missing(tmp_path: Path) -> None:
+    def drop(one: Dataset, _: int) -> None:
+        for keyword in ("SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "HighBit", "SOPClassUID"):
+            delattr(one, keyword)
+        one.SOPClassUID = "1.3.6.1.4.1.99999.1"  # a private class with Modality CT
+
+    put(tmp_path, slices(ramp()), drop)
+    np.testing.assert_array_equal(read_one(tmp_path).data, ramp() - 1024.0)
+
+
+def test_unsupported_pixels(tmp_path: Path) -> None:
+    def bits(one: Dataset, _: int) -> None:
+        one.BitsAllocated, one.BitsStored, one.HighBit = 12, 12, 11
+
+    put(tmp_path / "a", slices(ramp()), bits)
+    assert refusal(tmp_path / "a").code == "unsupported_type"
+
+    def floats(one: Dataset, _: int) -> None:
+        one.FloatPixelData = np.zeros((7, 9), np.float32).tobytes()
+        del one.PixelData
+
+    put(tmp_path / "b", slices(ramp()), floats)
+    assert refusal(tmp_path / "b").code == "unsupported_type"
+
+
+@pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_truncation_is_noticed_wherever_it_is(tmp_path: Path, syntax: str | None) -> None:
+    """A cut file is refused, and its series with it once it is known; the rest is never read as if it were whole."""
+    paths = put(tmp_path, slices(ramp()), syntax=syntax)
+    raw = paths[0].read_bytes()
+    for left in [*range(140, len(raw) - 2, 23), len(raw) - 2]:
+        paths[0].write_bytes(raw[:left])
+        refs, others = dicom.find(paths, SETTINGS)
+        assert not others
+        codes = {len(ref.paths): code_of(ref) for ref in refs}
+        if set(codes) == {5}:
+            only_the_end_mark = syntax == DeflatedExplicitVRLittleEndian and left > len(raw) - 4
+            assert codes[5] in ("truncated", "malformed") or only_the_end_mark, left
+        else:  # cut before its series UID
+            assert set(codes) == {1, 4}
+            assert codes[1] in ("truncated", "malformed", "corrupt"), left
+
+
+@given(seed=st.integers(0, 10**6))
+def test_damaged_headers_end_in_a_code(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    folder = tmp_path_factory.mktemp("damaged")
+    frames = [(ramp()[:, :, n].T, plane(4 * n)) for n in range(4)]
+    paths = [*put(folder, slices(ramp())), save(enhanced(frames, GEOMETRY), folder / "enhanced")]
+    for path in paths:
+        raw = bytearray(path.read_bytes())
+        for place in rng.integers(132, len(raw), 3):
+            raw[place] = rng.integers(256)
+        path.write_bytes(raw)
+    refs, others = dicom.find(paths, ReadSettings(split_mixed=bool(seed % 2)))
+    assert not others
+    for ref in refs:
+        try:
+            io.read(ref, SETTINGS)
+        except ScanError as problem:
+            assert PATIENT not in str(problem)  # noqa: PT017
+
+
+def test_an_inflated_bomb_is_not_inflated(tmp_path: Path) -> None:
+    made = slices(ramp())
+    made[0].PixelData = bytes(100 << 20)
+    put(tmp_path, made, syntax=DeflatedExplicitVRLittleEndian)
+    tracemalloc.start()
+    ref = find_one(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 << 20
+    with pytest.raises(ScanError) as caught:
+        io.read(ref, SETTINGS)
+    assert caught.value.code == "malformed"
