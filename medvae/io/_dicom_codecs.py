@@ -8,10 +8,8 @@ its decoder does not complain: decoders tolerate much, and give back something f
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID, generate_uid
 
 from medvae.errors import ScanError
+from medvae.io._dicom_quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -89,7 +88,7 @@ def decode(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.integer]:
     """
     if syntax != _RLE:
         _check(stream, syntax, stored)
-    with _quiet():
+    with quiet():
         pixels = None if syntax in _JPEG else _by_pydicom(stream, syntax, stored)
         if pixels is None and syntax in _PROCESSES:
             pixels = _by_gdcm(stream, syntax, stored)
@@ -195,22 +194,6 @@ def _write_bare(path: Path, stream: bytes, syntax: str, stored: Stored) -> None:
     bare.file_meta = FileMetaDataset()
     bare.file_meta.TransferSyntaxUID = UID(syntax)
     bare.save_as(path, enforce_file_format=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warning and no log line of a decoder: they quote what they read."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 @contextmanager

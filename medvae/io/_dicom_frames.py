@@ -126,12 +126,13 @@ def kind_of(header: Header) -> str:
     if header.media == _DICOMDIR:
         return "a DICOMDIR, the index of a medium"
     sop_class = tags.text("SOPClassUID") or header.media
-    name = _class_name(sop_class)
     if sop_class in _CAPTURES:
         if "ImagePositionPatient" not in tags and "PerFrameFunctionalGroupsSequence" not in tags:
-            return f"{name} without a position in space"
-    elif sop_class not in _VOLUMES and (name or tags.text("Modality") not in _MODALITIES):
-        return name or f"an object of modality {tags.text('Modality')[:16] or 'unknown'}"
+            return f"{_class_name(sop_class)} without a position in space"
+    elif sop_class not in _VOLUMES:
+        name = _class_name(sop_class)
+        if name or tags.text("Modality") not in _MODALITIES:
+            return name or f"an object of modality {tags.text('Modality')[:16] or 'unknown'}"
     if "LOCALIZER" in tags.texts("ImageType"):
         return "a localizer"
     return ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 from medvae.io._dicom_header import read_header
+from medvae.io._dicom_quiet import quiet
 from medvae.io._dicom_tags import SOURCE
 
 if TYPE_CHECKING:
@@ -35,14 +35,12 @@ def source_of(images: Sequence[Image], frames: Sequence[Frame]) -> dict[str, str
 
 
 def _decoded(tags: Tags, name: str) -> str:
-    """A text in the character set that the file names; Latin-1 where it names none that is known."""
+    """A text in the character set that the file names."""
+    raw = tags.raw(name).strip(b" \0")
+    if raw.isascii() and b"\x1b" not in raw:
+        return raw.decode("ascii")
     from pydicom.charset import convert_encodings, decode_bytes
 
-    raw = tags.raw(name).strip(b" \0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            encodings = convert_encodings(list(tags.texts("SpecificCharacterSet")) or None)
-            return str(decode_bytes(raw, encodings, _DELIMITERS))
-        except (LookupError, UnicodeError):
-            return raw.decode("latin-1")
+    with quiet():
+        encodings = convert_encodings(list(tags.texts("SpecificCharacterSet")) or None)
+        return str(decode_bytes(raw, encodings, _DELIMITERS))

@@ -10,6 +10,7 @@ import pytest
 from dicom_made import (
     GEOMETRY,
     PATIENT,
+    SHAPE,
     code_of,
     enhanced,
     find_one,
@@ -23,6 +24,8 @@ from dicom_made import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -174,3 +177,99 @@ def test_an_inflated_bomb_is_not_inflated(tmp_path: Path) -> None:
     with pytest.raises(ScanError) as caught:
         io.read(ref, SETTINGS)
     assert caught.value.code == "malformed"
+
+
+# ------------------------------------------------------------------------------------------- headers byte by byte
+
+ITEM, ITEM_END, END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0" + bytes(4), b"\xfe\xff\xdd\xe0" + bytes(4)
+OPEN = b"\xff\xff\xff\xff"
+CONTENT = b"\x40\x00\x30\xa7SQ\0\0"  # ContentSequence, which is not read
+ICON = b"\x88\x00\x00\x02SQ\0\0" + OPEN + ITEM + OPEN
+ICON_PIXELS = b"\xe0\x7f\x10\x00OB\0\0" + OPEN + ITEM + bytes(4) + ITEM + b"\x04\0\0\0\xff\x4f\xff\x51" + END
+
+
+def insert(folder: Path, added: bytes, before: bytes = b"\x28\x00\x02\x00US") -> None:
+    """A series with elements more in the middle of each header."""
+    for path in put(folder, slices(ramp())):
+        raw = path.read_bytes()
+        path.write_bytes(raw[: raw.index(before)] + added + raw[raw.index(before) :])
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        CONTENT + OPEN + END,
+        CONTENT + b"\x08\0\0\0" + ITEM + bytes(4),
+        CONTENT + OPEN + ITEM + OPEN + ITEM_END + ITEM + bytes(4) + END,
+        CONTENT + OPEN + ITEM + OPEN + CONTENT + OPEN + END + ITEM_END + END,
+        ICON + ICON_PIXELS + ITEM_END + END,
+        b"\x40\x00\x30\xa7UN\0\0" + OPEN + ITEM + OPEN + b"\x40\x00\x30\xa7" + bytes(4) + ITEM_END + END,
+        b"\x27\x00\x10\x00" + b"\x04\0\0\0abcd",  # implicit among explicit ones
+        b"\x27\x00\x10\x00" + b"UN\0\0" + (1 << 17).to_bytes(4, "little") + bytes(1 << 17),  # more than is read at once
+    ],
+)
+def test_headers_that_are_right_in_unusual_ways(tmp_path: Path, added: bytes) -> None:
+    insert(tmp_path, added)
+    np.testing.assert_array_equal(read_one(tmp_path).data, ramp() - 1024.0)
+
+
+@pytest.mark.parametrize(
+    ("added", "code"),
+    [
+        (CONTENT + OPEN + ITEM + OPEN, "truncated"),  # without an end
+        (CONTENT + b"\xff\xff\xff\0", "truncated"),
+        (CONTENT + OPEN + ITEM + b"\xff\xff\xff\0", "truncated"),
+        (CONTENT + OPEN + b"\x08\0\x08\0" + bytes(4), "malformed"),  # no item
+        ((CONTENT + OPEN + ITEM + OPEN) * 20, "malformed"),  # a tower
+        (b"\x27\x00\x10\x00UN\0\0\xff\xff\xff\0", "truncated"),
+    ],
+)
+def test_headers_that_cannot_be_followed(tmp_path: Path, added: bytes, code: str) -> None:
+    insert(tmp_path, added)
+    error = refusal(tmp_path)
+    assert (error.code, "(5 files)" in error.message) == (code, True)
+
+
+def test_a_dataset_coded_otherwise_than_its_transfer_syntax(tmp_path: Path) -> None:
+    explicit, implicit = (
+        put(tmp_path / "a", slices(ramp())),
+        put(tmp_path / "b", slices(ramp()), syntax=ImplicitVRLittleEndian),
+    )
+    for one, other in zip(explicit, implicit, strict=True):
+        start, raw = b"\x08\x00\x08\x00", other.read_bytes()
+        other.write_bytes(one.read_bytes().split(start, 1)[0] + start + raw.split(start, 1)[1])
+    np.testing.assert_array_equal(read_one(tmp_path / "b").data, ramp() - 1024.0)
+
+
+def test_functional_groups_of_unknown_vr(tmp_path: Path) -> None:
+    """What a system made of them that did not know them: VR UN, coded implicitly."""
+    frames = [(ramp()[:, :, n].T, plane(4 * n)) for n in range(SHAPE[2])]
+    path = save(enhanced(frames, GEOMETRY), tmp_path / "one")
+    raw, coded = path.read_bytes(), DicomBytesIO()
+    coded.is_little_endian, coded.is_implicit_VR = True, True
+    write_dataset(coded, GEOMETRY)
+    at = raw.index(b"\x00\x52\x29\x92SQ")
+    length = int.from_bytes(raw[at + 8 : at + 12], "little")
+    item = ITEM + len(coded.getvalue()).to_bytes(4, "little") + coded.getvalue()
+    path.write_bytes(raw[:at] + b"\x00\x52\x29\x92UN\0\0" + OPEN + item + END + raw[at + 12 + length :])
+    np.testing.assert_array_equal(read_one(tmp_path).data, ramp())
+
+
+def test_more_pixels_than_the_tags_say(tmp_path: Path) -> None:
+    put(tmp_path, slices(ramp()), lambda one, _: setattr(one, "PixelData", 2 * one.PixelData))
+    error = refusal(tmp_path)
+    assert (error.code, "PixelData has 252 bytes" in error.message) == ("malformed", True)
+
+
+def test_trailing_bytes_are_no_pixels(tmp_path: Path) -> None:
+    for path in put(tmp_path, slices(ramp()), lambda one, _: setattr(one, "PixelData", one.PixelData + bytes(4))):
+        path.write_bytes(path.read_bytes() + bytes(300))
+    np.testing.assert_array_equal(read_one(tmp_path).data, ramp() - 1024.0)
+
+
+def test_a_slice_without_pixels_among_others(tmp_path: Path) -> None:
+    made = slices(ramp())
+    del made[0].PixelData
+    put(tmp_path, made)
+    error = refusal(tmp_path)
+    assert (error.code, error.status) == ("malformed", "rejected")

@@ -254,3 +254,22 @@ def test_without_a_standard_error_nothing_is_believed(
     with pytest.raises(ScanError) as caught:
         stack(file, tmp_path)
     assert caught.value.code == "undecodable"
+
+
+def test_a_copy_that_cannot_be_decoded(tmp_path: Path) -> None:
+    paths = compressed(JPEG2000Lossless, tmp_path / "a")
+    copy = save(pydicom.dcmread(paths[0]), tmp_path / "b")
+    restream(copy, lambda stream: bytes(len(stream)))
+    error = refusal(tmp_path)
+    assert (error.code, error.path) == ("undecodable", str(copy))
+
+
+def test_bits_whose_sign_cannot_be_known(tmp_path: Path) -> None:
+    """JPEG-LS codes unsigned values: 16 bits of them for a signed pixel of 13 say nothing, 12 for one of 13 neither."""
+    made = slices(np.abs(volume()) % 4096, modality="MR")
+    for one in made:
+        one.BitsStored, one.HighBit, one.PixelRepresentation = 12, 11, 0
+        one.compress(JPEGLSLossless, generate_instance_uid=False)
+        one.BitsStored, one.HighBit, one.PixelRepresentation = 13, 12, 1
+    put(tmp_path, made)
+    assert "holds 12 bits of 13" in refusal(tmp_path).message

@@ -213,13 +213,25 @@ def test_source_holds_what_a_writer_needs(tmp_path: Path) -> None:
     assert "FrameNumber" not in source
 
 
-def test_source_in_an_unknown_character_set(tmp_path: Path) -> None:
-    put(tmp_path, slices(ramp()))
+@pytest.mark.parametrize(
+    ("charset", "coded", "name"),
+    [
+        (b"NONSENSE", b"M\xfcller^Zaphod", "Müller^Zaphod"),
+        (b"ISO_IR 100", b"M\xfcller^Zaphod", "Müller^Zaphod"),
+        (b"\\ISO 2022 IR 87 ", b"Y^T=\x1b$B;3ED\x1b(B^T ", "Y^T=山田^T"),
+    ],
+)
+def test_source_in_other_character_sets(
+    tmp_path: Path, charset: bytes, coded: bytes, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path, slices(ramp()), lambda one, _: setattr(one, "PatientName", "x" * len(coded)))
     for path in tmp_path.iterdir():
-        raw = path.read_bytes()
+        raw = path.read_bytes().replace(b"x" * len(coded), coded)
         at = raw.index(b"\x08\x00\x08\x00CS")
-        path.write_bytes(raw[:at] + b"\x08\x00\x05\x00CS\x08\x00NONSENSE" + raw[at:])
-    assert read_one(tmp_path).source["PatientName"] == NAME
+        element = b"\x08\x00\x05\x00CS" + len(charset).to_bytes(2, "little") + charset
+        path.write_bytes(raw[:at] + element + raw[at:])
+    assert read_one(tmp_path).source["PatientName"] == name
+    assert not caplog.records
 
 
 def test_matches(tmp_path: Path) -> None:
