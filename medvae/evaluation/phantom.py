@@ -27,23 +27,6 @@ if TYPE_CHECKING:
 
 Lesion = Literal["none", "dark", "bright", "iso"]
 
-NOTICE = """\
-These scans are made: no person was scanned for them. They derive from the ICBM 2009a template (MNI152), read from the
-installed nilearn distribution, whose notice reads:
-
-  Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
-  University. Permission to use, copy, modify, and distribute this software and its documentation for any purpose and
-  without fee is hereby granted, provided that the above copyright notice appear in all copies. The authors and McGill
-  University make no representations about the suitability of this software for any purpose. It is provided "as is"
-  without express or implied warranty. The authors are not responsible for any data loss, equipment damage, property
-  loss, or injury to subjects or patients resulting from the use or misuse of this software package.
-
-  Fonov VS, Evans AC, McKinstry RC, Almli CR, Collins DL. Unbiased nonlinear average age-appropriate brain templates
-  from birth to adulthood. NeuroImage 2009;47:S102.
-
-Research use only. Not a medical device; not for diagnosis.
-"""
-
 VOXEL = 2.0
 _COARSE = 2  # the warp is composed on a grid this much coarser: it is smooth, and 8 times cheaper there
 _SQUARINGS = 5

@@ -101,8 +101,3 @@ def test_poses_differ_in_axis_order_and_rotation() -> None:
     oblique = member(0).geometry.affine[:3, :3] / phantom.VOXEL
     assert np.allclose(oblique @ oblique.T, np.eye(3))
     assert not np.allclose(np.abs(oblique).max(axis=0), 1, atol=1e-3)
-
-
-def test_the_notice_of_the_template_is_kept() -> None:
-    assert "Copyright (C) 1993-2009 Louis Collins" in phantom.NOTICE
-    assert "Research use only" in phantom.NOTICE

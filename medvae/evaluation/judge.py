@@ -1,0 +1,61 @@
+"""What `detect` wrote, beside the truth: the voxels of a scan's foreground on its own grid, and its scores."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medvae.evaluation.metrics import Judged
+from medvae.io import nifti, read_mask
+from medvae.settings import ReadSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scan whose truth is known.
+
+    Attributes:
+        id: of the scan, the name of its folder in `scans/`.
+        subject: who was scanned.
+        scan: its file; the foreground is where it is not 0.
+        truth: the mask of its lesion, on the same grid; None where it is healthy.
+    """
+
+    id: str
+    subject: str
+    scan: Path
+    truth: Path | None
+
+
+def judged(out: Path, case: Case, *, maps: Sequence[str]) -> Judged:
+    """The maps of one scan in the output folder of `detect`, beside its truth.
+
+    All of the foreground counts. Where the maps do not speak (`coverage.nii.gz` is 0) a voxel comes after all others,
+    so that a lesion there is missed.
+
+    Raises:
+        ScanError: a file cannot be read, or does not lie on its scan.
+    """
+    settings, folder = ReadSettings(), out / "scans" / case.id
+    image, geometry = nifti.read_values(case.scan, settings)
+    foreground = image != 0
+    lesion = np.zeros(image.shape, bool) if case.truth is None else read_mask(case.truth, geometry, settings)
+    silent = ~read_mask(folder / "coverage.nii.gz", geometry, settings)[foreground]
+    values = {}
+    for name in maps:
+        heat, _ = nifti.read_values(folder / f"{name}.nii.gz", settings)
+        values[name] = np.where(silent, np.finfo(np.float32).min, heat[foreground])
+    return Judged(case.subject, lesion[foreground], values)
+
+
+def scores(out: Path, name: str) -> dict[str, float]:
+    """The scores of a map in `scores.csv`, by scan id; scans without one are left out."""
+    with open(out / "scores.csv", encoding="utf-8", newline="") as file:
+        return {row["id"]: float(row[name]) for row in csv.DictReader(file) if row[name]}
