@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -114,7 +114,7 @@ class Observation(nn.Module):
             self.register_buffer("log_scale", torch.zeros(()))
 
     def forward(self, output: Tensor) -> Likelihood:
-        """p(x|z) from `(B, channels, X, Y, Z)`, in float32 whatever the autocast, with the frozen spread."""
+        """p(x|z) from `(B, channels, ...)`, in float32 whatever the autocast, with the frozen spread."""
         output = output.float()
         if self.family == "bernoulli":
             return Bernoulli(output)
@@ -122,14 +122,18 @@ class Observation(nn.Module):
         kind = Gaussian if self.family == "gaussian" else Laplace
         return kind(output[:, :1], scale.clamp(*LOG_SCALE_RANGE))
 
-    def fitted(self, output: Tensor, x: Tensor, mask: Tensor) -> Likelihood:
-        """As `forward`, but a shared spread is the optimum of these images, through which gradients flow."""
-        likelihood = self(output)
-        if self.family == "bernoulli" or self.spread != "shared":
-            fixed: Likelihood = likelihood
-            return fixed
-        error = error_moment(x, likelihood.mean, mask, family=self.family)
-        return type(likelihood)(likelihood.mean, _log_scale(error, self.family))
+    def fitted(self, output: Tensor, x: Tensor) -> Likelihood:
+        """As `forward`, but a shared spread is the optimum of all these values, through which gradients flow.
+
+        Args:
+            output: of the decoder, `(B, channels, ...)`; foreground only.
+            x: what is to be explained, `(B, 1, ...)`.
+        """
+        likelihood: Likelihood = self(output)
+        if self.spread == "shared" and isinstance(likelihood, Gaussian | Laplace):
+            error = error_moment(x, likelihood.mean, family=self.family)
+            return replace(likelihood, log_scale=_log_scale(error, self.family))
+        return likelihood
 
     def freeze(self, moment: float) -> None:
         """Set a shared spread to the optimum of this mean (squared or absolute) error; others keep theirs."""
@@ -137,10 +141,9 @@ class Observation(nn.Module):
             self.log_scale.fill_(float(_log_scale(torch.tensor(moment, dtype=torch.float64), self.family)))
 
 
-def error_moment(x: Tensor, mean: Tensor, mask: Tensor, *, family: str) -> Tensor:
-    """Mean squared error (Gaussian) or mean absolute error (Laplace) over the foreground."""
-    error = (x - mean) ** 2 if family == "gaussian" else (x - mean).abs()
-    return (error * mask).sum() / mask.sum()
+def error_moment(x: Tensor, mean: Tensor, *, family: str) -> Tensor:
+    """Mean absolute error for Laplace, mean squared error for the others."""
+    return (x - mean).abs().mean() if family == "laplace" else ((x - mean) ** 2).mean()
 
 
 def _log_scale(moment: Tensor, family: str) -> Tensor:

@@ -30,19 +30,32 @@ def unfold(x: Tensor, by: int) -> Tensor:
     return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, c // by**3, nx * by, ny * by, nz * by)
 
 
+class Norm(nn.GroupNorm):
+    """GroupNorm in float32 whatever the autocast: its sums need it, and its backward pass in bf16 is slow on a CPU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(next(groups for groups in (8, 4, 2, 1) if channels % groups == 0), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape and type."""
+        normal: Tensor = super().forward(x.float())
+        return normal.to(x.dtype)
+
+
 class Residual(nn.Module):
     """x + conv(act(norm(conv(act(norm(x)))))), 3×3×3, the second convolution starting at zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = (nn.GroupNorm(_groups(channels), channels) for _ in range(2))
+        self.norm1, self.norm2 = (Norm(channels) for _ in range(2))
         self.conv1, self.conv2 = (nn.Conv3d(channels, channels, 3, padding=1) for _ in range(2))
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
         h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(h)))
+        change: Tensor = self.conv2(F.silu(self.norm2(h)))
+        return x + change
 
 
 class Encoder(nn.Module):
@@ -56,7 +69,7 @@ class Encoder(nn.Module):
             if level:
                 layers.append(nn.Conv3d(channels[level - 1], width, 2, stride=2))
             layers += [Residual(width) for _ in range(blocks)]
-        layers += [nn.GroupNorm(_groups(channels[-1]), channels[-1]), nn.SiLU(), nn.Conv3d(channels[-1], out, 1)]
+        layers += [Norm(channels[-1]), nn.SiLU(), nn.Conv3d(channels[-1], out, 1)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +89,7 @@ class Decoder(nn.Module):
             layers += [Residual(channels[level]) for _ in range(blocks)]
             if level:
                 layers.append(nn.ConvTranspose3d(channels[level], channels[level - 1], 2, stride=2))
-        layers += [nn.GroupNorm(_groups(channels[0]), channels[0]), nn.SiLU()]
+        layers += [Norm(channels[0]), nn.SiLU()]
         layers.append(nn.Conv3d(channels[0], out * stem**3, 3, padding=1))
         self.layers = nn.Sequential(*layers)
 
@@ -91,8 +104,3 @@ def channels_last(module: nn.Module) -> nn.Module:
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
     return module
-
-
-def _groups(channels: int) -> int:
-    """Groups of 8 channels or so, always a divisor."""
-    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)

@@ -46,7 +46,7 @@ class Example:
     record: dict[str, Any] = field(default_factory=dict)
 
 
-class FusedWarp(RandomizableTransform):
+class FusedWarp(RandomizableTransform):  # type: ignore[misc]
     """A small affine and a smooth elastic warp in one resampling (MONAI transform).
 
     The output at y is the input at A⁻¹(y − u(y) − t), about the centre of the grid: the displacement u is taken in
@@ -112,7 +112,7 @@ class FusedWarp(RandomizableTransform):
         return (x @ fine.flatten(1)).view(1, *shape, 3)
 
 
-class Randomize(Randomizable):
+class Randomize(Randomizable):  # type: ignore[misc]
     """The whole chain on one prepared scan; `set_random_state(seed)` before each call makes it repeatable."""
 
     def __init__(self, settings: RandomizeSettings, spacing: tuple[float, float, float]) -> None:

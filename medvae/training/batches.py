@@ -26,7 +26,7 @@ from medvae.prepare.randomize import Randomize
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -138,7 +138,7 @@ def training_batch(scans: Scans, *, step: int, rank: int, world: int, settings: 
     return Batch(*(torch.stack([getattr(e, name) for e in examples]) for name in ("input", "image", "mask")))
 
 
-def made_ahead(make: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
+def made_ahead(make: Callable[[int], Batch], steps: range) -> Generator[Batch]:
     """`make(step)` of each step in order, made by threads while the steps before are computed."""
     threads = min(8, max(1, (os.cpu_count() or 1) // 2))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")

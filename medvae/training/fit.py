@@ -6,11 +6,14 @@ resumed ends with the same weights on the CPU. A time budget becomes a number of
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
@@ -22,14 +25,16 @@ from medvae.training.batches import Batch, Scans, made_ahead, plain_batch, train
 from medvae.training.losses import Objective, Terms, active_units, beta_at, rate_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from medvae.settings import Settings, TrainSettings
     from medvae.vae import VAE
 
 _WARM_STEPS, _TIMED_STEPS = 4, 12  # what a few steps cost varies: a batch may be warped or not
-_SAFETY = 0.93  # share of a time budget that steps may use; the rest is for validation and writing
+_SAFETY = 0.95  # share of a time budget that steps and looks may use; the rest is for writing
+_WATCHED = 16  # validation scans that are looked at after each epoch
+_FROZEN_ON = 50  # scans that the final σ is estimated on
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def make_fabric(device: str, *, precision: str) -> Fabric:
 
 def _multiplies_bf16(accelerator: str) -> bool:
     if accelerator == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known: dict[str, Any] = dict(torch.cpu.get_capabilities()) if hasattr(torch.cpu, "get_capabilities") else {}
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
@@ -121,32 +126,47 @@ def fit(
     run.finish(training, validation)
 
 
+class _Numbers(NamedTuple):
+    """The numbers of one step, or their means over an epoch; see `Terms`."""
+
+    loss: float
+    reconstruction: float
+    kl: float
+    error: float
+
+
+def _mean(steps: list[_Numbers]) -> _Numbers:
+    return _Numbers(*(sum(column) / len(steps) for column in zip(*steps, strict=True)))
+
+
 class _Run:
     """The state of one training run."""
 
     def __init__(self, vae: VAE, settings: Settings, *, fabric: Fabric, folder: Path) -> None:
         self.settings, self.train, self.fabric, self.folder = settings, settings.train, fabric, folder
         self.net = cast("nn.Module", vae)
-        objective = Objective(vae, free_bits=self.train.free_bits)
+        self._plain = Objective(vae, free_bits=self.train.free_bits)
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=self.train.lr, weight_decay=self.train.weight_decay, fused=True)
-        self.objective, self.optimizer = fabric.setup(objective, optimizer)
+        self.objective, self.optimizer = fabric.setup(self._plain, optimizer)
         self.average = {name: p.detach().clone() for name, p in self.net.named_parameters()}
         self.step, self.steps, self.stale = 0, 0, 0
         self.best_score = float("inf")
+        self.means: deque[Tensor] = deque(maxlen=8)  # posterior means of the last batches
 
     # ------------------------------------------------------------------------------------------------- the loop
 
     def epochs(self, training: Scans, validation: Scans) -> Iterator[Epoch]:
         if not self.steps:
-            self.steps = self.train.steps if self.train.minutes is None else self._count(training)
+            self.steps = self.train.steps if self.train.minutes is None else self._count(training, validation)
         with closing(made_ahead(self._make(training), range(self.step, self.steps))) as batches:
             while self.step < self.steps and not (self.train.patience and self.stale >= self.train.patience):
                 start, first = time.perf_counter(), self.step
                 until = min(self.steps, (self.step // self.train.validate_every + 1) * self.train.validate_every)
-                terms = [self._step(next(batches)) for _ in range(until - self.step)]
-                seconds = time.perf_counter() - start
-                epoch = self._look(terms, validation, seconds=seconds, first=first)
+                steps = [self._step(next(batches)) for _ in range(until - self.step)]
+                scans = (until - first) * self.train.batch * self.fabric.world_size
+                rate = scans / (time.perf_counter() - start)
+                epoch = self._look(_mean(steps), validation, scans_per_second=rate)
                 self._save("last")
                 yield epoch
 
@@ -154,37 +174,39 @@ class _Run:
         world, rank = self.fabric.world_size, self.fabric.global_rank
         return lambda step: training_batch(training, step=step, rank=rank, world=world, settings=self.settings)
 
-    def _step(self, batch: Batch) -> Terms:
+    def _step(self, batch: Batch) -> _Numbers:
         number = self.step
         beta = beta_at(number, steps=self.steps, beta=self.train.beta, warmup=self.train.kl_warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.train.lr * rate_at(number, steps=self.steps, warmup=self.train.warmup)
         self.net.train()
         self.optimizer.zero_grad(set_to_none=True)
-        terms: Terms = self._terms(batch, noise_seed=number, beta=beta, fit_spread=True)
-        if not torch.isfinite(terms.loss):
-            raise TrainingError(
-                f"the loss is not a number at step {number}",
-                hint="lower train.lr, or look at the inputs with medvae info",
-            )
+        terms: Terms = self._terms(batch, draw=(3, number, self.fabric.global_rank), beta=beta, fit_spread=True)
         self.fabric.backward(terms.loss)
         self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=self.train.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self._average()
         self.step += 1
-        return terms._replace(loss=terms.loss.detach())
+        self.means.append(terms.mean)
+        numbers = _Numbers(*torch.stack([terms.loss, terms.reconstruction, terms.kl, terms.error]).tolist())
+        if not math.isfinite(numbers.loss):
+            raise TrainingError(
+                f"the loss is not a number at step {number}",
+                hint="lower train.lr, or look at the inputs with medvae info",
+            )
+        return numbers
 
-    def _terms(self, batch: Batch, *, noise_seed: int | None, beta: float, fit_spread: bool) -> Terms:
+    def _terms(
+        self, batch: Batch, *, draw: Sequence[int], beta: float, fit_spread: bool, objective: nn.Module | None = None
+    ) -> Terms:
+        """The objective of a batch; `draw` are the numbers that, with the run's seed, give the noise of the latent."""
         device = self.fabric.device
         inputs, image, mask = (t.to(device, non_blocking=True) for t in (batch.inputs, batch.image, batch.mask))
-        shape = self._latent(inputs)
-        if noise_seed is None:
-            noise = torch.zeros(shape)
-        else:
-            seed = (self.settings.seed * 1_000_003 + noise_seed) * 64 + self.fabric.global_rank
-            noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        terms: Terms = self.objective(
-            inputs=inputs, image=image, mask=mask, noise=noise.to(device), beta=beta, fit_spread=fit_spread
+        seed = np.random.SeedSequence([self.settings.seed, *draw]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        noise = torch.randn(self._latent(inputs), generator=generator).to(device)
+        terms: Terms = (objective or self.objective)(
+            inputs=inputs, image=image, mask=mask, noise=noise, beta=beta, fit_spread=fit_spread
         )
         return terms
 
@@ -192,8 +214,8 @@ class _Run:
         grid = (inputs.shape[2], inputs.shape[3], inputs.shape[4])
         return (len(inputs), *cast("VAE", self.net).latent_shape(grid))
 
-    def _count(self, training: Scans) -> int:
-        """A time budget as a number of steps: the time of a few steps that are then undone."""
+    def _count(self, training: Scans, validation: Scans) -> int:
+        """A time budget as a number of steps: the time of a few steps, which are then undone, and of a look."""
         assert self.train.minutes is not None
         before = {k: v.clone() for k, v in self.net.state_dict().items()}
         state, self.steps = self.optimizer.state_dict(), 1
@@ -204,6 +226,9 @@ class _Run:
             for _ in range(_TIMED_STEPS):
                 self._step(next(batches))
             seconds = (time.perf_counter() - start) / _TIMED_STEPS
+        start = time.perf_counter()
+        self._validate(validation)
+        seconds += (time.perf_counter() - start) / self.train.validate_every
         self.net.load_state_dict(before)
         self.optimizer.load_state_dict(state)
         self.average = {name: p.detach().clone() for name, p in self.net.named_parameters()}
@@ -218,18 +243,13 @@ class _Run:
         for name, parameter in self.net.named_parameters():
             self.average[name].lerp_(parameter.detach(), 1 - decay)
 
-    def _look(self, terms: list[Terms], validation: Scans, *, seconds: float, first: int) -> Epoch:
-        mean = {
-            n: float(torch.stack([getattr(t, n).detach() for t in terms]).mean())
-            for n in ("loss", "reconstruction", "kl", "error")
-        }
+    def _look(self, mean: _Numbers, validation: Scans, *, scans_per_second: float) -> Epoch:
         score, error, means = self._validate(validation)
-        means = torch.cat([t.mean for t in terms[-8:]]) if means is None or len(means) < 2 else means
-        active = active_units(means.cpu())
+        active = active_units((torch.cat(list(self.means)) if means is None or len(means) < 2 else means).cpu())
         beta = beta_at(self.step - 1, steps=self.steps, beta=self.train.beta, warmup=self.train.kl_warmup)
-        if beta >= self.train.beta and mean["kl"] < 1.0:
+        if beta >= self.train.beta and mean.kl < 1.0:
             raise TrainingError(
-                f"the posterior has collapsed at step {self.step}: the KL is {mean['kl']:.2f} nats a scan",
+                f"the posterior has collapsed at step {self.step}: the KL is {mean.kl:.2f} nats a scan",
                 hint="warm the KL up for longer (train.kl_warmup), lower train.beta, or set train.free_bits",
             )
         best = score is None or score < self.best_score
@@ -237,24 +257,36 @@ class _Run:
         if best:
             self.best_score = float("inf") if score is None else score
             self._save("best")
-        scans = (self.step - first) * self.train.batch * self.fabric.world_size
         return Epoch(
-            self.step, self.steps, mean["loss"], mean["reconstruction"], mean["kl"], beta, mean["error"],
-            score, error, active, scans / seconds, best,
+            self.step, self.steps, mean.loss, mean.reconstruction, mean.kl, beta, mean.error,
+            score, error, active, scans_per_second, best,
         )  # fmt: skip
 
     def _validate(self, validation: Scans) -> tuple[float | None, float | None, Tensor | None]:
-        """−ELBO a voxel and error of the validation scans, z = posterior mean, averaged weights, σ their optimum."""
-        if not len(validation):
+        """−ELBO a voxel, error and posterior means of validation scans, as they would be scored if training ended now.
+
+        Averaged weights, one draw a scan that is the same at every look, β = 1, σ frozen at the optimum of these scans.
+        """
+        watched = range(min(len(validation), _WATCHED))
+        if not watched:
             return None, None, None
         with self._averaged(), torch.no_grad():
-            terms = [
-                self._terms(plain_batch(validation, i), noise_seed=None, beta=1.0, fit_spread=True)
-                for i in range(len(validation))
-            ]
-        score = torch.stack([t.loss for t in terms]).mean()
-        error = torch.stack([t.error for t in terms]).mean()
-        return float(score), float(error), torch.cat([t.mean for t in terms])
+            self._freeze(validation, watched, self.objective)
+            batches = (plain_batch(validation, i) for i in watched)
+            terms = [self._terms(b, draw=(4, i), beta=1.0, fit_spread=False) for i, b in enumerate(batches)]
+        score, error = (
+            float(torch.stack(values).mean()) for values in ([t.loss for t in terms], [t.error for t in terms])
+        )
+        score = self.fabric.broadcast(score)  # all processes have to stop at the same step
+        return score, error, torch.cat([t.mean for t in terms])
+
+    def _freeze(self, scans: Scans, which: range, objective: nn.Module) -> None:
+        """Set a shared σ to the optimum of these scans under the weights that the network has now."""
+        errors = [
+            self._terms(plain_batch(scans, i), draw=(4, i), beta=1.0, fit_spread=True, objective=objective).error
+            for i in which
+        ]
+        cast("VAE", self.net).observation.freeze(float(torch.stack(errors).mean()))
 
     def _averaged(self) -> _Swapped:
         return _Swapped(self.net, self.average)
@@ -302,17 +334,15 @@ class _Run:
 
     def finish(self, training: Scans, validation: Scans) -> None:
         """Put the best averaged weights into the network and freeze its σ on validation (else training) scans."""
+        self.fabric.barrier()  # the first process has to have written it
         self._load_average(load_file(self.folder / "best" / "state.safetensors"))
         with torch.no_grad():
             for name, parameter in self.net.named_parameters():
                 parameter.copy_(self.average[name])
-            judged = validation if len(validation) else training
-            errors = [
-                self._terms(plain_batch(judged, i), noise_seed=i, beta=1.0, fit_spread=True).error
-                for i in range(min(len(judged), 50))
-            ]
-            cast("VAE", self.net).observation.freeze(float(torch.stack(errors).mean()))
         self.net.eval()
+        judged = validation if len(validation) else training
+        with torch.no_grad():  # outside Fabric's wrapper, in the float32 of scoring
+            self._freeze(judged, range(min(len(judged), _FROZEN_ON)), self._plain)
 
 
 class _Swapped:

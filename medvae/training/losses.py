@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from medvae.likelihoods import error_moment
-from medvae.vae import log_likelihood
+from medvae.likelihoods import Gaussian, Laplace, error_moment
 
 if TYPE_CHECKING:
+    from medvae.likelihoods import Likelihood
     from medvae.vae import VAE
 
 
@@ -54,41 +54,46 @@ class Objective(nn.Module):
             inputs: what the encoder sees, `(B, 1, X, Y, Z)`.
             image: what is to be reconstructed.
             mask: bool, foreground.
-            noise: unit normal of the latent's shape, or None's worth of zeros for z = mean.
+            noise: unit normal of the latent's shape; zeros for z = mean.
             beta: weight of the KL.
             fit_spread: whether a shared σ is the optimum of this batch (training) or the frozen one (scoring).
         """
-        vae = self._vae[0]
+        vae, scans = self._vae[0], len(image)
         posterior = vae.encode(inputs)
         output = vae.render(posterior.sample(noise))
+        foreground = mask.flatten().nonzero().flatten()  # most of a grid is air, which has no part in the loss
+        output, image = _at(output, foreground), _at(image, foreground)
         observation = vae.observation
-        likelihood = observation.fitted(output, image, mask) if fit_spread else observation(output)
-        log_p = log_likelihood(image, mask, likelihood)
+        likelihood = observation.fitted(output, image) if fit_spread else observation(output)
+        log_p = likelihood.log_prob(image)
         kl = posterior.kl()
         by_channel = kl.flatten(2).sum(2) if kl.ndim > 2 else kl
         # free bits (Kingma et al., NeurIPS 2016): a channel's batch mean below the limit costs the limit, no gradient
         penalised = by_channel.mean(0).clamp(min=self.free_bits).sum()
-        voxels = mask.flatten(1).sum(1).float().mean()
-        weighted = _beta_nll(log_p, likelihood, image, mask) if observation.channels == 2 and fit_spread else log_p
+        weighted = _beta_nll(log_p, likelihood) if observation.channels == 2 and fit_spread else log_p
         return Terms(
-            loss=(beta * penalised - weighted.mean()) / voxels,
-            reconstruction=-log_p.mean().detach(),
+            loss=(beta * penalised * scans - weighted.sum()) / len(foreground),
+            reconstruction=-log_p.sum().detach() / scans,
             kl=by_channel.sum(1).mean().detach(),
-            error=error_moment(image, likelihood.mean.detach(), mask, family=observation.family),
+            error=error_moment(image, likelihood.mean.detach(), family=observation.family),
             kl_by_channel=by_channel.mean(0).detach(),
             mean=posterior.mean.detach(),
         )
 
 
-def _beta_nll(log_p: Tensor, likelihood: object, image: Tensor, mask: Tensor) -> Tensor:
-    """β-NLL (Seitzer et al., ICLR 2022) with β = ½: each voxel weighted by its σ, held constant.
+def _at(images: Tensor, voxels: Tensor) -> Tensor:
+    """The values of a batch `(B, C, X, Y, Z)` at some of its voxels, numbered through all scans: `(1, C, N)`."""
+    return images.transpose(0, 1).flatten(1).index_select(1, voxels)[None]
+
+
+def _beta_nll(log_p: Tensor, likelihood: Likelihood) -> Tensor:
+    """β-NLL (Seitzer et al., ICLR 2022) with β = ½: each voxel weighted by its σ, held constant; mean weight 1.
 
     Without it a learned σ by voxel explains hard voxels away before their mean is learned.
     """
-    scale = likelihood.log_scale.detach().exp()  # type: ignore[attr-defined]
-    weight = scale / ((scale * mask).sum() / mask.sum())
-    by_voxel: Tensor = likelihood.log_prob(image) * weight * mask  # type: ignore[attr-defined]
-    return by_voxel.flatten(1).sum(1)
+    assert isinstance(likelihood, Gaussian | Laplace)
+    scale = likelihood.log_scale.detach().exp()
+    return log_p * (scale / scale.mean())
 
 
 def active_units(means: Tensor, *, threshold: float = 0.01) -> int:
