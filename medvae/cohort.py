@@ -312,9 +312,9 @@ def _once(refs: Iterable[ScanRef]) -> list[ScanRef]:
     Raises:
         InputError: the two disagree on what it is.
     """
-    seen: dict[tuple[str, ...], ScanRef] = {}
-    for ref in refs:
-        first = seen.setdefault(tuple(os.path.realpath(path) for path in ref.paths), ref)
+    seen: dict[tuple[object, ...], ScanRef] = {}
+    for ref in refs:  # two parts of a mixed series may lie in the same files
+        first = seen.setdefault((ref.frames, *map(os.path.realpath, ref.paths)), ref)
         if _said(first) != _said(ref):
             hint = "name it once, or with the same subject, label, masks and split"
             raise InputError("the scan is there twice, with other entries", path=ref.path, hint=hint)

@@ -74,6 +74,8 @@ def read_fragments(image: Image, numbers: Collection[int]) -> Iterator[tuple[int
         for number in range(last + 1):
             try:
                 stream = next(streams)
+            except (MemoryError, OSError):
+                raise
             except Exception:
                 raise ScanError(f"frame {number + 1} of {image.count} is not there", code="undecodable") from None
             if number in numbers:
@@ -157,6 +159,8 @@ def _by_pydicom(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.intege
             pixel_representation=int(stored.signed),
             pixel_keyword="PixelData",
         )
+    except MemoryError:
+        raise
     except Exception:  # each plug-in fails in its own way; what they say may quote the file
         return None
     return pixels if pixels.shape == (stored.rows, stored.columns) and pixels.dtype.kind in "iu" else None

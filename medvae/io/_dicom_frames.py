@@ -30,6 +30,7 @@ _VOLUMES = _ENHANCED | {_ROOT + number for number in ("2", "4", "128")}  # CT, M
 _CAPTURES = {_ROOT + number for number in ("7", "7.1", "7.2", "7.3", "7.4")}  # secondary capture
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _MODALITIES = ("CT", "MR", "PT")
+_FINEST, _FARTHEST = 1e-4, 1e6  # mm: what cannot be a spacing, or a place
 _DTYPES = {8: "int8", 16: "int16", 32: "int32"}
 
 
@@ -147,7 +148,9 @@ def image_of(header: Header) -> Image:
     try:
         if header.problem:
             raise ScanError(header.problem[1], code=header.problem[0])
-        count = header.tags.whole("NumberOfFrames") or 1
+        count = header.tags.whole("NumberOfFrames") if "NumberOfFrames" in header.tags else 1
+        if not count or count < 1:
+            broken("NumberOfFrames", header.tags.raw("NumberOfFrames"))
         if kind := kind_of(header) or _without_pixels(header):
             raise ScanError(f"{kind}: no image volume", code="not_image")
         stored = _stored(header.tags)
@@ -180,13 +183,13 @@ def _stored(tags: Tags) -> Stored:
         value = tags.binary(name)
         if not value:
             raise ScanError(f"{name} is {'missing' if value is None else 0}", code="malformed")
-        numbers[name] = int(value)
+        numbers[name] = value
     allocated = numbers["BitsAllocated"]
     if allocated not in _DTYPES:
         raise ScanError(f"BitsAllocated is {allocated}, read are 8, 16 and 32", code="unsupported_type")
-    used = int(tags.binary("BitsStored") or allocated)
+    used = tags.binary("BitsStored") or allocated
     high = tags.binary("HighBit")
-    high = used - 1 if high is None else int(high)
+    high = used - 1 if high is None else high
     if not 1 <= used <= high + 1 <= allocated:
         raise ScanError(f"{used} bits up to bit {high} do not fit into {allocated}", code="malformed")
     signed = tags.binary("PixelRepresentation") == 1
@@ -220,7 +223,7 @@ def _problems(header: Header, stored: Stored, count: int) -> list[Reason]:
         problems.append(("mosaic", "ImageType is MOSAIC: one frame holds several slices"))
     if tags.items("ModalityLUTSequence"):
         problems.append(("modality_lut", "ModalityLUTSequence is present"))
-    return problems + _pixel_problems(header, stored.nbytes * int(samples), count)
+    return problems + _pixel_problems(header, stored.nbytes * samples, count)
 
 
 def _pixel_problems(header: Header, nbytes: int, count: int) -> list[Reason]:
@@ -263,10 +266,8 @@ def _grouped(header: Header, stored: Stored, number: int, groups: tuple[Tags, Ta
     for name in ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence"):
         tags = group(name)
         sort += (*tags.texts("FrameType")[2:], *tags.texts("ComplexImageComponent"))
-    echo, time = (
-        group("MREchoSequence").binary("EffectiveEchoTime"),
-        group("FrameContentSequence").binary("TemporalPositionIndex"),
-    )
+    echo = group("MREchoSequence").double("EffectiveEchoTime")
+    time = group("FrameContentSequence").binary("TemporalPositionIndex")
     what = (sort, "" if echo is None else f"{echo:g} ms", "" if time is None else str(time))
     where = tuple(map(group, ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")))
     return _frame(header, stored, number, (*where, group("PixelValueTransformationSequence")), what)
@@ -285,7 +286,7 @@ def _frame(
     row, column = orientation[:3], orientation[3:]
     if max(abs(hypot(*row) - 1), abs(hypot(*column) - 1), abs(sum(map(mul, row, column)))) > 0.01:
         broken("ImageOrientationPatient", groups[1].raw("ImageOrientationPatient"))
-    if min(spacing) <= 0:
+    if min(spacing) < _FINEST:
         broken("PixelSpacing", groups[2].raw("PixelSpacing"))
     rescale = groups[3]
     slope = (rescale.numbers("RescaleSlope", 1) or (1.0,))[0]
@@ -313,4 +314,6 @@ def _given(tags: Tags, name: str, count: int) -> Vector:
     values = tags.numbers(name, count)
     if not values:
         raise ScanError(f"{name} is missing", code="no_geometry")
+    if max(map(abs, values)) > _FARTHEST:
+        broken(name, tags.raw(name))
     return values

@@ -33,7 +33,7 @@ _META = {0x00020002: "MediaStorageSOPClassUID", 0x00020010: "TransferSyntaxUID"}
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # VRs with a length of 4 bytes
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
-_HEAD = 1 << 16  # bytes read at once
+_HEAD = 1 << 14  # bytes read at once
 _INFLATED_HEADER = 16 << 20  # a deflated header ends within this
 _DEEPEST = 16  # levels of sequences
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 _JPEG = "1.2.840.10008.1.2.4."
 _CODED = {_JPEG + number for number in ("50", "51", "57", "70", "80", "81", "90", "91", "201", "202", "203")}
 _RLE = "1.2.840.10008.1.2.5"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """One frame: its number, stored values `(rows, columns)` in native byte order, and where they are padding."""
+
+    number: int
+    values: NDArray[np.integer]
+    padded: NDArray[np.bool_] | None
 
 
 def check_decodable(image: Image) -> list[Reason]:
@@ -46,8 +56,8 @@ def syntax_name(syntax: str) -> str:
     return f"{name} ({syntax})" if name else f"transfer syntax {syntax[:64]!r}"
 
 
-def read_stored(image: Image, numbers: Collection[int]) -> Iterator[tuple[int, NDArray[np.integer]]]:
-    """Stored values `(rows, columns)` of frames by their numbers, in the order of the file, native byte order.
+def read_stored(image: Image, numbers: Collection[int]) -> Iterator[_Pixels]:
+    """Stored values of frames by their numbers, in the order of the file.
 
     Raises:
         ScanError: `truncated`, `corrupt` or `undecodable`.
@@ -60,7 +70,8 @@ def read_stored(image: Image, numbers: Collection[int]) -> Iterator[tuple[int, N
 
     try:
         for number, stream in read_fragments(image, numbers):
-            yield number, decode(stream, image.header.syntax, image.stored)
+            pixels = decode(stream, image.header.syntax, image.stored)
+            yield _Pixels(number, pixels, _padded(pixels, image.stored))
     except ScanError as problem:
         message = f"{problem.message}: {syntax_name(image.header.syntax)}"
         raise ScanError(message, code=problem.code, path=image.header.path) from None
@@ -85,13 +96,12 @@ def read_volume(
     valid: NDArray[np.bool_] | None = None
     for image in images:
         places = wanted.get(image.header.path, {})
-        for number, pixels in read_stored(image, places):
-            place = places[number]
-            _rescale(pixels, frames[place], volume[place])
-            padded = _padded(pixels, image.stored)
-            if padded is not None and padded.any():
+        for pixels in read_stored(image, places):
+            place = places[pixels.number]
+            _rescale(pixels.values, frames[place], volume[place])
+            if pixels.padded is not None and pixels.padded.any():
                 valid = np.ones(volume.shape, np.bool_) if valid is None else valid
-                np.logical_not(padded, out=valid[place])
+                np.logical_not(pixels.padded, out=valid[place])
     _finish(volume, valid)
     return volume.T, None if valid is None else valid.T
 
@@ -106,10 +116,10 @@ def same_pixels(one: Image, other: Image) -> bool:
     if one.count != other.count or (one.stored.rows, one.stored.columns) != (other.stored.rows, other.stored.columns):
         return False
     pairs = zip(read_stored(one, range(one.count)), read_stored(other, range(other.count)), strict=True)
-    return all(np.array_equal(a, b) for (_, a), (_, b) in pairs)
+    return all(np.array_equal(a.values, b.values) for a, b in pairs)
 
 
-def _read_native(image: Image, numbers: Collection[int]) -> Iterator[tuple[int, NDArray[np.integer]]]:
+def _read_native(image: Image, numbers: Collection[int]) -> Iterator[_Pixels]:
     header, stored = image.header, image.stored
     assert header.pixels is not None
     dtype = stored.dtype.newbyteorder(">" if header.syntax == BIG_ENDIAN else "<")
@@ -119,8 +129,10 @@ def _read_native(image: Image, numbers: Collection[int]) -> Iterator[tuple[int, 
             raw = file.read(stored.nbytes)
             if len(raw) < stored.nbytes:
                 raise ScanError(f"frame {number + 1} ends too early", code="truncated", path=header.path)
-            pixels = np.frombuffer(raw, dtype).reshape(stored.rows, stored.columns)
-            yield number, _used_bits(pixels.astype(dtype.newbyteorder("="), copy=False), stored)
+            cells = np.frombuffer(raw, dtype).reshape(stored.rows, stored.columns)
+            cells = cells.astype(dtype.newbyteorder("="), copy=False)
+            padded = _padded(cells, stored)  # before bits are cut off: padding need not fit into those that are used
+            yield _Pixels(number, _used_bits(cells, stored), padded)
 
 
 @contextmanager
@@ -159,11 +171,13 @@ def _padded(pixels: NDArray[np.integer], stored: Stored) -> NDArray[np.bool_] | 
 
 def _finish(volume: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> None:
     """Check the values, and darken padding that is brighter than air can be."""
-    if valid is not None and valid.any():
-        darkest = volume.min(where=valid, initial=np.inf)
-        np.minimum(volume, darkest, out=volume, where=~valid)
-    low, high = float(volume.min()), float(volume.max())
+    if valid is None:
+        low, high = float(volume.min()), float(volume.max())
+    else:
+        low, high = float(volume.min(where=valid, initial=np.inf)), float(volume.max(where=valid, initial=-np.inf))
+    if low >= high:
+        raise ScanError(f"all voxels are {'padding' if low > high else f'{low:g}'}", code="blank")
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ScanError("rescaled values are beyond the range of float32", code="non_finite")
-    if low == high:
-        raise ScanError(f"all voxels are {low:g}", code="blank")
+    if valid is not None:
+        np.minimum(volume, low, out=volume, where=~valid)

@@ -118,21 +118,25 @@ class Tags:
         return values
 
     def whole(self, name: str) -> int | None:
-        """A whole number written as text."""
+        """A whole number of 32 bits, written as text."""
         values = self.numbers(name, 1)
-        if values and values[0] != int(values[0]):
+        if values and (values[0] != int(values[0]) or abs(values[0]) >= 1 << 31):
             broken(name, self.raw(name))
         return int(values[0]) if values else None
 
-    def binary(self, name: str) -> int | float | None:
-        """An unsigned number of 2 or 4 bytes, or a float of 8."""
+    def binary(self, name: str) -> int | None:
+        """An unsigned number of 2 or 4 bytes."""
         raw = self.raw(name)
-        if not raw:
-            return None
-        if len(raw) not in (2, 4, 8):
+        if len(raw) not in (0, 2, 4):
             broken(name, raw)
-        value: int | float = unpack_from(self.order + {2: "H", 4: "L", 8: "d"}[len(raw)], raw)[0]
-        return value
+        return int(unpack_from(self.order + {2: "H", 4: "L"}[len(raw)], raw)[0]) if raw else None
+
+    def double(self, name: str) -> float | None:
+        """A float of 8 bytes."""
+        raw = self.raw(name)
+        if len(raw) not in (0, 8):
+            broken(name, raw)
+        return float(unpack_from(self.order + "d", raw)[0]) if raw else None
 
     def first(self, name: str) -> Tags:
         """The first item of a sequence, empty where there is none."""

@@ -36,8 +36,8 @@ class _Found:
 
     path: Path
     key: tuple[str, str]  # files with the same key are one scan: series and kind
-    subject: str
-    header: Header | None
+    subject: str = ""
+    header: Header | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def find(files: Iterable[Path], settings: ReadSettings) -> tuple[list[ScanRef], 
     groups: dict[tuple[str, str], list[_Found]] = {}
     others = []
     for path in sorted(files):
-        found = _look(path)
+        found = _look(path, keep=settings.split_mixed)
         if found is None:
             others.append(path)
         else:
@@ -134,23 +134,28 @@ def read(ref: ScanRef, settings: ReadSettings) -> Scan:
 # --------------------------------------------------------------------------------------------------------- finding
 
 
-def _look(path: Path) -> _Found | None:
-    """What a file is part of, None if it is no DICOM."""
+def _look(path: Path, *, keep: bool) -> _Found | None:
+    """What a file is part of, None if it is no DICOM; with its header where it is asked for."""
+    try:
+        return _identify(path, keep=keep)
+    except OSError:  # said again when it is read
+        return _Found(path, ("", f"unreadable {path}"))
+
+
+def _identify(path: Path, *, keep: bool) -> _Found | None:
     try:
         header = read_header(path)
     except ScanError as problem:
         if problem.code == "not_a_scan" and not path.name.lower().endswith(SUFFIXES):
             return None
-        return _Found(path, ("", _content(path)), "", None)
-    except OSError:  # said again when it is read
-        return _Found(path, ("", f"unreadable {path}"), "", None)
+        return _Found(path, ("", _content(path)))
     tags = header.tags
-    patient = tags.raw("PatientID").strip(b" \0")
-    subject = "patient-" + _digest(patient) if patient else ""
-    series = tags.text("SeriesInstanceUID")
+    patient, series = tags.raw("PatientID").strip(b" \0"), tags.text("SeriesInstanceUID")
     if series:
-        return _Found(path, (series, "" if header.problem else kind_of(header)), subject, header)
-    return _Found(path, ("", tags.text("SOPInstanceUID") or _content(path)), subject, header)
+        key = series, "" if header.problem else kind_of(header)
+    else:
+        key = "", tags.text("SOPInstanceUID") or _content(path)
+    return _Found(path, key, f"patient-{_digest(patient)}" if patient else "", header if keep else None)
 
 
 def _refs(key: tuple[str, str], members: list[_Found], *, split_mixed: bool) -> list[ScanRef]:
@@ -204,11 +209,11 @@ def _open(ref: ScanRef, settings: ReadSettings) -> _Series:
     """All headers of a series, through the gate; every problem of every file is collected before it is refused."""
     images, problems = _images(ref)
     if len(images) < len(ref.paths):
-        raise _combined(problems, ref)
+        raise _combined(problems)
     frames = [frame for image in images for frame in image.frames]
     if ref.frames:
         frames = [frames[index] for index in ref.frames if index < len(frames)]
-    images, copies, differing = _without_copies(images)
+    images, copies, differing = _without_copies(images, settings)
     kept = {image.header.path for image in images}
     frames = [frame for frame in frames if frame.path in kept]
     problems += differing
@@ -216,7 +221,7 @@ def _open(ref: ScanRef, settings: ReadSettings) -> _Series:
         frames = arrange(frames)
         problems += [ScanError(message, code=code, path=ref.path) for code, message in _gate(frames, settings)]
     if problems:
-        raise _combined(problems, ref)
+        raise _combined(problems)
     modality, units, warnings = _meaning(images[0], frames, ref.modality or settings.modality)
     if copies:
         warnings.insert(0, f"{copies} duplicate file{'s'[: copies > 1]} left out")
@@ -246,16 +251,15 @@ def _images(ref: ScanRef) -> tuple[list[Image], list[ScanError]]:
     return images, problems
 
 
-def _combined(problems: list[ScanError], ref: ScanRef) -> ScanError:
+def _combined(problems: list[ScanError]) -> ScanError:
     """One error of all problems; the same one of several files is said once."""
     if len(problems) == 1:
         return problems[0]
     found: dict[tuple[str, str], list[ScanError]] = {}
     for problem in problems:
         found.setdefault((problem.code, problem.message), []).append(problem)
-    several = len(ref.paths) > 1
     told = [
-        (code, f"{message} ({len(same)} files)" if len(same) > 1 and several else message)
+        (code, f"{message} ({len(same)} files)" if len(same) > 1 else message)
         for (code, message), same in found.items()
     ]
     error = ScanError.of_all(told)
@@ -263,15 +267,20 @@ def _combined(problems: list[ScanError], ref: ScanRef) -> ScanError:
     return ScanError(error.message, code=error.code, path=first.path, hint=first.hint)
 
 
-def _without_copies(images: list[Image]) -> tuple[list[Image], int, list[ScanError]]:
+def _without_copies(images: list[Image], settings: ReadSettings) -> tuple[list[Image], int, list[ScanError]]:
     """The images without those that repeat a SOP Instance UID, the number of copies, and what is wrong with others."""
     kept: dict[object, Image] = {}
     copies, problems = 0, []
     for image in images:
         uid = image.header.tags.text("SOPInstanceUID")
         first = kept.setdefault(uid or image.header.path, image)
-        if first is image or first.problems or image.problems:
-            continue
+        if (
+            first is image
+            or first.problems
+            or image.problems
+            or _gib((image.stored.rows, image.stored.columns), 1) > settings.max_gib
+        ):
+            continue  # nothing to compare, or refused anyway
         try:
             if same_pixels(first, image):
                 copies += 1
@@ -285,11 +294,15 @@ def _without_copies(images: list[Image]) -> tuple[list[Image], int, list[ScanErr
 
 def _gate(frames: Sequence[Frame], settings: ReadSettings) -> list[Reason]:
     reasons = check(frames)
-    rows, columns = frames[0].matrix
-    gib = 4 * rows * columns * len(frames) / 2**30
+    gib = _gib(frames[0].matrix, len(frames))
     if gib > settings.max_gib:
         reasons.append(("too_large", f"{len(frames)} slices need {gib:.1f} GiB, allowed are {settings.max_gib:g}"))
     return reasons
+
+
+def _gib(matrix: tuple[int, int], slices: int) -> float:
+    """What slices take as float32."""
+    return 4 * matrix[0] * matrix[1] * slices / 2**30
 
 
 def _meaning(

@@ -162,6 +162,20 @@ def test_padding_is_not_valid(tmp_path: Path, stored: type, tags: dict[str, int]
     np.testing.assert_array_equal(scan.data, expected)
 
 
+def test_padding_need_not_fit_into_the_bits_that_are_used(tmp_path: Path) -> None:
+    volume = (ramp() + 100).astype(np.uint16)
+    volume[0] = 63536
+
+    def bits(one: Dataset, _: int) -> None:
+        one.BitsStored, one.HighBit, one.PixelPaddingValue = 12, 11, 63536
+
+    put(tmp_path, slices(volume, modality="MR"), bits)
+    scan = read_one(tmp_path)
+    assert scan.valid is not None
+    np.testing.assert_array_equal(~scan.valid, volume == 63536)
+    assert scan.data[0].max() == scan.data[1:].min()
+
+
 def test_nothing_is_padding_where_no_pixel_has_the_value(tmp_path: Path) -> None:
     put(tmp_path, slices(ramp()), lambda one, _: one.add_new("PixelPaddingValue", "SS", -2000))
     assert read_one(tmp_path).valid is None

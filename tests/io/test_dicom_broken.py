@@ -60,6 +60,8 @@ def patch(path: Path, old: bytes, new: bytes) -> None:
         (b"-30.000000\\-40.000000\\8.0", b"-30.000000\\-40.000000\\inf", "ImagePositionPatient"),
         (b"-30.000000\\-40.000000\\8.0", b"-30.000000\\-40.000000\\abc", "ImagePositionPatient"),
         (b"1.000000000\\0.000000000\\0", b"1.100000000\\0.000000000\\0", "ImageOrientationPatient"),
+        (b"-30.000000\\-40.000000\\8.0", b"-30.000000\\-4e+000000\\9e9", "ImagePositionPatient"),
+        (b"3.000000\\2.000000", b"3.000000\\2.0e-009", "PixelSpacing"),
         (b"3.000000\\2.000000", b"-3.00000\\2.000000", "PixelSpacing"),
         (b"3.000000\\2.000000", b"0.000000\\2.000000", "PixelSpacing"),
         (b"\x53\x10DS\x02\x001 ", b"\x53\x10DS\x02\x00x ", "RescaleSlope"),
@@ -75,6 +77,25 @@ def test_broken_values_are_named(tmp_path: Path, old: bytes, new: bytes, tag: st
     assert error.code == "malformed"
     assert tag in error.message
     assert error.path == str(paths[2])
+
+
+@pytest.mark.parametrize("value", [b"1A", b"0 ", b"-3", b"1.5 ", b"3e12"])
+def test_numbers_of_frames_that_cannot_be(tmp_path: Path, value: bytes) -> None:
+    element = b"\x28\x00\x08\x00IS" + len(value).to_bytes(2, "little") + value
+    insert(tmp_path, element, before=b"\x28\x00\x10\x00US")
+    error = refusal(tmp_path)
+    assert (error.code, "NumberOfFrames" in error.message) == ("malformed", True)
+
+
+def test_a_value_of_another_type(tmp_path: Path) -> None:
+    """BitsStored as a float that is no number: nothing is converted that cannot be."""
+    put(tmp_path, slices(ramp()), lambda one, _: delattr(one, "BitsStored"))
+    for path in tmp_path.iterdir():
+        raw = path.read_bytes()
+        at = raw.index(b"\x28\x00\x02\x01US")
+        path.write_bytes(raw[:at] + b"\x28\x00\x01\x01FD\x08\x00" + b"\xff" * 8 + raw[at:])
+    error = refusal(tmp_path)
+    assert (error.code, "BitsStored" in error.message) == ("malformed", True)
 
 
 def shifted() -> np.ndarray:

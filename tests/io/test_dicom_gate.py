@@ -123,6 +123,16 @@ def test_too_few(tmp_path: Path, count: int) -> None:
 def test_blank_and_beyond_float(tmp_path: Path) -> None:
     put(tmp_path / "a", slices(np.full(SHAPE, 7, np.int16)))
     assert refusal(tmp_path / "a").code == "blank"
+    half = ramp()
+    half[4:] = 7
+    padding = [
+        lambda one, _: setattr(one, "PixelPaddingRangeLimit", 6),
+        lambda one, _: setattr(one, "PixelPaddingValue", 0),
+    ]
+    put(tmp_path / "c", slices(np.minimum(half, 7)), *padding)
+    assert refusal(tmp_path / "c").message == "all voxels are -1017"
+    put(tmp_path / "d", slices(half % 7), *padding)
+    assert refusal(tmp_path / "d").message == "all voxels are padding"
     put(tmp_path / "b", slices(ramp()), every("RescaleSlope", "1e38"))
     assert refusal(tmp_path / "b").code == "non_finite"
 

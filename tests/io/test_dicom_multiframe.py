@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from dicom_made import GEOMETRY, SHAPE, enhanced, find_one, groups, plane, put, ramp, read_one, refusal, save, slices
 
-from medvae import io
+from medvae import cohort, io
 from medvae.io import dicom
+from medvae.scan import Selection
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def test_frames_of_two_kinds(
     np.testing.assert_array_equal(scans[0].data, first)
     slope, intercept = (0.5, -500) if "PHASE" in words[1] else (1, 0)
     np.testing.assert_array_equal(scans[1].data, second * slope + intercept)
+    assert cohort.find(Selection((tmp_path,)), SPLIT).refs == tuple(refs)
     for ref, scan in zip(refs, scans, strict=True):
         assert scan.warnings == (f"a part of a mixed series: {ref.part}",)
         assert io.inspect(ref, SPLIT).geometry == scan.geometry
