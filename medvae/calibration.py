@@ -43,9 +43,8 @@ def make_reference(
     scans: Callable[[], Iterator[Prepared]],
     *,
     names: tuple[str, ...],
-    options: Mapping[str, Any],
     calibrated: bool,
-    top: float | None = None,
+    detect: DetectSettings | None = None,
     on_scan: Callable[[], None] = lambda: None,
 ) -> Reference:
     """The Reference of a model from healthy scans.
@@ -55,11 +54,11 @@ def make_reference(
             model is being made its reference is empty, and these scans are the training scans.
         scans: called twice; gives the same prepared scans each time.
         names: the maps to score; those that cannot be made without alignment are left out where scans are not aligned.
-        options: of the maps, by name.
         calibrated: whether training had not seen these scans.
-        top: share of the highest voxels that makes a scan's score; the model's setting if None.
+        detect: options of the maps, draws, and what makes a score; the model's settings if None.
         on_scan: called after each scan of each pass.
     """
+    detect = detect or model.settings.detect
     spacing = model.preparation.grid.spacing
     aligned = model.preparation.aligned
     shape = model.preparation.settings.shape
@@ -91,17 +90,18 @@ def make_reference(
     seen = {name: _Seen() for name in names}
     bare = replace(
         empty_reference(model.hash, model.preparation.hash),
-        top=model.settings.detect.top if top is None else top,
+        top=detect.top,
+        draws=detect.draws,
         n=len(hashes),
         calibrated=calibrated,
         scan_hashes=tuple(hashes),
     )
     for prepared in scans():
-        inference = infer(model, prepared)
+        inference = infer(model, prepared, draws=detect.draws)
         image, residual = without(inference)
         rest = replace(bare, image=image, residual=residual)
         for name in names:
-            _note(seen[name], name, inference, rest, options=options)
+            _note(seen[name], name, inference, rest, options=detect.options.get(name, {}))
         on_scan()
     scales = {n: float(np.sqrt(np.mean(seen[n].squares))) or 1.0 for n in names if n == "residual_z"}
     image, residual = without(None)
@@ -113,12 +113,12 @@ def make_reference(
         scales=scales,
         scores={n: np.sort(np.array(s.scores, np.float32) / scales.get(n, 1.0)) for n, s in seen.items()},
         limits={n: float(np.mean(s.limits)) / scales.get(n, 1.0) for n, s in seen.items()},
-        options={n: dict(options.get(n, {})) for n in names},
+        options={n: dict(detect.options.get(n, {})) for n in names},
     )
 
 
 def _note(seen: _Seen, name: str, inference: Inference, rest: Reference, *, options: Mapping[str, Any]) -> None:
-    found = anomaly_map(name, inference, rest, options=options.get(name))
+    found = anomaly_map(name, inference, rest, options=options)
     mask = inference.prepared.mask[0]
     inside = found.values[mask]
     seen.scores.append(found.score(mask, top=rest.top))
@@ -137,6 +137,7 @@ def empty_reference(model_hash: str, preparation_hash: str) -> Reference:
         limits={},
         options={},
         top=0.01,
+        draws=1,
         n=0,
         calibrated=False,
         model_hash=model_hash,
@@ -151,20 +152,22 @@ def require_known(reference: Reference, wanted: DetectSettings) -> None:
         SettingsError: a map that the Reference does not know, or other options or another `top` than it was made with.
     """
     again = "measure healthy scans that way: `medvae calibrate MODEL INPUT --set "
-    if wanted.top != reference.top:
-        message = f"the Reference was made with detect.top={reference.top:g}, not {wanted.top:g}"
-        raise SettingsError(message, hint=f"{again}detect.top={wanted.top:g}`")
+    for key in ("top", "draws"):
+        mine, theirs = getattr(reference, key), getattr(wanted, key)
+        if mine != theirs:
+            message = f"the Reference was made with detect.{key}={mine:g}, not {theirs:g}"
+            raise SettingsError(message, hint=f"{again}detect.{key}={theirs:g}`")
     for name in wanted.maps:
         plugins.check("maps", name)
         if name not in reference.limits:
             raise _unknown(name, reference)
-        mine = plugins.configure("maps", name, reference.options.get(name, {}))[1]
-        theirs = plugins.configure("maps", name, wanted.options.get(name, {}))[1]
-        for key in type(mine).model_fields:
-            if getattr(mine, key) != getattr(theirs, key):
-                message = f"the Reference was made with {name}.{key}={getattr(mine, key)}, not {getattr(theirs, key)}"
-                change = f"detect.options.{name}.{key}={getattr(theirs, key)}`"
-                raise SettingsError(message, hint=again + change)
+        known = plugins.configure("maps", name, reference.options.get(name, {}))[1]
+        asked = plugins.configure("maps", name, wanted.options.get(name, {}))[1]
+        for key in type(known).model_fields:
+            mine, theirs = getattr(known, key), getattr(asked, key)
+            if mine != theirs:
+                message = f"the Reference was made with {name}.{key}={mine}, not {theirs}"
+                raise SettingsError(message, hint=f"{again}detect.options.{name}.{key}={theirs}`")
 
 
 def _unknown(name: str, reference: Reference) -> SettingsError:

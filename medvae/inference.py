@@ -110,16 +110,11 @@ class Inference:
         x = self.image.clone().requires_grad_()
         with torch.enable_grad():
             posterior = self.vae.encode(x)
-            if of == "kl":
-                value = -posterior.kl().sum()
-            else:
-                likelihood = self.vae.decode(posterior.mean)
-                bound = elbo if of == "elbo" else None
-                value = (
-                    log_likelihood(x, self.mask, likelihood).sum()
-                    if bound is None
-                    else bound(x, self.mask, posterior=posterior, likelihood=likelihood).sum()
-                )
+            value = torch.zeros((), device=x.device)
+            if of != "log_prob":
+                value = value - posterior.kl().sum()
+            if of != "kl":
+                value = value + log_likelihood(x, self.mask, self.vae.decode(posterior.mean)).sum()
             (slope,) = torch.autograd.grad(value, x)
         return to_array(slope * self.mask)
 

@@ -5,20 +5,20 @@ MODEL/
   weights.safetensors    averaged weights of the VAE
   latents.safetensors    posteriors of the training scans
   training.safetensors   prepared training scans (up to `train.keep_scans`): patients' images
-  reference.safetensors  what healthy looks like
+  reference.safetensors  what healthy looks like, complete in itself: calibrating replaces this one file
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from medvae import __version__, plugins
@@ -128,13 +128,15 @@ def weights_hash(vae: nn.Module) -> str:
 
 
 def build_vae(settings: Settings) -> VAE:
-    """The untrained network that the settings name.
+    """The untrained network that the settings name; its weights follow from the seed of the run alone.
 
     Raises:
         SettingsError: an unknown model or option, a grid that does not fit.
     """
     module, options = plugins.configure("models", settings.model.name, settings.model.options)
-    return cast("VAE", module.build(options, settings.likelihood, settings.prepare.shape))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return cast("VAE", module.build(options, settings.likelihood, settings.prepare.shape))
 
 
 def save(model: Model, folder: Path) -> None:
@@ -147,12 +149,13 @@ def save(model: Model, folder: Path) -> None:
     if training.label_maps is not None:
         scans["label_maps"] = training.label_maps
     _save_tensors(folder / "training.safetensors", scans)
-    _save_tensors(folder / "reference.safetensors", model.reference.tensors())
+    save_reference(model.reference, folder)
     tree = {
         "format": FORMAT,
         "medvae": __version__,
         "notice": "Research use only. training.safetensors and the weights derive from patients' scans.",
         "hash": model.hash,
+        "files": {name: _file_hash(folder, name) for name in _HASHED},
         "preparation_hash": model.preparation.hash,
         "settings": model.settings.model_dump(mode="json"),
         "latents": {k: list(getattr(latents, k)) for k in ("ids", "subjects", "labels", "hashes")},
@@ -161,18 +164,15 @@ def save(model: Model, folder: Path) -> None:
             "units": training.units,
             "intensities": [_finite(asdict(one)) for one in training.intensities],
         },
-        "reference": model.reference.to_json(),
         "record": dict(model.record),
     }
     write_json(folder / "model.json", tree)
 
 
 def save_reference(reference: Reference, folder: Path) -> None:
-    """Replace the Reference of a checkpoint folder."""
-    tree = _read_json(folder)
-    tree["reference"] = reference.to_json()
-    _save_tensors(folder / "reference.safetensors", reference.tensors())
-    write_json(folder / "model.json", tree)
+    """Write the Reference of a checkpoint folder, or replace it."""
+    facts = json.dumps({**reference.to_json(), "hash": reference.hash})
+    _save_tensors(folder / "reference.safetensors", reference.tensors(), facts=facts)
 
 
 def find_device(name: str) -> str:
@@ -202,18 +202,24 @@ def load(folder: Path, *, device: str = "cpu") -> Model:
     device = find_device(device)
     tree = _read_json(folder)
     if tree.get("format") != FORMAT:
-        raise ModelError(f"format {tree.get('format')} is not the {FORMAT} that this version reads", path=folder)
+        message = f"format {tree.get('format')} is not the {FORMAT} that medvae {__version__} reads"
+        raise ModelError(message, path=folder, hint="use the version of medvae that it was trained with")
     try:
         model = _assemble(tree, folder, device=device)
     except ModelError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, MedVAEError) as problem:
-        text = " ".join(str(problem).split())[:200]
-        raise ModelError(
-            f"the checkpoint is damaged ({type(problem).__name__}: {text})", path=folder, hint=_TRAIN_AGAIN
-        ) from problem
-    if model.hash != tree["hash"]:
-        raise ModelError("the weights are not those that model.json was written for", path=folder, hint=_TRAIN_AGAIN)
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        MedVAEError,
+    ) as bad:
+        text = " ".join(str(bad).split())[:200]
+        raise _damaged(f"{type(bad).__name__}: {text}", folder) from bad
     model.reference.check(model_hash=model.hash, preparation_hash=tree["preparation_hash"], path=folder)
     if model.preparation.hash != tree["preparation_hash"]:
         raise ModelError(
@@ -223,6 +229,11 @@ def load(folder: Path, *, device: str = "cpu") -> Model:
 
 
 _TRAIN_AGAIN = "copy the model folder again, or train again"
+_HASHED = ("latents", "training")  # files that model.json knows the hash of; weights and Reference have one of content
+
+
+def _damaged(what: str, folder: Path) -> ModelError:
+    return ModelError(f"the checkpoint is damaged ({what})", path=folder, hint=_TRAIN_AGAIN)
 
 
 def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
@@ -231,21 +242,45 @@ def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
     module = cast("nn.Module", vae)
     weights = load_file(folder / "weights.safetensors")
     module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    if weights_hash(module) != tree["hash"]:
+        raise _damaged("the weights are not those that model.json was written for", folder)
+    for name in _HASHED:
+        if _file_hash(folder, name) != tree["files"][name]:
+            raise _damaged(f"{name}.safetensors is not the file that model.json was written for", folder)
     arrays = load_file(folder / "latents.safetensors")
     latents = Latents(arrays["mean"], arrays["log_variance"], **tree["latents"])
-    scans = load_file(folder / "training.safetensors")
-    training = TrainingScans(
-        scans["images"],
-        scans["masks"].astype(bool),
-        scans.get("label_maps"),
-        [Intensity(**_infinite(one)) for one in tree["training"]["intensities"]],
-        tree["training"]["ids"],
-        tree["training"]["units"],
-    )
-    reference = Reference.of(load_file(folder / "reference.safetensors"), tree["reference"])
+    if any(len(getattr(latents, name)) != len(latents.mean) for name in ("ids", "subjects", "labels", "hashes")):
+        raise _damaged("latents.safetensors holds other scans than model.json", folder)
     module.to(device).eval().requires_grad_(requires_grad=False)
-    preparation = Preparation(settings.prepare)
-    return Model(vae, preparation, settings, latents, training, reference, weights_hash(module), tree["record"])
+    return Model(
+        vae=vae,
+        preparation=Preparation(settings.prepare),
+        settings=settings,
+        latents=latents,
+        training=_load_training(tree["training"], folder),
+        reference=_load_reference(folder),
+        hash=tree["hash"],
+        record=dict(tree["record"]),
+    )
+
+
+def _load_training(tree: dict[str, Any], folder: Path) -> TrainingScans:
+    scans = load_file(folder / "training.safetensors")
+    intensities = [Intensity(**_infinite(one)) for one in tree["intensities"]]
+    if not len(scans["images"]) == len(intensities) == len(tree["ids"]):
+        raise _damaged("training.safetensors holds other scans than model.json", folder)
+    masks = scans["masks"].astype(bool)
+    return TrainingScans(scans["images"], masks, scans.get("label_maps"), intensities, tree["ids"], tree["units"])
+
+
+def _load_reference(folder: Path) -> Reference:
+    path = folder / "reference.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        facts = json.loads((file.metadata() or {})["facts"])
+    reference = Reference.of(load_file(path), facts)
+    if reference.hash != facts["hash"]:
+        raise _damaged("reference.safetensors has changed since it was written", folder)
+    return reference
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
@@ -262,9 +297,16 @@ def _read_json(folder: Path) -> dict[str, Any]:
     return tree
 
 
-def _save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+def _save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, facts: str | None = None) -> None:
+    """Write a safetensors file; `facts` are its metadata (one text: the order of several would be a matter of luck)."""
     with atomic(path) as partial:
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, partial)
+        arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        save_file(arrays, partial, metadata=None if facts is None else {"facts": facts})
+
+
+def _file_hash(folder: Path, name: str) -> str:
+    with open(folder / f"{name}.safetensors", "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _module(model: Model) -> nn.Module:

@@ -130,6 +130,7 @@ class Reference:
         limits: by map name, the range of the colour scale: 99.9% of healthy foreground voxels lie below.
         options: by map name, the options that scales and scores were made with.
         top: share of the highest voxels that a scan's score is the mean of.
+        draws: posterior draws that the maps were averaged over.
         n: healthy scans behind scores and residuals.
         calibrated: whether training had not seen them.
         model_hash: of the weights it was made with.
@@ -145,6 +146,7 @@ class Reference:
     limits: Mapping[str, float]
     options: Mapping[str, Any]
     top: float
+    draws: int
     n: int
     calibrated: bool
     model_hash: str
@@ -205,6 +207,7 @@ class Reference:
             "limits": dict(self.limits),
             "options": dict(self.options),
             "top": self.top,
+            "draws": self.draws,
         }
 
     @classmethod
@@ -223,6 +226,7 @@ class Reference:
             limits=facts["limits"],
             options=facts["options"],
             top=facts["top"],
+            draws=facts["draws"],
             n=facts["n"],
             calibrated=facts["calibrated"],
             model_hash=facts["model_hash"],

@@ -121,6 +121,7 @@ def _moved(cells: Tensor, voxels: Tensor) -> Tensor:
     return torch.zeros_like(cells).view(-1).index_add(0, index, cells.reshape(-1)).view_as(cells)
 
 
+@torch.no_grad()
 def importance_bound(
     vae: VAE, x: Tensor, mask: Tensor, *, draws: int, generator: torch.Generator
 ) -> tuple[float, float]:

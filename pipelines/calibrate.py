@@ -74,9 +74,8 @@ def run(
             trained,
             scans,
             names=plugins.names("maps"),
-            options=options.detect.options,
             calibrated=True,
-            top=options.detect.top,
+            detect=options.detect,
             on_scan=bar.advance,
         )
     save_reference(reference, model)

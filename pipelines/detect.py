@@ -130,7 +130,8 @@ def _judge(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSetti
 def _as_calibrated(trained: Model) -> Settings:
     """The model's settings, with the options of maps and scores that its Reference was made with."""
     reference = trained.reference
-    detect = trained.settings.detect.model_copy(update={"options": dict(reference.options), "top": reference.top})
+    made_with = {"options": dict(reference.options), "top": reference.top, "draws": reference.draws}
+    detect = trained.settings.detect.model_copy(update=made_with)
     return trained.settings.model_copy(update={"detect": detect})
 
 

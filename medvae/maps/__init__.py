@@ -52,12 +52,20 @@ def anomaly_map(
 ) -> AnomalyMap:
     """Compute one map.
 
+    A map that the Reference has a scale for is divided by it; it was measured under the Reference's options.
+
     Raises:
-        SettingsError: an unknown map or option, or one that needs aligned scans where they are not.
+        SettingsError: an unknown map or option, one that needs aligned scans where they are not, or a scale that was
+            measured under other options.
     """
     module, settings = plugins.configure("maps", name, options or {})
     if getattr(module, "NEEDS_ALIGNMENT", False) and reference.residual is None:
         message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
         raise SettingsError(message, hint="use residual, nll, elbo or intensity")
+    if name in reference.scales:
+        measured = plugins.configure("maps", name, reference.options.get(name, {}))[1]
+        if measured != settings:
+            message = f"the scale of {name!r} was measured with ({measured!r}), not with ({settings!r})"
+            raise SettingsError(message, hint="run `medvae calibrate` with these options")
     values = module.anomaly_map(inference, reference, settings)
     return AnomalyMap(name, values / np.float32(reference.scales.get(name, 1.0)), module.UNIT)

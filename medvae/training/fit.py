@@ -162,6 +162,7 @@ class _Run:
         with closing(made_ahead(self._make(training), range(self.step, self.steps))) as batches:
             while self.step < self.steps and not (self.train.patience and self.stale >= self.train.patience):
                 start, first = time.perf_counter(), self.step
+                self.means.clear()  # an epoch must not know how the one before was reached
                 until = min(self.steps, (self.step // self.train.validate_every + 1) * self.train.validate_every)
                 steps = [self._step(next(batches)) for _ in range(until - self.step)]
                 scans = (until - first) * self.train.batch * self.fabric.world_size

@@ -55,10 +55,7 @@ def remember(
         return (scans[i] for i in range(min(len(scans), REFERENCE_SCANS)))
 
     names = plugins.names("maps")
-    options = settings.detect.options
-    return model.with_reference(
-        make_reference(model, some, names=names, options=options, calibrated=False, on_scan=on_scan)
-    )
+    return model.with_reference(make_reference(model, some, names=names, calibrated=False, on_scan=on_scan))
 
 
 def passes(count: int) -> int:
