@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,8 @@ def decode(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.integer]:
     if syntax != _RLE:
         _check(stream, syntax, stored)
     with quiet():
+        if syntax == _RLE:
+            warnings.simplefilter("error")  # its decoder warns where a segment is longer than the image
         pixels = None if syntax in _JPEG else _by_pydicom(stream, syntax, stored)
         if pixels is None and syntax in _PROCESSES:
             pixels = _by_gdcm(stream, syntax, stored)
@@ -149,6 +152,7 @@ def _by_pydicom(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.intege
             encapsulate([stream], has_bot=False),
             index=0,
             raw=True,
+            decoding_plugin="pydicom" if syntax == _RLE else "",  # the compiled one panics on a broken stream
             rows=stored.rows,
             columns=stored.columns,
             samples_per_pixel=1,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pydicom
 import pytest
-from dicom_made import GEOMETRY, enhanced, find_one, plane, put, ramp, read_one, refusal, save, slices
+from dicom_made import GEOMETRY, code_of, enhanced, find_one, plane, put, ramp, read_one, refusal, save, slices
 from dicom_oracle import stack
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.uid import (
@@ -273,3 +273,23 @@ def test_bits_whose_sign_cannot_be_known(tmp_path: Path) -> None:
         one.BitsStored, one.HighBit, one.PixelRepresentation = 13, 12, 1
     put(tmp_path, made)
     assert "holds 12 bits of 13" in refusal(tmp_path).message
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_damaged_streams_end_in_an_error_or_in_pixels(
+    tmp_path: Path, syntax: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Never in anything else: one RLE decoder panics, which no `except Exception` stops."""
+    paths = compressed(syntax, tmp_path)
+    ref, raw = find_one(tmp_path), paths[0].read_bytes()
+    rng, codes = np.random.default_rng(0), set()
+    start = raw.index(b"\xfe\xff\x00\xe0") + 20
+    for _ in range(30):
+        damaged = bytearray(raw)
+        for place in rng.integers(start, len(raw) - 10, 4):
+            damaged[place] = rng.integers(256)
+        paths[0].write_bytes(damaged)
+        codes.add(code_of(ref))
+    assert codes <= {"ok", "undecodable"}
+    assert "undecodable" in codes
+    assert capfd.readouterr() == ("", "")
