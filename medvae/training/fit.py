@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from medvae.vae import VAE
 
 _WARM_STEPS, _TIMED_STEPS = 4, 12  # what a few steps cost varies: a batch may be warped or not
+_LONGEST_S = 20.0  # for which steps are timed
 _SAFETY = 0.95  # share of a time budget that steps and looks may use; the rest is for writing
 _WATCHED = 16  # validation scans that are looked at after each epoch
 _FROZEN_ON = 50  # scans that the final σ is estimated on
@@ -221,12 +222,8 @@ class _Run:
         before = {k: v.clone() for k, v in self.net.state_dict().items()}
         state, self.steps = self.optimizer.state_dict(), 1
         with closing(made_ahead(self._make(training), range(_WARM_STEPS + _TIMED_STEPS))) as batches:
-            for _ in range(_WARM_STEPS):
-                self._step(next(batches))
-            start = time.perf_counter()
-            for _ in range(_TIMED_STEPS):
-                self._step(next(batches))
-            seconds = (time.perf_counter() - start) / _TIMED_STEPS
+            self._time(batches, _WARM_STEPS)
+            seconds = self._time(batches, _TIMED_STEPS)
         start = time.perf_counter()
         self._validate(validation)
         seconds += (time.perf_counter() - start) / self.train.validate_every
@@ -235,6 +232,14 @@ class _Run:
         self.average = {name: p.detach().clone() for name, p in self.net.named_parameters()}
         self.step = 0
         return int(self.fabric.broadcast(max(1, int(self.train.minutes * 60 * _SAFETY / seconds))))
+
+    def _time(self, batches: Iterator[Batch], most: int) -> float:
+        """Seconds a step, over so many steps, or fewer where they are slow."""
+        start, done = time.perf_counter(), 0
+        while done < most and (done < 2 or time.perf_counter() - start < _LONGEST_S):
+            self._step(next(batches))
+            done += 1
+        return (time.perf_counter() - start) / done
 
     # --------------------------------------------------------------------------------- averaged weights, validation
 

@@ -1,0 +1,279 @@
+"""A training step, and what the same minutes of training buy: our VAE and two of MONAI's under one likelihood.
+
+    python benchmarks/training.py [--minutes N] [--rounds N] [--data FOLDER/brains-t1] [--net NAME ...]
+
+All nets learn by the same objective (σ-VAE, foreground only), from the same batches, with the same optimiser, schedule
+and averaged weights, through `medvae.training.fit`; only the network differs. Each runs at its best setting that we
+know of: bf16 where the machine multiplies it, and the memory layout that is faster for it.
+
+Table 1: seconds of a step, medians of interleaved rounds. Table 2: after the same minutes, on subjects that no net has
+seen: squared error a foreground voxel of the reconstruction at the posterior mean (prepared intensities, variance about
+1), and the ELBO in nats a scan with β = 1 and the σ that was frozen on validation subjects. The mean image of the
+training scans stands beside. `--minutes 0` leaves table 2 out. Without FOLDER made brains at 4 mm take the place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from monai.networks.nets import AutoencoderKL, VarAutoEncoder
+from torch import Tensor, nn
+
+from medvae.cohort import find
+from medvae.evaluation import made_cohort
+from medvae.likelihoods import Observation
+from medvae.model import build_vae
+from medvae.prepare import Preparation
+from medvae.runner import ReadAndPrepare
+from medvae.scan import Selection
+from medvae.settings import Settings, load
+from medvae.training.batches import Scans, plain_batch, store, training_batch
+from medvae.training.fit import fit, make_fabric
+from medvae.training.losses import Objective
+from medvae.training.split import held_out
+from medvae.vae import VAE, Posterior, elbo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from medvae.likelihoods import Likelihood
+    from medvae.scan import Shape
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "brains-t1"
+MADE = {"train": 12, "calibrate": 4, "test": 4}
+DRAWS = 2
+
+
+class Kl(nn.Module):
+    """MONAI's AutoencoderKL behind our protocol: 16-32-64-128, two residual blocks a level, no attention."""
+
+    stride: int | None = 8
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.observation = Observation(settings.likelihood)
+        self.net = AutoencoderKL(
+            spatial_dims=3,
+            channels=(16, 32, 64, 128),
+            num_res_blocks=2,
+            attention_levels=(False,) * 4,
+            norm_num_groups=16,
+            with_encoder_nonlocal_attn=False,
+            with_decoder_nonlocal_attn=False,
+        ).to(memory_format=torch.channels_last_3d)
+
+    def encode(self, x: Tensor) -> Posterior:
+        """q(z|x)."""
+        mean, sigma = self.net.encode(x.contiguous(memory_format=torch.channels_last_3d))
+        return Posterior(mean.float(), 2 * sigma.float().log())
+
+    def render(self, z: Tensor) -> Tensor:
+        """The decoder's output."""
+        return cast("Tensor", self.net.decode(z.contiguous(memory_format=torch.channels_last_3d)))
+
+    def decode(self, z: Tensor) -> Likelihood:
+        """p(x|z)."""
+        return cast("Likelihood", self.observation(self.render(z)))
+
+    def latent_shape(self, grid: Shape) -> tuple[int, ...]:
+        """`(3, *grid / 8)`."""
+        return (3, *(n // 8 for n in grid))
+
+
+class Var(nn.Module):
+    """MONAI's VarAutoEncoder behind our protocol: 16-32-64-128, strides 2, a latent vector of 128."""
+
+    stride: int | None = None
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.observation = Observation(settings.likelihood)
+        self.net = VarAutoEncoder(
+            spatial_dims=3,
+            in_shape=(1, *settings.prepare.shape),
+            out_channels=1,
+            latent_size=128,
+            channels=(16, 32, 64, 128),
+            strides=(2, 2, 2, 2),
+        )
+
+    def encode(self, x: Tensor) -> Posterior:
+        """q(z|x)."""
+        mean, log_variance = self.net.encode_forward(x)
+        return Posterior.of(torch.cat([mean, log_variance], dim=1))
+
+    def render(self, z: Tensor) -> Tensor:
+        """The decoder's output."""
+        return cast("Tensor", self.net.decode_forward(z, use_sigmoid=False))
+
+    def decode(self, z: Tensor) -> Likelihood:
+        """p(x|z)."""
+        return cast("Likelihood", self.observation(self.render(z)))
+
+    def latent_shape(self, grid: Shape) -> tuple[int, ...]:
+        """`(128,)`."""
+        return (128,)
+
+
+NETS: dict[str, Callable[[Settings], Any]] = {"medvae": build_vae, "AutoencoderKL": Kl, "VarAutoEncoder": Var}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Prepared scans by role, and the settings they were prepared with."""
+
+    settings: Settings
+    training: Scans
+    validation: Scans
+    judged: Scans
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description="training: medvae against MONAI's VAEs under one likelihood")
+    parser.add_argument("--minutes", type=float, default=8.0, help="of training for each net; 0: steps only")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with split.csv")
+    parser.add_argument("--net", nargs="+", choices=list(NETS), default=list(NETS))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as scratch:
+        cohort = prepare(options.data, Path(scratch), minutes=options.minutes or 1.0)
+        nets = {name: NETS[name] for name in options.net}
+        shape, batch = cohort.settings.prepare.shape, cohort.settings.train.batch
+        print(f"grid {'x'.join(map(str, shape))}, batch {batch}, {torch.get_num_threads()} threads")
+        print(f"a step, {options.rounds} interleaved rounds:")
+        for name, seconds in step_seconds(nets, cohort, rounds=options.rounds).items():
+            print(f"  {name:<15} {seconds:8.3f} s", flush=True)
+        if options.minutes:
+            report(nets, cohort, Path(scratch), minutes=options.minutes)
+
+
+def report(nets: dict[str, Callable[[Settings], Any]], cohort: Cohort, scratch: Path, *, minutes: float) -> None:
+    """Table 2."""
+    mean = mean_image(cohort.training)
+    print(f"\nafter {minutes:g} minutes, on {len(cohort.judged)} subjects held out (mean and range over subjects):")
+    print(f"  {'mean image':<15} error {spread([error(s.image, mean, s.mask) for s in scans(cohort.judged)])}")
+    for name, build in nets.items():
+        net, steps = trained(build, cohort, scratch / name)
+        errors, bounds = judge(net, cohort)
+        size = sum(p.numel() for p in cast("nn.Module", net).parameters()) / 1e6
+        print(f"  {name:<15} error {spread(errors)}  ELBO {fmean(bounds):10.0f} nats", end="")
+        print(f"  {steps} steps, {size:.1f} M weights", flush=True)
+
+
+def step_seconds(nets: dict[str, Callable[[Settings], Any]], cohort: Cohort, *, rounds: int) -> dict[str, float]:
+    """Median seconds of forward, backward and optimiser step on one batch; a first round is not counted."""
+    fabric = make_fabric("cpu", precision="auto")
+    batch = training_batch(cohort.training, step=0, rank=0, world=1, settings=cohort.settings)
+    steps: dict[str, Callable[[], None]] = {}
+    for name, build in nets.items():
+        net = build(cohort.settings)
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        objective, optimizer = fabric.setup(
+            Objective(net, free_bits=0.0), torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+        )
+        noise = torch.randn(len(batch.image), *net.latent_shape(cohort.settings.prepare.shape))
+
+        def step(objective: Any = objective, optimizer: Any = optimizer, noise: Tensor = noise) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            terms = objective(
+                inputs=batch.inputs, image=batch.image, mask=batch.mask, noise=noise, beta=1.0, fit_spread=True
+            )
+            fabric.backward(terms.loss)
+            optimizer.step()
+
+        steps[name] = step
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    return {name: median(values[1:]) for name, values in times.items()}
+
+
+def trained(build: Callable[[Settings], Any], cohort: Cohort, folder: Path) -> tuple[VAE, int]:
+    """A net after the minutes of the settings, with averaged weights and a frozen σ; and its steps."""
+    torch.manual_seed(cohort.settings.seed)
+    net = build(cohort.settings)
+    fabric = make_fabric("cpu", precision="auto")
+    roles = (cohort.training, cohort.validation)
+    epochs = list(fit(net, *roles, cohort.settings, fabric=fabric, folder=folder, resume=False))
+    return net, epochs[-1].steps
+
+
+@torch.no_grad()
+def judge(net: VAE, cohort: Cohort) -> tuple[list[float], list[float]]:
+    """Squared error and ELBO of each held-out scan, in float32."""
+    errors, bounds = [], []
+    for index in range(len(cohort.judged)):
+        batch = plain_batch(cohort.judged, index)
+        posterior = net.encode(batch.image)
+        reconstruction = net.decode(posterior.mean).mean
+        errors.append(error(batch.image.numpy(), reconstruction.numpy(), batch.mask.numpy()))
+        generator = torch.Generator().manual_seed(index)
+        draws = [posterior.sample(torch.randn(posterior.mean.shape, generator=generator)) for _ in range(DRAWS)]
+        likelihoods = (net.decode(z) for z in draws)
+        drawn = [elbo(batch.image, batch.mask, posterior=posterior, likelihood=one) for one in likelihoods]
+        bounds.append(float(torch.stack(drawn).mean()))
+    return errors, bounds
+
+
+def prepare(data: Path, scratch: Path, *, minutes: float) -> Cohort:
+    """Prepare all scans once; held out are the subjects of `calibrate` and `test`."""
+    real = (data / "split.csv").is_file()
+    coarse = () if real else ("prepare.spacing=[4,4,4]", "prepare.shape=[48,64,48]", "train.batch=4")
+    settings = load("brain-mri-t1", (f"train.minutes={minutes}", *coarse))
+    table = data / "split.csv" if real else made_brains(scratch / "made")
+    read = ReadAndPrepare(settings.read, Preparation(settings.prepare))
+    files: dict[str, list[Path]] = {"train": [], "validation": [], "judged": []}
+    refs = find(Selection((table,)), settings.read).refs
+    subjects = [ref.subject for ref in refs if ref.split == "train"]
+    aside = held_out(subjects, share=settings.train.validation, seed=settings.seed)
+    for ref in refs:
+        role = "judged" if ref.split != "train" else "validation" if ref.subject in aside else "train"
+        files[role].append(scratch / "prepared" / f"{ref.id}.safetensors")
+        store(read(ref).prepared, files[role][-1])
+    return Cohort(settings, *(Scans(files[role]) for role in ("train", "validation", "judged")))
+
+
+def made_brains(folder: Path) -> Path:
+    """A list of made brains without lesions."""
+    refs = [ref for ref in made_cohort.members(MADE) if ref.label == "none"]
+    for ref in refs:
+        made_cohort.write(ref, made_cohort.Maker(seed=0)(ref), folder)
+    return made_cohort.write_list(refs, folder)
+
+
+def scans(of: Scans) -> list[Any]:
+    """The prepared scans of a role."""
+    return [of[index] for index in range(len(of))]
+
+
+def mean_image(training: Scans) -> np.ndarray[Any, Any]:
+    """The voxelwise mean of the training scans."""
+    return cast("np.ndarray[Any, Any]", np.mean([one.image for one in scans(training)], axis=0))
+
+
+def error(image: np.ndarray[Any, Any], other: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> float:
+    """Mean squared difference over the foreground."""
+    return float(np.square(image - other)[mask].mean())
+
+
+def spread(values: list[float]) -> str:
+    """Mean, least and largest."""
+    return f"{fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+
+
+if __name__ == "__main__":
+    main()
