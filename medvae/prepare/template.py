@@ -55,9 +55,15 @@ def on_grid(grid: Geometry) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
 
 def centred_grid(spacing: tuple[float, float, float], shape: Shape) -> Geometry:
     """A grid along R, A, S in MNI space, centred on the bounding box of the template's brain."""
-    data, geometry = brain()
-    voxels = np.argwhere(data > 0)
-    centre = geometry.to_world((voxels.min(axis=0) + voxels.max(axis=0)) / 2)
     affine = np.diag([*spacing, 1.0])
-    affine[:3, 3] = np.round(centre - np.array(spacing) * (np.array(shape) - 1) / 2)
+    affine[:3, 3] = np.round(_middle() - np.array(spacing) * (np.array(shape) - 1) / 2)
     return Geometry(shape, affine)
+
+
+@cache
+def _middle() -> NDArray[np.float64]:
+    """RAS+ mm of the middle of the brain's bounding box."""
+    data, geometry = brain()
+    inside = data > 0
+    ends = [np.flatnonzero(inside.any(axis=other))[[0, -1]] for other in ((1, 2), (0, 2), (0, 1))]
+    return geometry.to_world(np.mean(ends, axis=1))
