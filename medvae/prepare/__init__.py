@@ -15,9 +15,9 @@ from medvae.prepare import intensity as _intensity
 from medvae.prepare import template
 from medvae.prepare.align import align_to_template
 from medvae.prepare.foreground import find_foreground, is_stripped
-from medvae.prepare.grid import inside, nearest_ras, resample, resample_labels
+from medvae.prepare.grid import inside, nearest_ras, resample, resample_labels, straight
 from medvae.prepare.intensity import Intensity
-from medvae.scan import Geometry, Modality, Scan, Units, scan_hash
+from medvae.scan import Geometry, Modality, Scan, Shape, Units, scan_hash
 from medvae.settings import PrepareSettings, validate
 
 if TYPE_CHECKING:
@@ -129,31 +129,28 @@ def prepare(
 
     Raises:
         ScanError: `wrong_modality`, `no_foreground`, `registration_failed`, `blank`.
+        ValueError: a mask or label map of another shape.
     """
     settings, grid = preparation.settings, preparation.grid
-    if scan.modality and settings.modality and scan.modality != settings.modality:
-        message = f"the scan is {scan.modality}, the model is for {settings.modality}"
-        raise ScanError(message, code="wrong_modality")
-    whole_head = preparation.aligned and mask is None and not is_stripped(scan)
-    region = mask if mask is not None else find_foreground(scan, settings)
+    _check(scan, settings, mask, label_map)
+    region = find_foreground(scan, settings) if mask is None else mask
     if not region.any():
         raise ScanError("the foreground is empty", code="no_foreground")
+    whole_head = preparation.aligned and mask is None and not is_stripped(region, scan.geometry)
     if preparation.aligned:
         world = align_to_template(scan, None if whole_head else region).matrix
         to_input = np.linalg.inv(scan.geometry.affine) @ world @ grid.affine
     else:
         to_input = _centred(scan, region, settings=settings)
 
-    fov = inside(to_input, grid.shape, of=scan.data.shape)
-    if scan.valid is not None:
-        fov &= resample_labels(scan.valid, to_input, grid.shape) > 0
+    values, fov = _on_grid(scan, to_input, grid.shape)
     if whole_head:
         on_grid = template.on_grid(grid)[1] & fov
     else:
-        on_grid = ndimage.binary_fill_holes(resample_labels(region, to_input, grid.shape) > 0) & fov
+        on_grid = resample_labels(region, to_input, grid.shape) > 0
+        on_grid = (ndimage.binary_fill_holes(on_grid) if mask is None else on_grid) & fov  # holes of a mask are meant
     if not on_grid.any():
         raise ScanError("the foreground lies outside the model's grid", code="no_foreground")
-    values = resample(scan.data, to_input, grid.shape, outside=float(scan.data.min()))
     scale = _intensity.fit(values, on_grid, settings=settings)
     image = np.where(on_grid, scale.apply(values), np.float32(scale.background))
     labels = None if label_map is None else resample_labels(label_map, to_input, grid.shape)[None]
@@ -183,9 +180,9 @@ def restore(
     Linear, smoothed first where the scan is coarser than the grid, 0 outside the grid. With `labels`: nearest
     neighbour, int16, the set of values is kept.
     """
-    back = np.linalg.inv(prepared.to_input)
+    back = np.linalg.inv(np.asarray(prepared.to_input, np.float64))
     if labels:
-        return resample_labels(values, back, prepared.input.shape)
+        return resample_labels(np.asarray(values, np.int16), back, prepared.input.shape)
     return resample(np.asarray(values, np.float32), back, prepared.input.shape)
 
 
@@ -194,15 +191,43 @@ def coverage(prepared: Prepared) -> NDArray[np.uint8]:
     return restore(prepared.mask[0], prepared, labels=True).astype(np.uint8)
 
 
+def _check(
+    scan: Scan, settings: PrepareSettings, mask: NDArray[np.bool_] | None, label_map: NDArray[np.int16] | None
+) -> None:
+    if scan.modality and settings.modality and scan.modality != settings.modality:
+        message = f"the scan is {scan.modality}, the model is for {settings.modality}"
+        raise ScanError(message, code="wrong_modality")
+    for one in (mask, label_map):
+        if one is not None and one.shape != scan.data.shape:
+            raise ValueError(f"a mask or label map of {one.shape} does not fit the scan of {scan.data.shape}")
+
+
+def _on_grid(scan: Scan, to_input: NDArray[np.float64], shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Values on the grid, the scan's lowest outside of it, and where the scan says something.
+
+    Filled voxels have no weight: a value is the mean of what is valid around it (normalised convolution, Knutsson and
+    Westin, CVPR 1993), and where most of it was filled the scan says nothing.
+    """
+    fov = inside(to_input, shape, of=scan.data.shape)
+    lowest = float(scan.data.min())
+    if scan.valid is None:
+        return resample(scan.data, to_input, shape, outside=lowest), fov
+    weight = resample(scan.valid.astype(np.float32), to_input, shape)
+    above = resample(np.where(scan.valid, scan.data - np.float32(lowest), np.float32(0)), to_input, shape)
+    known = weight > 0.5
+    return np.where(known, above / np.where(known, weight, 1), 0) + np.float32(lowest), fov & known
+
+
 def _centred(scan: Scan, region: NDArray[np.bool_], *, settings: PrepareSettings) -> NDArray[np.float64]:
     """Grid index -> scan index without alignment: the scan's own directions nearest to R, A, S, centre on centre."""
     turn = nearest_ras(scan.geometry)
-    spacing = np.array(scan.geometry.spacing) @ np.abs(turn[:3, :3])
     middle = (np.array(scan.geometry.shape) - 1) / 2
     if settings.centre == "foreground":
         where = [np.flatnonzero(region.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
         middle = np.array([(w[0] + w[-1]) / 2 for w in where])
+    to_world = straight(scan.geometry, turn) @ np.diag(settings.spacing)
     matrix = np.eye(4)
-    matrix[:3, :3] = turn[:3, :3] @ np.diag(np.array(settings.spacing) / spacing)
+    # to 12 digits: samples that fall on voxels fall on them exactly
+    matrix[:3, :3] = np.round(np.linalg.inv(scan.geometry.affine[:3, :3]) @ to_world, 12)
     matrix[:3, 3] = middle - matrix[:3, :3] @ ((np.array(settings.shape) - 1) / 2)
     return matrix

@@ -10,41 +10,63 @@ from scipy import ndimage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medvae.scan import Scan
+    from medvae.scan import Geometry, Scan
     from medvae.settings import PrepareSettings
 
 # A stripped adult brain with its fluid has 0.9 to 1.9 litres; a whole head cut at the nose has 3 or more.
 _STRIPPED_ML = (400.0, 2300.0)
-_STRIPPED_ZEROS = 0.25  # a stripped image is exactly 0 in at least this share of its voxels
+_STRIPPED_BACKGROUND = 0.25  # background fills at least this share of a stripped image
+_ONE_VALUE = 1e-4  # of the range: nearer than this is the same value (images that were interpolated have a dust)
+_RIM = 0.3  # a value that fills this share of the image's six faces is the background
+_BODY_MM = 2.0  # a body's outline is found on voxels of about this size
 
 
 def find_foreground(scan: Scan, settings: PrepareSettings) -> NDArray[np.bool_]:
-    """Foreground on the scan's own grid, `(X, Y, Z)`, by the rule that the settings name."""
+    """Foreground on the scan's own grid, `(X, Y, Z)`, by the rule that the settings name. Filled voxels never count."""
     if settings.foreground == "whole":
         found = np.ones(scan.data.shape, bool)
     elif settings.foreground == "air":
         found = _body(scan, settings.air_below)
     else:
-        found = scan.data != 0
+        found = _not_background(scan)
     return found if scan.valid is None else found & scan.valid
 
 
-def is_stripped(scan: Scan) -> bool:
-    """Whether a head scan is a stripped brain: exact zeros around a brain-sized rest."""
-    rest = scan.data != 0
-    millilitres = rest.sum() * scan.geometry.voxel_volume / 1000
+def is_stripped(foreground: NDArray[np.bool_], geometry: Geometry) -> bool:
+    """Whether what is not background has the size of a brain, as in a stripped head scan."""
+    millilitres = foreground.sum() * geometry.voxel_volume / 1000
     low, high = _STRIPPED_ML
-    return bool(1 - rest.mean() >= _STRIPPED_ZEROS and low <= millilitres <= high)
+    return bool(1 - foreground.mean() >= _STRIPPED_BACKGROUND and low <= millilitres <= high)
+
+
+def _not_background(scan: Scan) -> NDArray[np.bool_]:
+    """Where the scan differs from the one value of its background: 0, or what fills the faces of the image.
+
+    A brain that was stripped and then scaled to z-scores has a background that is not 0.
+    """
+    data = scan.data
+    rim = np.concatenate([np.take(data, end, axis).ravel() for axis in range(3) for end in (0, -1)])
+    low, high = np.percentile(data[::3, ::3, ::3], (0.5, 99.5))
+    level, near = np.median(rim), np.float32(_ONE_VALUE * (high - low))
+    if np.mean(np.abs(rim - level) <= near) < _RIM:
+        level, near = np.float32(0), np.float32(0)
+    found: NDArray[np.bool_] = np.abs(data - level) > near
+    return found
 
 
 def _body(scan: Scan, threshold: float) -> NDArray[np.bool_]:
     """The largest thing denser than air, with what it encloses in each axial slice (lungs, bowel)."""
-    dense = ndimage.binary_opening(scan.data > threshold, iterations=1)  # cuts the table's thin contact off
+    steps = [max(1, int(_BODY_MM / mm)) for mm in scan.geometry.spacing]
+    thin = scan.data[tuple(slice(None, None, step) for step in steps)]
+    dense = ndimage.binary_opening(thin > threshold)  # cuts the table's thin contact off
     labels, count = ndimage.label(dense)
     if count == 0:
-        return dense
-    largest = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+        return np.zeros(scan.data.shape, bool)
+    found = labels == np.bincount(labels.ravel())[1:].argmax() + 1
     axial = int(np.abs(scan.geometry.affine[2, :3]).argmax())  # the array axis nearest to head-foot
-    slices = np.moveaxis(largest, axial, 0)
-    filled = np.stack([ndimage.binary_fill_holes(one) for one in slices])
-    return np.moveaxis(filled, 0, axial)
+    slices = np.moveaxis(found, axial, 0)
+    found = np.moveaxis(np.stack([ndimage.binary_fill_holes(one) for one in slices]), 0, axial)
+    for axis, step in enumerate(steps):
+        found = np.repeat(found, step, axis)
+    x, y, z = scan.data.shape
+    return found[:x, :y, :z]

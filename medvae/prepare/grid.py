@@ -6,7 +6,8 @@ and their conventions are settled before.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import permutations, product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -32,14 +33,16 @@ def resample(
     sigma = smoothing(matrix)
     if sigma.max() > 0.1:
         data = ndimage.gaussian_filter(data, sigma, truncate=3.0, mode="nearest")
-    return _sample(data, matrix, shape, sitk.sitkLinear, outside)
+    moved: NDArray[np.float32] = _sample(data, matrix, shape, sitk.sitkLinear, outside)
+    return moved
 
 
 def resample_labels(
     labels: NDArray[np.integer] | NDArray[np.bool_], matrix: NDArray[np.float64], shape: Shape
 ) -> NDArray[np.int16]:
     """Nearest neighbour, 0 outside: the set of values is kept."""
-    return _sample(labels.astype(np.int16), matrix, shape, sitk.sitkNearestNeighbor, 0)
+    moved: NDArray[np.int16] = _sample(labels.astype(np.int16), matrix, shape, sitk.sitkNearestNeighbor, 0)
+    return moved
 
 
 def smoothing(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -50,46 +53,56 @@ def smoothing(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def inside(matrix: NDArray[np.float64], shape: Shape, *, of: Shape) -> NDArray[np.bool_]:
-    """Output voxels whose centre falls on the input of shape `of`, half a voxel of margin included."""
+    """Output voxels whose centre falls into a voxel of an input of shape `of`: where `resample` interpolates."""
     ranges = []
     for axis in range(3):
         parts = [matrix[axis, k] * np.arange(shape[k], dtype=np.float32) for k in range(3)]
         ranges.append(parts[0][:, None, None] + parts[1][:, None] + parts[2] + np.float32(matrix[axis, 3]))
     ok = np.ones(shape, bool)
     for at, length in zip(ranges, of, strict=True):
-        ok &= (at >= -0.5 - 1e-3) & (at <= length - 0.5 + 1e-3)
+        ok &= (at > -0.5 + 1e-3) & (at < length - 0.5 - 1e-3)
     return ok
 
 
 def nearest_ras(geometry: Geometry) -> NDArray[np.float64]:
-    """Axis permutation and flips, as a 4×4, that bring an array closest to R, A, S: new index -> index of the array.
+    """The axis permutation and flips that bring an array closest to R, A, S: a 4×4, new index -> index of the array.
 
-    No resampling comes with it: an oblique scan stays oblique.
+    No resampling comes with it: an oblique scan stays oblique. Of the 48 it is the one with the largest sum of cosines
+    among the 24 that do not mirror the anatomy.
     """
     directions = geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)
-    matrix = np.zeros((4, 4))
-    matrix[3, 3] = 1
-    free = [0, 1, 2]
-    for _ in range(3):  # the clearest pair first, so that a 45° oblique never uses an axis twice
-        world, axis = max(
-            ((w, a) for w in range(3) if not matrix[:3, w].any() for a in free),
-            key=lambda pair: abs(directions[pair[0], pair[1]]),
-        )
-        sign = 1.0 if directions[world, axis] > 0 else -1.0
-        matrix[axis, world] = sign
-        matrix[axis, 3] = 0.0 if sign > 0 else geometry.shape[axis] - 1
-        free.remove(axis)
+    handed = np.linalg.det(directions) > 0
+    turns = [
+        turn
+        for order in permutations(range(3))
+        for signs in product((1.0, -1.0), repeat=3)
+        if (np.linalg.det(turn := np.eye(3)[:, order] * signs) > 0) == handed
+    ]
+    linear = max(turns, key=lambda turn: float(np.trace(directions @ turn)))
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = np.where(linear.sum(axis=1) < 0, np.array(geometry.shape) - 1, 0)
     return matrix
+
+
+def straight(geometry: Geometry, turn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation `(3, 3)` nearest to the directions of a turned array: they themselves, but where there is shear.
+
+    The orthogonal factor of the polar decomposition (Higham, SIAM J. Sci. Stat. Comput. 1986).
+    """
+    directions = geometry.affine[:3, :3] @ turn[:3, :3]
+    left, _, right = np.linalg.svd(directions / np.linalg.norm(directions, axis=0))
+    return np.asarray(left @ right, np.float64)
 
 
 def _sample(
     data: NDArray[np.generic], matrix: NDArray[np.float64], shape: Shape, how: int, outside: float
-) -> NDArray[np.generic]:
+) -> NDArray[Any]:
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(matrix[:3, :3].ravel().tolist())
     transform.SetTranslation(matrix[:3, 3].tolist())
     image = sitk.GetImageFromArray(data.T)  # SimpleITK's arrays run z, y, x
     size = [int(n) for n in shape]
     moved = sitk.Resample(image, size, transform, how, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), np.eye(3).ravel(), outside)
-    result: NDArray[np.generic] = sitk.GetArrayFromImage(moved).T
+    result: NDArray[Any] = sitk.GetArrayFromImage(moved).T
     return result

@@ -119,17 +119,19 @@ class Randomize(Randomizable):  # type: ignore[misc]
         self.settings = settings
         self.warp = FusedWarp(settings, spacing)
         self.gamma = RandAdjustContrast(prob=settings.gamma, gamma=(0.8, 1.25))
-        self.bias = RandBiasField(prob=settings.bias, degree=3, coeff_range=(0.0, 0.1))
+        self.bias = RandBiasField(prob=settings.bias, degree=3, coeff_range=(-0.1, 0.1))
         self.blur = RandGaussianSmooth(
             prob=settings.blur, sigma_x=(0.25, 1.0), sigma_y=(0.25, 1.0), sigma_z=(0.25, 1.0)
         )
         self.noise = RandGaussianNoise(prob=settings.noise, std=0.1)
+        self.coarse, self.boxes = np.random.default_rng(), np.random.default_rng()
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> Randomize:
         """Seed every step with a stream of its own, so that one step's draws never move another's."""
         super().set_random_state(seed, state)
         for step in (self.warp, self.gamma, self.bias, self.blur, self.noise):
             step.set_random_state(int(self.R.randint(2**31 - 1)))
+        self.coarse, self.boxes = (np.random.default_rng(int(self.R.randint(2**31 - 1))) for _ in range(2))
         return self
 
     def __call__(self, image: Tensor, mask: Tensor, *, label_map: Tensor | None = None, floor: float = 0.0) -> Example:
@@ -144,37 +146,48 @@ class Randomize(Randomizable):  # type: ignore[misc]
         background = _background(image, mask)
         warped, mask, label_map = self.warp(image, mask, label_map)
         measured = warped + floor
-        if self.settings.gamma:
-            measured = self.gamma(measured)
-        if self.settings.bias:
-            measured = self.bias(measured)
-        if self.settings.blur:
-            measured = self.blur(measured)
-        if self.settings.noise:
-            measured = self.noise(measured)
-        clean = torch.where(mask, torch.as_tensor(measured, dtype=torch.float32) - floor, background)
-        return Example(self._corrupted(clean, mask, background), clean, mask, label_map, self._record())
+        for step in (self.gamma, self.bias, self.blur, self.noise):
+            if step.prob:
+                measured = step(measured)
+        measured = torch.as_tensor(measured, dtype=torch.float32).as_subclass(Tensor)
+        clean = torch.where(mask, measured - floor, background)
+        corrupted, erased = self._corrupted(clean, mask, background)
+        return Example(corrupted, clean, mask, label_map, {**self._record(), **erased})
 
-    def _corrupted(self, image: Tensor, mask: Tensor, background: Tensor) -> Tensor:
-        """The encoder's input: coarse noise (Kascenas et al., MIDL 2022) and erased boxes, where asked for."""
-        if self.R.uniform() < self.settings.corrupt_noise:
-            coarse = torch.from_numpy(self.R.normal(0, 0.5, (1, 1, *(max(2, n // 8) for n in image.shape[1:])))).float()
+    def _corrupted(self, image: Tensor, mask: Tensor, background: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """The encoder's input, with coarse noise (Kascenas et al., MIDL 2022) and erased boxes where asked for."""
+        noisy = self.coarse.random() < self.settings.corrupt_noise
+        if noisy:
+            size = [max(2, n // 8) for n in image.shape[1:]]
+            coarse = torch.from_numpy(self.coarse.normal(0, 0.5, (1, 1, *size))).float()
             noise = F.interpolate(coarse, size=image.shape[1:], mode="trilinear", align_corners=False)[0]
             image = torch.where(mask, image + noise, image)
-        if self.R.uniform() < self.settings.corrupt_boxes:
+        boxes = []
+        if self.boxes.random() < self.settings.corrupt_boxes:
             image = image.clone()
-            for _ in range(int(self.R.randint(1, 4))):
-                size = [int(self.R.randint(max(2, n // 12), max(3, n // 4))) for n in image.shape[1:]]
-                start = [int(self.R.randint(0, n - s + 1)) for n, s in zip(image.shape[1:], size, strict=True)]
+            for _ in range(int(self.boxes.integers(1, 4))):
+                size = [int(self.boxes.integers(max(2, n // 12), max(3, n // 4))) for n in image.shape[1:]]
+                start = [int(self.boxes.integers(0, n - s + 1)) for n, s in zip(image.shape[1:], size, strict=True)]
                 x, y, z = (slice(a, a + s) for a, s in zip(start, size, strict=True))
                 image[:, x, y, z] = background
-        return image
+                boxes.append([start, size])
+        return image, {"corrupt_noise": bool(noisy), "corrupt_boxes": boxes}
 
     def _record(self) -> dict[str, Any]:
+        """What each step drew; None where it did nothing."""
+        warp, gamma, bias, blur, noise = (
+            step if step.prob and step._do_transform else None
+            for step in (self.warp, self.gamma, self.bias, self.blur, self.noise)
+        )
         return {
-            "inverse": self.warp.inverse.tolist() if self.warp._do_transform else None,
-            "shift_mm": self.warp.shift.tolist() if self.warp._do_transform else None,
+            "inverse": warp and warp.inverse.tolist(),
+            "shift_mm": warp and warp.shift.tolist(),
+            "elastic_mm": warp and float(warp.control.square().mean().sqrt()),
             "mirrored": self.warp.mirror,
+            "gamma": gamma and float(gamma.gamma_value),
+            "bias": bias and [float(c) for c in bias._coeff],
+            "blur_voxels": blur and [float(blur.x), float(blur.y), float(blur.z)],
+            "noise": noise and float(np.std(noise.noise)),
         }
 
 
