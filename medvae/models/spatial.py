@@ -21,9 +21,9 @@ class Settings(Frozen):
     """Options of the network."""
 
     stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
-    channels: tuple[int, ...] = Field((32, 64, 128), min_length=1, description="width of each level; each halves space")
+    channels: tuple[int, ...] = Field((32, 96), min_length=1, description="width of each level; each halves space")
     blocks: int = Field(1, ge=1, description="residual blocks a level")
-    latent: int = Field(8, ge=1, description="channels of the latent")
+    latent: int = Field(4, ge=1, description="channels of the latent")
 
 
 def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape) -> VAE:
