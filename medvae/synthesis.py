@@ -238,7 +238,8 @@ def _real(sample: Sample, model: Model) -> NDArray[np.float32] | NDArray[np.inte
         values = np.maximum(values, 0)  # magnitudes and activities are not negative; noise may fall below 0
     if settings.foreground == "nonzero":
         values = np.where(sample.mask[0], values, 0)
-    return values.astype(np.float32)
+    real: NDArray[np.float32] = values.astype(np.float32)
+    return real
 
 
 def _fit_texture(model: Model, rows: list[int]) -> Texture:

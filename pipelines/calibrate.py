@@ -7,10 +7,9 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
-from medvae.cohort import find
-
 from medvae import console, plugins
 from medvae.calibration import make_reference
+from medvae.cohort import find
 from medvae.errors import InputError, ScanError
 from medvae.model import load, save_reference
 from medvae.runner import Done, OutputFolder, ReadAndPrepare, check_disk, check_memory, require, run_scans

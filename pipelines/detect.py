@@ -8,10 +8,9 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from medvae.cohort import find
-
 from medvae import console, plugins
 from medvae.calibration import require_known
+from medvae.cohort import find
 from medvae.inference import infer
 from medvae.io import nifti
 from medvae.io.files import write_text

@@ -10,9 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from medvae.cohort import find
 
 from medvae import console
+from medvae.cohort import find
 from medvae.errors import InputError, OutputError
 from medvae.inference import infer
 from medvae.model import build_vae, save
@@ -114,7 +114,7 @@ def _before(out: Path, *, resume: bool, overwrite: bool) -> bool:
     """Whether the folder holds the finished model of this very run; clears it to begin anew where that is asked for."""
     if overwrite:
         (out / "model.json").unlink(missing_ok=True)
-        for name in _SCRATCH:
+        for name in (*_SCRATCH, "calibration"):  # what `calibrate` left there belongs to the model that goes
             shutil.rmtree(out / name, ignore_errors=True)
     if (out / "model.json").is_file():
         console.out(f"{out} holds the finished model of this run; --overwrite trains it again")
