@@ -228,7 +228,8 @@ def to_voxels(sample: Sample, model: Model) -> Voxels:
 
 def _real(sample: Sample, model: Model) -> NDArray[np.float32] | NDArray[np.integer]:
     if is_binary(model):
-        return sample.image[0].astype(np.uint8)
+        shape: NDArray[np.uint8] = sample.image[0].astype(np.uint8)
+        return shape
     settings = model.preparation.settings
     values = sample.intensity.invert(sample.image[0])
     if settings.modality == "CT":
