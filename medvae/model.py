@@ -14,6 +14,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import file_digest, sha256
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -30,7 +31,6 @@ from medvae.settings import Settings, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import nn
@@ -192,14 +192,14 @@ def find_device(name: str) -> str:
     return name
 
 
-def load(folder: Path, *, device: str = "cpu") -> Model:
+def load(folder: Path | str, *, device: str = "cpu") -> Model:
     """Load a checkpoint folder onto a device (`find_device`). Nothing in it is run, no path in it is opened.
 
     Raises:
         ModelError: it is missing, damaged, of a later version, or its parts do not belong together.
         RunError: the device is not there.
     """
-    device = find_device(device)
+    folder, device = Path(folder), find_device(device)
     tree = _read_json(folder)
     if tree.get("format") != FORMAT:
         message = f"format {tree.get('format')} is not the {FORMAT} that medvae {__version__} reads"
