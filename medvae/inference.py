@@ -110,11 +110,12 @@ class Inference:
         x = self.image.clone().requires_grad_()
         with torch.enable_grad():
             posterior = self.vae.encode(x)
-            value = torch.zeros((), device=x.device)
-            if of != "log_prob":
-                value = value - posterior.kl().sum()
-            if of != "kl":
-                value = value + log_likelihood(x, self.mask, self.vae.decode(posterior.mean)).sum()
+            kl = posterior.kl().sum()
+            if of == "kl":
+                value = kl
+            else:
+                log_prob = log_likelihood(x, self.mask, self.vae.decode(posterior.mean)).sum()
+                value = log_prob - kl if of == "elbo" else log_prob
             (slope,) = torch.autograd.grad(value, x)
         return to_array(slope * self.mask)
 
