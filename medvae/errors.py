@@ -11,6 +11,8 @@ MedVAEError
 
 from __future__ import annotations
 
+import errno
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -175,6 +177,20 @@ class OutputError(RunError):
     """The output folder cannot be used, or the disk is full."""
 
     default_code = "output"
+
+
+def is_disk_full(problem: BaseException) -> bool:
+    """Whether no space is left, said by the number of the error or, as compiled libraries do, by its text."""
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    return bool(re.search(r"No space left on device|StorageFull|\d+ requested and \d+ written", str(problem)))
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or a GPU."""
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+        return True
+    return bool(re.search(r"not enough memory|can't allocate memory|CUDA out of memory", str(problem)))
 
 
 def _rebuild(kind: type[MedVAEError], message: str, code: str, path: str | None, hint: str | None) -> MedVAEError:

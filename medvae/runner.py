@@ -7,69 +7,54 @@ be written is written by one thread while the next scan is computed. Memory is b
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import signal
+import threading
 import time
-import traceback
-from collections import Counter, deque
+from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from medvae import __version__, console, io
-from medvae.errors import CODES, InputError, MedVAEError, OutputError, ScanError
-from medvae.io.files import remove_partials, write_json
+from medvae import console, io
+from medvae.errors import InputError, OutputError, ScanError
+from medvae.outcomes import Failed, Outcome, Summary, attempt, plain, settled
+from medvae.output import RESEARCH_USE, OutputFolder, disk_errors, fingerprint, hash_of
 from medvae.prepare import Preparation, Prepared, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from medvae.scan import Scan, ScanRef
     from medvae.settings import ReadSettings
 
+__all__ = [
+    "RESEARCH_USE",
+    "Done",
+    "Loaded",
+    "Outcome",
+    "OutputFolder",
+    "ReadAndPrepare",
+    "Summary",
+    "check_disk",
+    "check_memory",
+    "default_workers",
+    "disk_errors",
+    "hash_of",
+    "require",
+    "run_scans",
+]
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis."
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one scan ended.
-
-    Attributes:
-        id: of the scan.
-        status: ok, skipped (no image volume), rejected (it cannot be used), failed (our side).
-        code: key of `medvae.errors.CODES`, None where ok.
-        stage: "read" or "compute" or "write": where it ended.
-        message: what was found, without identity.
-        hint: what to do.
-        outputs: files written, relative to the output folder.
-        seconds: wall time in `handle` and writing.
-        warnings: what a reader of the outputs should know.
-        scores: numbers by name, for the tables.
-        input: fingerprint of the input files (names, sizes, times of change): a changed input is done again.
-    """
-
-    id: str
-    status: Literal["ok", "skipped", "rejected", "failed"]
-    code: str | None = None
-    stage: str = "write"
-    message: str = ""
-    hint: str = ""
-    outputs: tuple[str, ...] = ()
-    seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
-    scores: dict[str, float | str | None] = field(default_factory=dict)
-    input: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,38 +64,6 @@ class Done:
     write: Callable[[], Sequence[str]] = tuple
     scores: dict[str, float | str | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a run ended: one outcome a scan, in the order of the refs, those done before included."""
-
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Scans by status."""
-        return dict(Counter(outcome.status for outcome in self.outcomes))
-
-    @property
-    def exit_code(self) -> int:
-        """0 all ok or skipped, 1 some rejected or failed, 2 nothing usable."""
-        bad = any(outcome.status in ("rejected", "failed") for outcome in self.outcomes)
-        if not any(outcome.status == "ok" for outcome in self.outcomes):
-            return 2
-        return 1 if bad else 0
-
-    def report(self) -> None:
-        """Say on stdout what did not end ok, grouped by code, and the counts."""
-        by_code: dict[str, list[Outcome]] = {}
-        for outcome in self.outcomes:
-            if outcome.status != "ok":
-                by_code.setdefault(outcome.code or "internal", []).append(outcome)
-        for code in sorted(by_code, key=list(CODES).index):
-            first = by_code[code][0]
-            more = f" and {len(by_code[code]) - 1} more" if len(by_code[code]) > 1 else ""
-            console.out(f"{first.status} ({code}): {first.id}{more}: {first.message}\n  hint: {first.hint}")
-        console.out(", ".join(f"{n} {status}" for status, n in sorted(self.counts.items())))
 
 
 @dataclass(frozen=True)
@@ -135,87 +88,6 @@ class ReadAndPrepare:
         labels = None if ref.label_map is None else io.read_label_map(ref.label_map, scan.geometry, self.read)
         prepared = prepare(scan, self.preparation, id=ref.id, subject=ref.subject, mask=mask, label_map=labels)
         return Loaded(scan, prepared)
-
-
-class OutputFolder:
-    """The folder of a run: `run.json`, `manifest.jsonl`, and what was done before.
-
-    Args:
-        path: made if it is not there.
-        command: name of the command.
-        identity: what makes two runs the same run (settings, hash of the model): a folder of another one is refused.
-        overwrite: begin anew; what an earlier run listed in the manifest is removed.
-
-    Raises:
-        OutputError: the folder belongs to another run, holds other files, or cannot be written.
-    """
-
-    def __init__(self, path: Path, *, command: str, identity: dict[str, Any], overwrite: bool = False) -> None:
-        self.path = path
-        self._record = {"command": command, "medvae": __version__, "notice": RESEARCH_USE, "identity": identity}
-        self._started = time.time()
-        with disk_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-            remove_partials(path)
-            self._open(overwrite=overwrite)
-
-    def _open(self, *, overwrite: bool) -> None:
-        run, manifest = self.path / "run.json", self.path / "manifest.jsonl"
-        before = _read_outcomes(manifest)
-        if overwrite:
-            for outcome in before.values():
-                for name in outcome.outputs:
-                    (self.path / name).unlink(missing_ok=True)
-            manifest.unlink(missing_ok=True)
-            before = {}
-        elif run.is_file():
-            self._same_run(run)
-        elif any(self.path.iterdir()):
-            hint = "choose an empty folder, or pass --overwrite"
-            raise OutputError("the output folder holds other files", path=self.path, hint=hint)
-        self._before = before
-        write_json(run, self._record)
-
-    def _same_run(self, run: Path) -> None:
-        try:
-            there = json.loads(run.read_text("utf-8"))
-        except (ValueError, OSError):
-            there = {}
-        mine = json.loads(json.dumps(self._record))
-        if any(there.get(key) != mine[key] for key in ("command", "identity")):
-            hint = "choose another folder, or pass --overwrite to begin anew"
-            raise OutputError("the folder holds a run with other settings or another model", path=self.path, hint=hint)
-
-    def done(self, ref: ScanRef) -> Outcome | None:
-        """The outcome of a scan that ended ok before, with all its files still there and the input unchanged."""
-        outcome = self._before.get(ref.id)
-        if outcome is None or outcome.status != "ok" or outcome.input != _fingerprint(ref):
-            return None
-        return outcome if all((self.path / name).is_file() for name in outcome.outputs) else None
-
-    def append(self, outcome: Outcome) -> None:
-        """Add a line to the manifest."""
-        line = json.dumps(asdict(outcome), ensure_ascii=False, allow_nan=False)
-        with disk_errors(self.path), open(self.path / "manifest.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def finish(self, summary: Summary, **more: Any) -> None:
-        """Complete `run.json` with counts, the time it took, and more facts of the command."""
-        seconds = round(time.time() - self._started, 1)
-        with disk_errors(self.path):
-            write_json(self.path / "run.json", {**self._record, **more, "counts": summary.counts, "seconds": seconds})
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into an OutputError that says so."""
-    try:
-        yield
-    except OSError as problem:
-        full = problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        message = "the disk is full" if full else f"cannot write: {problem.strerror or problem}"
-        hint = "free some space and run the same command again: it goes on where it stopped" if full else None
-        raise OutputError(message, path=path, hint=hint) from problem
 
 
 def run_scans(
@@ -243,6 +115,7 @@ def run_scans(
     """
     known = {ref.id: outcome for ref in refs if (outcome := folder.done(ref)) is not None}
     todo = [ref for ref in refs if ref.id not in known]
+    inputs = {ref.id: fingerprint(ref) for ref in todo}  # before reading: a file that changes meanwhile is done again
     if known:
         log.info("%d of %d scans were done before", len(known), len(refs))
 
@@ -251,23 +124,34 @@ def run_scans(
         folder.append(outcome)
         bar.advance()
 
-    with console.progress(len(todo), title) as bar, ThreadPoolExecutor(1) as writer:
-        pending: tuple[Future[Sequence[str]], Outcome] | None = None
-        for ref, loaded in _read_ahead(todo, load, workers=workers):
+    with (
+        console.progress(len(todo), title) as bar,
+        ThreadPoolExecutor(1) as writer,
+        closing(_read_ahead(todo, load, workers=workers)) as ahead,
+    ):
+        pending: Callable[[], Outcome] | None = None
+        for ref, loaded in ahead:
             bar.note(ref.id)
-            start = time.perf_counter()
-            result = _handled(ref, loaded, handle)
+            begun = time.perf_counter()
+            done = _handled(ref, loaded, handle)
+            seconds = time.perf_counter() - begun
             if pending is not None:
-                end(_written(*pending))
+                end(pending())
                 pending = None
-            if isinstance(result, Outcome):
-                end(result)
+            if isinstance(done, Outcome):
+                end(done)
                 continue
-            seconds = round(time.perf_counter() - start, 3)
-            ok = Outcome(ref.id, "ok", scores=result.scores, warnings=result.warnings, seconds=seconds)
-            pending = writer.submit(result.write), replace(ok, input=_fingerprint(ref))
+            ok = Outcome(
+                ref.id,
+                "ok",
+                scores=plain(done.scores),
+                warnings=done.warnings,
+                seconds=seconds,
+                input=inputs[ref.id],
+            )
+            pending = partial(_written, writer.submit(_write, done, ref, folder.path), ok, ref=ref)
         if pending is not None:
-            end(_written(*pending))
+            end(pending())
     return Summary(tuple(known[ref.id] for ref in refs))
 
 
@@ -285,23 +169,42 @@ def check_memory(refs: Sequence[ScanRef], settings: ReadSettings, *, workers: in
     if not sizes:
         return 0
     needed = 6 * max(sizes) * (workers + 2)  # the scan, its smoothed copy, maps; for each scan in flight
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
-    if needed > free:
+    free = _free_memory()
+    if free is not None and needed > free:
         text = "may need %.1f GiB of memory, %.1f are free; --workers 0 needs least"
         log.warning(text, needed / 2**30, free / 2**30)
     return sum(sizes) // len(sizes)
 
 
+def _free_memory() -> int | None:
+    """Bytes that can be had without swapping, in this container if there is one; None where that is not known."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+    try:
+        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return free
+
+
 def check_disk(out: Path, needed: float, *, hint: str) -> None:
-    """Refuse a run whose output, `needed` bytes, the disk cannot hold.
+    """Refuse a run whose output the disk cannot hold.
+
+    Args:
+        out: the output folder, made if it is not there; what it holds from an earlier run need not be written again.
+        needed: bytes of the whole output.
+        hint: how to need less.
 
     Raises:
         OutputError: so many bytes are not free.
     """
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(out).free
-    if needed > free:
+        there = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        free = shutil.disk_usage(out).free
+    if needed - there > free:
         message = f"about {needed / 2**30:.1f} GiB will be written, {free / 2**30:.1f} are free"
         raise OutputError(message, path=out, hint=hint)
 
@@ -311,70 +214,39 @@ def default_workers() -> int:
     return min(4, max(0, (os.cpu_count() or 1) - 1))
 
 
+def require(refs: Sequence[ScanRef]) -> None:
+    """Raise an InputError where there is nothing to do."""
+    if not refs:
+        raise InputError("nothing to do: no scans were found", hint="check the path, --include, --exclude and --split")
+
+
 # ----------------------------------------------------------------------------------------------------- one scan
 
 
-@dataclass(frozen=True)
-class _Failed(Generic[T]):
-    problem: ScanError
+def _handled(ref: ScanRef, loaded: T | Failed, handle: Callable[[ScanRef, T], Done]) -> Done | Outcome:
+    found = settled(loaded, ref, stage="read")
+    if isinstance(found, Outcome):
+        return found
+    return settled(attempt(lambda _: handle(ref, found), ref), ref, stage="compute")
 
 
-def _attempt(load: Callable[[ScanRef], T], ref: ScanRef) -> T | _Failed[T]:
-    """Load; a problem comes back as a value, so that it crosses processes and never stops the others."""
-    try:
-        return load(ref)
-    except ScanError as problem:
-        return _Failed(problem)
-    except MemoryError:
-        return _Failed(ScanError("memory ran out while reading", code="out_of_memory", path=ref.path))
-    except MedVAEError:
-        raise
-    except Exception as problem:  # a bug or an unforeseen file: this scan fails, the others go on
-        log.debug("%s", traceback.format_exc())
-        return _Failed(ScanError(f"{type(problem).__name__}: {problem}", code="internal", path=ref.path))
+def _write(done: Done, ref: ScanRef, folder: Path) -> tuple[tuple[str, ...] | Failed, float]:
+    """In the writing thread: the names of the files written, and the seconds it took."""
+    begun = time.perf_counter()
+
+    def write(_: ScanRef) -> tuple[str, ...]:
+        with disk_errors(folder):
+            return tuple(done.write())
+
+    return attempt(write, ref), time.perf_counter() - begun
 
 
-def _handled(ref: ScanRef, loaded: T | _Failed[T], handle: Callable[[ScanRef, T], Done]) -> Done | Outcome:
-    if isinstance(loaded, _Failed):
-        return _ended(ref, loaded.problem, stage="read")
-    done = _attempt(lambda _: handle(ref, loaded), ref)
-    return _ended(ref, done.problem, stage="compute") if isinstance(done, _Failed) else done
-
-
-def _ended(ref: ScanRef, problem: ScanError, *, stage: str) -> Outcome:
-    return Outcome(ref.id, problem.status, problem.code, stage, problem.message, problem.hint or "")
-
-
-def _written(future: Future[Sequence[str]], outcome: Outcome) -> Outcome:
-    start = time.perf_counter()
-    with disk_errors(Path(outcome.id)):
-        outputs = tuple(future.result())
-    return replace(outcome, outputs=outputs, seconds=round(outcome.seconds + time.perf_counter() - start, 3))
-
-
-def _fingerprint(ref: ScanRef) -> str:
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in ref.paths if path.exists()]
-    return f"{len(stats)} files, {hash_of(stats)}"
-
-
-def hash_of(value: Any) -> str:
-    """The first 16 hex digits of the SHA-256 of a value's JSON."""
-    from hashlib import sha256
-
-    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _read_outcomes(manifest: Path) -> dict[str, Outcome]:
-    """The last outcome of each scan; a line that a killed run left half written is passed over."""
-    outcomes = {}
-    for line in manifest.read_text("utf-8").splitlines() if manifest.is_file() else ():
-        try:
-            tree = json.loads(line)
-            known = {**tree, "outputs": tuple(tree["outputs"]), "warnings": tuple(tree["warnings"])}
-            outcomes[tree["id"]] = Outcome(**known)
-        except (ValueError, KeyError, TypeError):
-            continue
-    return outcomes
+def _written(future: Future[tuple[tuple[str, ...] | Failed, float]], ok: Outcome, *, ref: ScanRef) -> Outcome:
+    result, seconds = future.result()
+    outputs = settled(result, ref, stage="write")
+    if isinstance(outputs, Outcome):
+        return outputs
+    return replace(ok, outputs=outputs, seconds=round(ok.seconds + seconds, 3))
 
 
 # -------------------------------------------------------------------------------------------------- reading ahead
@@ -382,54 +254,91 @@ def _read_outcomes(manifest: Path) -> dict[str, Outcome]:
 
 def _read_ahead(
     refs: Iterable[ScanRef], load: Callable[[ScanRef], T], *, workers: int
-) -> Iterator[tuple[ScanRef, T | _Failed[T]]]:
+) -> Generator[tuple[ScanRef, T | Failed], None, None]:
     """Pairs in the order of the refs, at most `workers + 1` of them loaded ahead."""
     if workers == 0:
         for ref in refs:
-            yield ref, _attempt(load, ref)
+            yield ref, attempt(load, ref)
         return
     waiting = iter(refs)
-    ahead: deque[tuple[ScanRef, Future[T | _Failed[T]]]] = deque()
+    ahead: deque[tuple[ScanRef, Future[T | Failed]]] = deque()
     pool = _pool(workers)
     try:
         while True:
-            while len(ahead) <= workers and (ref := next(waiting, None)) is not None:
-                ahead.append((ref, pool.submit(_attempt, load, ref)))
+            while len(ahead) <= workers and (coming := next(waiting, None)) is not None:
+                ahead.append((coming, _submit(pool, load, coming)))
             if not ahead:
                 return
             ref, future = ahead.popleft()
             try:
                 yield ref, future.result()
             except BrokenProcessPool:
-                pool.shutdown(wait=False, cancel_futures=True)
+                _stop(pool)
                 yield ref, _alone(load, ref)
                 pool = _pool(workers)
-                ahead = deque((other, pool.submit(_attempt, load, other)) for other, _ in ahead)
+                ahead = deque((other, one if _is_whole(one) else _submit(pool, load, other)) for other, one in ahead)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
+        _stop(pool)
 
 
-def _alone(load: Callable[[ScanRef], T], ref: ScanRef) -> T | _Failed[T]:
+def _alone(load: Callable[[ScanRef], T], ref: ScanRef) -> T | Failed:
     """After a worker died: load this scan in a process of its own, to know whether it was the one."""
-    with _pool(1) as pool:
-        try:
-            return pool.submit(_attempt, load, ref).result()
-        except BrokenProcessPool:
-            return _Failed(ScanError("the process that read it died", code="out_of_memory", path=ref.path))
+    pool = _pool(1)
+    try:
+        return _submit(pool, load, ref).result()
+    except BrokenProcessPool:
+        return Failed(ScanError("the process that read it died", code="out_of_memory", path=ref.path))
+    finally:
+        _stop(pool)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
 
 
-def _quiet_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which stops the workers
+def _submit(pool: ProcessPoolExecutor, load: Callable[[ScanRef], T], ref: ScanRef) -> Future[T | Failed]:
+    """Submit with Ctrl-C held back: a worker started here never sees it, not even while it imports."""
+    try:
+        with _held_back(signal.SIGINT):
+            return pool.submit(attempt, load, ref)
+    except BrokenProcessPool as problem:  # a worker died since: said when it is this scan's turn
+        broken: Future[T | Failed] = Future()
+        broken.set_exception(problem)
+        return broken
 
 
-def require(refs: Sequence[ScanRef]) -> None:
-    """Raise an InputError where there is nothing to do."""
-    if not refs:
-        raise InputError("nothing to do: no scans were found", hint="check the path, --include, --exclude and --split")
+def _is_whole(future: Future[T | Failed]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+@contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """Stop the workers at once, whatever they are doing: an interrupted run must not wait."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+
+
+def _start_worker() -> None:
+    """Ctrl-C is for the main process, which stops the workers; where that one is killed, they end by themselves."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)

@@ -14,7 +14,15 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("medvae.errors",),
     ("medvae.scan", "medvae.settings", "medvae.plugins", "medvae.console", "medvae.configs"),
-    ("medvae.vae", "medvae.likelihoods", "medvae.io", "medvae.cohort"),
+    (
+        "medvae.vae",
+        "medvae.likelihoods",
+        "medvae.io",
+        "medvae.cohort",
+        "medvae.lists",
+        "medvae.outcomes",
+        "medvae.output",
+    ),
     ("medvae.models", "medvae.reference", "medvae.prepare"),
     ("medvae.model",),
     ("medvae.inference",),

@@ -1,0 +1,151 @@
+"""How one scan ended, how a whole run did, and the one place where a scan's error becomes a value."""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from medvae import console
+from medvae.errors import CODES, MedVAEError, ScanError, is_disk_full, is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from medvae.scan import ScanRef
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Stage = Literal["read", "compute", "write"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one scan ended.
+
+    Attributes:
+        id: of the scan.
+        status: ok, skipped (no image volume), rejected (it cannot be used), failed (our side).
+        code: key of `medvae.errors.CODES`, None where ok.
+        stage: where it ended.
+        message: what was found, without identity.
+        hint: what to do.
+        outputs: files written, relative to the output folder.
+        seconds: wall time of computing and writing.
+        warnings: what a reader of the outputs should know.
+        scores: numbers by name, for the tables.
+        input: fingerprint of the input files (names, sizes, times of change): a changed input is done again.
+    """
+
+    id: str
+    status: Literal["ok", "skipped", "rejected", "failed"]
+    code: str | None = None
+    stage: Stage = "write"
+    message: str = ""
+    hint: str = ""
+    outputs: tuple[str, ...] = ()
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    scores: dict[str, float | str | None] = field(default_factory=dict)
+    input: str = ""
+
+    @classmethod
+    def of(cls, ref: ScanRef, problem: ScanError, *, stage: Stage) -> Outcome:
+        """The outcome of a scan that could not be used."""
+        return cls(ref.id, problem.status, problem.code, stage, problem.message, problem.hint or "")
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> Outcome:
+        """The outcome from plain data; TypeError or KeyError where it is none."""
+        return cls(**{**tree, "outputs": tuple(tree["outputs"]), "warnings": tuple(tree["warnings"])})
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended: one outcome a scan, in the order of the refs, those done before included."""
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Scans by status."""
+        return dict(Counter(outcome.status for outcome in self.outcomes))
+
+    @property
+    def exit_code(self) -> int:
+        """0 all ok or skipped, 1 some rejected or failed, 2 nothing usable."""
+        bad = any(outcome.status in ("rejected", "failed") for outcome in self.outcomes)
+        if not any(outcome.status == "ok" for outcome in self.outcomes):
+            return 2
+        return 1 if bad else 0
+
+    def report(self) -> None:
+        """Say on stdout what did not end ok, grouped by code, and the counts."""
+        by_code: dict[str, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            if outcome.status != "ok":
+                by_code.setdefault(outcome.code or "internal", []).append(outcome)
+        for code in sorted(by_code, key=list(CODES).index):
+            first = by_code[code][0]
+            more = f" and {len(by_code[code]) - 1} more" if len(by_code[code]) > 1 else ""
+            console.out(f"{first.status} ({code}): {first.id}{more}: {first.message}\n  hint: {first.hint}")
+        console.out(", ".join(f"{n} {status}" for status, n in sorted(self.counts.items())))
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What `attempt` gives back where a scan cannot be used. Picklable.
+
+    Attributes:
+        problem: what was found.
+        trace: the traceback, where it was not foreseen.
+    """
+
+    problem: ScanError
+    trace: str = ""
+
+
+def attempt(call: Callable[[ScanRef], T], ref: ScanRef) -> T | Failed:
+    """`call(ref)`, or what is wrong with that scan, so that it never stops the others.
+
+    Raises:
+        MedVAEError: one that is about the whole run.
+        OSError: the disk is full, which is about the whole run, too.
+    """
+    try:
+        return call(ref)
+    except ScanError as problem:
+        return Failed(problem)
+    except MedVAEError:
+        raise
+    except Exception as problem:
+        if is_disk_full(problem):
+            raise
+        if is_out_of_memory(problem):
+            return Failed(ScanError("memory ran out", code="out_of_memory", path=ref.path))
+        text = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+        return Failed(ScanError(text, code="internal", path=ref.path), traceback.format_exc())
+
+
+def settled(result: T | Failed, ref: ScanRef, *, stage: Stage) -> T | Outcome:
+    """What `attempt` gave, a failure as the scan's outcome."""
+    if not isinstance(result, Failed):
+        return result
+    if result.trace:
+        log.debug("%s: %s", ref.id, result.trace)
+    return Outcome.of(ref, result.problem, stage=stage)
+
+
+def plain(scores: Mapping[str, Any]) -> dict[str, float | str | None]:
+    """Scores as JSON can hold them: a number that is not finite is None, as one that is not known."""
+    return {name: _plain(value) for name, value in scores.items()}
+
+
+def _plain(value: Any) -> float | str | None:
+    if value is None or isinstance(value, str | int):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
