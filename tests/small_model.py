@@ -27,7 +27,7 @@ def settings(*, align: str = "none", train: dict[str, Any] | None = None, **more
     """Settings of a network of stride 4 with two latent channels, and of a run of six steps."""
     tree = {
         "prepare": {"modality": "MR", "shape": SHAPE, "spacing": (4, 4, 4), "align": align},
-        "model": {"options": {"stem": 2, "channels": (8, 16), "latent": 2}},
+        "model": {"options": {"stem": 2, "channels": [8, 16], "latent": 2}},
         "train": {"steps": 6, "validate_every": 2, "precision": "32", "kl_warmup": 0.0, **(train or {})},
         "detect": {"draws": 3},
         **more,
