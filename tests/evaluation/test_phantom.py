@@ -10,7 +10,7 @@ import pytest
 
 from medvae.evaluation import phantom
 from medvae.prepare import template
-from medvae.prepare.align import MIN_CORRELATION, align_to_template
+from medvae.prepare.align import MIN_LIKENESS, align_to_template
 from medvae.prepare.foreground import is_stripped
 from medvae.scan import Scan
 
@@ -61,9 +61,9 @@ def test_a_lesion_changes_its_member_near_its_mask_alone(lesion: phantom.Lesion)
 def test_it_looks_like_a_stripped_brain_and_finds_its_way_to_the_template() -> None:
     made = member(0)
     scan = Scan(made.data.astype(np.float32), made.geometry, modality="MR")
-    assert is_stripped(scan)
+    assert is_stripped(scan.data != 0, scan.geometry)
     found = align_to_template(scan, made.data > 0)
-    assert found.correlation > MIN_CORRELATION + 0.2
+    assert found.likeness > MIN_LIKENESS + 0.2
     data, grid = template.brain()
     middle, own = (
         grid.to_world(np.argwhere(data > 0).mean(0)),

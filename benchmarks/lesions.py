@@ -1,0 +1,133 @@
+"""Implanted lesions of real shapes in held-out healthy brains: which map finds them, voxel by voxel.
+
+    python benchmarks/lesions.py --model MODEL [--data FOLDER] [--shapes K] [--contrast C]
+
+For every test subject of `brains-t1/split.csv`, K stroke shapes and K MS shapes, each filled dark, bright and
+iso-intense (`medvae.evaluation.lesions`), one lesion a scan. Shapes are taken by rank of volume, so that every subject
+gets small and large ones. The scans are written as NIfTI, `medvae detect` runs on them, and its maps are read back on
+the scans' own grid. Voxels of all scans of a kind are pooled; intervals are from draws of subjects, the differences
+paired. The model has to be trained and calibrated on other subjects, as `split.csv` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from medvae import console
+from medvae.cohort import find
+from medvae.evaluation.judge import Case, judged, scores
+from medvae.evaluation.lesions import CONTRAST, Kind, implant, shape_on, spread_by_volume
+from medvae.evaluation.metrics import DRAWS, Judged, compare
+from medvae.io import nifti
+from medvae.pipelines import detect
+from medvae.scan import Selection
+from medvae.settings import ReadSettings
+
+if TYPE_CHECKING:
+    from medvae.scan import ScanRef
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+SHAPES = {"stroke": "stroke-lesion-masks", "MS": "ms-lesion-masks"}
+MAPS = ("residual_z", "atlas", "residual", "intensity")
+SETTINGS = ReadSettings()
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One implanted scan: its files, which shapes it is of, how it was filled, and how much of its brain it is."""
+
+    case: Case
+    shapes: str
+    kind: str
+    millilitres: float
+    contrast: float
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="voxel AP of maps on implanted lesions of real shapes")
+    parser.add_argument("--model", type=Path, required=True, help="trained and calibrated")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with brains-t1 and the folders of masks")
+    parser.add_argument("--shapes", type=int, default=3, help="shapes of each set a subject gets")
+    parser.add_argument("--contrast", type=float, default=CONTRAST, help="of dark and bright, in tissue spreads")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    console.configure(quiet=True)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        lesions = implant_all(options.data, Path(scratch), shapes=options.shapes, contrast=options.contrast)
+        out = Path(scratch) / "maps"
+        texts = (f"detect.maps=[{', '.join(MAPS)}]", "detect.montage=false")
+        scans = Selection((Path(scratch) / "scans",))
+        detect.run(scans, model=options.model, out=out, overrides=texts, workers=options.workers)
+        report(lesions, out)
+    print(f"\n{len(lesions)} scans, {time.monotonic() - begun:.0f} s")
+
+
+def implant_all(data: Path, scratch: Path, *, shapes: int, contrast: float) -> list[Lesion]:
+    """Write all scans into `scans/` and their masks into `truth/`."""
+    refs = find(Selection((data / "brains-t1" / "split.csv",), split="test"), SETTINGS).refs
+    made = []
+    for name, folder in SHAPES.items():
+        chosen = spread_by_volume(sorted((data / folder).glob("*.nii.gz")), shapes * len(refs))
+        for place, ref in enumerate(refs):
+            for number, path in enumerate(chosen[place :: len(refs)]):
+                for kind in get_args(Kind):
+                    made.append(implant_one(ref, path, scratch, name=f"{name}-{number}", kind=kind, contrast=contrast))
+    return made
+
+
+def implant_one(ref: ScanRef, shape: Path, scratch: Path, *, name: str, kind: Kind, contrast: float) -> Lesion:
+    """Write one scan with one lesion, and its mask."""
+    image, geometry = nifti.read_values(ref.path, SETTINGS)
+    spacing = geometry.spacing
+    made = implant(
+        image, shape_on(shape, geometry), foreground=image != 0, spacing=spacing, kind=kind, contrast=contrast
+    )
+    one = f"{ref.id}-{name}-{kind}"
+    case = Case(one, ref.subject, scratch / "scans" / f"{one}.nii.gz", scratch / "truth" / f"{one}.nii.gz")
+    nifti.write(case.scan, made.image, geometry, description=f"{kind} lesion implanted, contrast {made.contrast:.2f}")
+    nifti.write(scratch / "truth" / case.scan.name, made.truth.astype(np.uint8), geometry, description="the lesion")
+    millilitres = float(made.truth.sum()) * geometry.voxel_volume / 1000
+    return Lesion(case, name.partition("-")[0], kind, millilitres, made.contrast)
+
+
+def report(lesions: list[Lesion], out: Path) -> None:
+    """A block a shape set and kind: AP of each map, and how much better the first is."""
+    done = scores(out, MAPS[0])
+    failed = [one.case.id for one in lesions if one.case.id not in done]
+    if failed:
+        print(f"\nleft out, because detect could not use them: {', '.join(failed)}")
+    lesions = [one for one in lesions if one.case.id in done]
+    for shapes in SHAPES:
+        for kind in get_args(Kind):
+            group = [one for one in lesions if (one.shapes, one.kind) == (shapes, kind)]
+            scans: list[Judged] = [judged(out, one.case, maps=MAPS) for one in group]
+            print_block(f"{shapes}, {kind}", group, scans)
+    print(f"\nintervals: 95%, {DRAWS} draws of subjects; AP a scan: mean of the scans' own AP")
+
+
+def print_block(title: str, group: list[Lesion], scans: list[Judged]) -> None:
+    """One block of the table."""
+    found = compare(scans, MAPS[0])
+    sizes = [one.millilitres for one in group]
+    contrast: Any = np.mean([one.contrast for one in group])
+    print(
+        f"\n{title}: {len(group)} scans of {found.subjects} subjects, {min(sizes):.1f} to {max(sizes):.0f} mL, "
+        f"mean contrast {contrast:+.2f}, prevalence {found.prevalence:.4f}"
+    )
+    rows = [[name, found.ap[name], found.gain.get(name, ""), found.per_scan[name]] for name in MAPS]
+    console.table(
+        ["map", "voxel AP", f"AP of {MAPS[0]} less this", "AP a scan"], [[str(cell) for cell in row] for row in rows]
+    )
+
+
+if __name__ == "__main__":
+    main()

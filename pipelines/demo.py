@@ -1,0 +1,115 @@
+"""The whole story on made brains: make a cohort, train, calibrate, detect, augment, and judge what was held out.
+
+The only recipe that calls others: it runs what a user runs, from files to files, in OUT/cohort, model, maps, synthetic.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from medvae import console
+from medvae.evaluation import made_cohort
+from medvae.evaluation.judge import judged, scores
+from medvae.evaluation.metrics import compare, scan_auroc
+from medvae.pipelines import augment, calibrate, detect, train
+from medvae.runner import RESEARCH_USE, Done, OutputFolder, disk_errors, run_scans
+from medvae.scan import Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from medvae.evaluation.judge import Case
+    from medvae.evaluation.phantom import Member
+    from medvae.scan import ScanRef
+    from medvae.settings import Settings
+
+SIZES = {"train": 24, "calibrate": 12, "test": 16}
+SYNTHETIC = 12
+
+
+def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: bool) -> int:
+    """Run the demo in the folder `out`; returns the exit code. An interrupted demo goes on where it stopped.
+
+    Raises:
+        OutputError: the folder holds a demo with other settings, or the disk is full.
+    """
+    begun = time.monotonic()
+    model, maps, synthetic = out / "model", out / "maps", out / "synthetic"
+    refs = made_cohort.members(SIZES)
+
+    console.out(f"1/5 make {len(refs)} brains from the MNI152 template")
+    made = _make(refs, out / "cohort", seed=settings.seed, workers=workers, overwrite=overwrite)
+    healthy, others, tested = (Selection((made,), split=name) for name in SIZES)
+
+    console.out(f"\n2/5 train on {SIZES['train']} of them, all healthy")
+    codes: list[int] = [
+        train.run(
+            healthy,
+            settings=settings,
+            out=model,
+            device=device,
+            workers=workers,
+            resume=not overwrite,
+            overwrite=overwrite,
+        )
+    ]
+    console.out(f"\n3/5 calibrate on {SIZES['calibrate']} others, healthy, too")
+    codes += [calibrate.run(others, model=model, device=device, workers=workers)]
+
+    console.out(f"\n4/5 detect in {SIZES['test']} that nothing has seen yet, half of them with a lesion")
+    codes += [detect.run(tested, model=model, out=maps, device=device, workers=workers, overwrite=overwrite)]
+
+    console.out(f"\n5/5 augment: {SYNTHETIC} synthetic scans")
+    codes += [augment.run(model, out=synthetic, count=SYNTHETIC, device=device, overwrite=overwrite)]
+
+    cases = [made_cohort.case(ref, out / "cohort") for ref in refs if ref.split == "test"]
+    _report(cases, maps, names=settings.detect.maps)
+    _where_to_look(out, next(case for case in cases if case.truth is not None))
+    console.out(f"Made data are easier than patients and no evidence for them. {RESEARCH_USE}")
+    console.out(f"It took {time.monotonic() - begun:.0f} s.")
+    return max(codes)
+
+
+def _make(refs: Sequence[ScanRef], cohort: Path, *, seed: int, workers: int, overwrite: bool) -> Path:
+    """The scans, the masks of their lesions, and the list, whose path is returned."""
+    folder = OutputFolder(cohort, command="demo", identity={"seed": seed, "sizes": SIZES}, overwrite=overwrite)
+    handle = partial(_keep, cohort=cohort)
+    busy = workers + 1 if workers else 0  # this process only writes
+    summary = run_scans(refs, made_cohort.Maker(seed), handle, folder=folder, workers=busy, title="make")
+    with disk_errors(cohort):
+        made = made_cohort.write_list(refs, cohort)
+    folder.finish(summary)
+    return made
+
+
+def _keep(ref: ScanRef, member: Member, *, cohort: Path) -> Done:
+    return Done(partial(made_cohort.write, ref, member, cohort))
+
+
+def _report(cases: Sequence[Case], maps: Path, *, names: Sequence[str]) -> None:
+    """How well each map finds the lesions, beside what chance would."""
+    first, *_ = names
+    done = scores(maps, first)
+    cases = [case for case in cases if case.id in done]
+    found = compare([judged(maps, case, maps=names) for case in cases], first)
+    ill, subjects = [case.truth is not None for case in cases], [case.subject for case in cases]
+    rows = []
+    for name in names:
+        by_id = scores(maps, name)
+        auroc = scan_auroc([by_id[case.id] for case in cases], ill, subjects=subjects)
+        rows.append([name, str(found.ap[name]), str(found.gain.get(name, "")), str(auroc)])
+    console.out(f"\n{len(cases)} held-out brains, {sum(ill)} with a lesion; 95% intervals over brains:\n")
+    console.table(["map", "voxel AP", f"AP of {first} less this", "scan AUROC"], rows)
+    console.out(f"chance: AP {found.prevalence:.3f}, the share of lesion voxels; AUROC 0.500")
+    console.out("baselines without a network: atlas, intensity")
+
+
+def _where_to_look(out: Path, example: Case) -> None:
+    console.out("\nWhere to look:")
+    console.out(f"  {out / 'maps' / 'scans' / example.id / 'montage.png'}: a brain with a lesion, and its map")
+    console.out(f"  {out / 'maps'}: all maps, on each scan's own grid, and scores.csv")
+    console.out(f"  {out / 'cohort'}: the scans, and in truth/ the lesions as they were implanted")
+    console.out(f"  {out / 'synthetic' / 'montage.png'}: synthetic scans beside their nearest training scans\n")

@@ -1,0 +1,92 @@
+"""The demo from end to end, small: its files, its table, and a second run that does only what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from medvae.errors import OutputError
+from medvae.pipelines import calibrate, demo, train
+from medvae.scan import Selection
+from medvae.settings import Settings, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"train": 2, "calibrate": 2, "test": 2}
+SMALL = (
+    "train.minutes=null",
+    "train.steps=2",
+    "train.batch=1",
+    "train.validation=0",
+    "prepare.spacing=[8, 8, 8]",
+    "prepare.shape=[24, 28, 24]",
+    "model.options={stem: 4, channels: [8]}",
+)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a demo that takes seconds; its cohort is small, too."""
+    monkeypatch.setattr(demo, "SIZES", SIZES)
+    monkeypatch.setattr(demo, "SYNTHETIC", 1)
+    return load("demo", SMALL)
+
+
+def run(out: Path, settings: Settings) -> int:
+    return demo.run(out, settings=settings, device="cpu", workers=0, overwrite=False)
+
+
+def test_the_demo_goes_from_files_to_files_and_goes_on(
+    small: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    assert run(out, small) == 0
+    text = capsys.readouterr().out
+    for name in small.detect.maps:
+        assert any(line.startswith(f"{name} ") and "[" in line for line in text.splitlines()), name
+    assert "chance: AP" in text
+    assert "Research use only" in text
+    shown = [line.split(": ")[0].strip() for line in text[text.index("Where") :].splitlines() if str(out) in line]
+    assert len(shown) == 4
+    assert all((out / path).exists() for path in shown)
+    assert "member-005" in shown[0]  # a test member with a lesion
+    assert (out / "cohort" / "NOTICE.txt").is_file()
+    assert len(list((out / "cohort").glob("member-*.nii.gz"))) == sum(SIZES.values())
+    assert len(list((out / "maps" / "scans").iterdir())) == SIZES["test"]
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+    gone = out / "cohort" / "member-001.nii.gz"
+    made = gone.read_bytes()
+    gone.unlink()
+    assert run(out, small) == 0
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+    assert gone.read_bytes() == made
+    assert {path: t for path, t in after.items() if path != gone} == {p: t for p, t in before.items() if p != gone}
+    assert _table(capsys.readouterr().out) == _table(text)
+
+    other = small.model_copy(update={"seed": 5})
+    with pytest.raises(OutputError, match="other settings"):
+        run(out, other)
+    assert gone.read_bytes() == made
+    # another model, and with it another Reference
+    scans = Selection((out / "cohort" / "cohort.csv",), split="calibrate")
+    train.run(scans, settings=other, out=out / "model", device="cpu", workers=0, overwrite=True)
+    assert calibrate.run(replace(scans, split="train"), model=out / "model", device="cpu") == 0
+
+
+def _table(text: str) -> str:
+    return text[text.index("held-out") : text.index("Where to look")]
+
+
+def test_the_preset_of_the_demo_is_one_that_trains() -> None:
+    from medvae.model import build_vae
+
+    settings = load("demo")
+    vae = build_vae(settings)
+    assert vae.latent_shape(settings.prepare.shape)
+    assert settings.train.minutes is not None
+    assert settings.train.minutes <= 1.5
+    assert set(settings.detect.maps) >= {"residual_z", "residual", "atlas", "intensity"}
