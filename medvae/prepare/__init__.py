@@ -226,8 +226,10 @@ def _centred(scan: Scan, region: NDArray[np.bool_], *, settings: PrepareSettings
         where = [np.flatnonzero(region.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
         middle = np.array([(w[0] + w[-1]) / 2 for w in where])
     to_world = straight(scan.geometry, turn) @ np.diag(settings.spacing)
+    linear = np.linalg.inv(scan.geometry.affine[:3, :3]) @ to_world
+    corner = middle - linear @ ((np.array(settings.shape) - 1) / 2)
     matrix = np.eye(4)
-    # to 12 digits: samples that fall on voxels fall on them exactly
-    matrix[:3, :3] = np.round(np.linalg.inv(scan.geometry.affine[:3, :3]) @ to_world, 12)
-    matrix[:3, 3] = middle - matrix[:3, :3] @ ((np.array(settings.shape) - 1) / 2)
+    if np.abs(linear - np.rint(linear)).max() < 1e-4 and np.abs(linear).max() < 1.5:
+        linear, corner = np.rint(linear), np.rint(corner)  # the same voxels: half a voxel off, but none is interpolated
+    matrix[:3, :3], matrix[:3, 3] = linear, corner
     return matrix

@@ -86,6 +86,10 @@ def align_to_template(scan: Scan, mask: NDArray[np.bool_] | None) -> Alignment:
         ScanError: `blank`; `registration_failed`, where the result is not like the template or no head's size.
     """
     fine = _Volume(_readied(scan.data, mask), scan.geometry).at(_FINE_MM)
+    if min(fine.at(_HUNT_MM).geometry.shape) < 4:
+        x, y, z = np.array(scan.geometry.shape) * scan.geometry.spacing
+        message = f"too few slices, or too small for a head ({x:.0f} x {y:.0f} x {z:.0f} mm)"
+        raise ScanError(message, code="registration_failed")
     level = _levelled(fine, fine.data > 0.2 * fine.data[fine.data > 0].mean())
     if mask is not None:
         found = _refine(level, _rough(fine, level, _starts_of_brain(fine), whole=False))
@@ -100,10 +104,10 @@ def _readied(data: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArr
     """Without the extremes, the background at 0 and nothing below it."""
     inside = data if mask is None else data[mask]
     low, high = np.percentile(inside, (0.5, 99.5)).astype(np.float32)
-    if mask is not None:
-        low = min(low, np.float32(0))
     if high <= low:
         raise ScanError(f"nearly all of the foreground is {high:g}", code="blank")
+    if mask is not None:
+        low = min(low, np.float32(0))
     shifted = np.clip(data - low, 0, high - low)
     return shifted if mask is None else np.where(mask, shifted, np.float32(0))
 
