@@ -3,8 +3,8 @@
     python benchmarks/medmnist_to_nifti.py vesselmnist3d.npz OUT [--per-split N]
 
 Volumes are binary shapes: every voxel above half of the largest value is 1. The files say nothing of position or of
-voxel size, so voxels are 1 mm along R, A, S. Each volume counts as a subject of its own; the source does not say which volumes
-come from one person.
+voxel size, so voxels are 1 mm along R, A, S. Each volume counts as a subject of its own; the source does not say which
+volumes come from one person.
 """
 
 from __future__ import annotations
