@@ -113,8 +113,13 @@ def make_reference(
         scales=scales,
         scores={n: np.sort(np.array(s.scores, np.float32) / scales.get(n, 1.0)) for n, s in seen.items()},
         limits={n: float(np.mean(s.limits)) / scales.get(n, 1.0) for n, s in seen.items()},
-        options={n: dict(detect.options.get(n, {})) for n in names},
+        options={n: _all_options(n, detect) for n in names},
     )
+
+
+def _all_options(name: str, detect: DetectSettings) -> dict[str, Any]:
+    """Options of a map with its defaults written out: a later version may have others."""
+    return plugins.configure("maps", name, detect.options.get(name, {}))[1].model_dump(mode="json")
 
 
 def _note(seen: _Seen, name: str, inference: Inference, rest: Reference, *, options: Mapping[str, Any]) -> None:

@@ -139,6 +139,13 @@ def build_vae(settings: Settings) -> VAE:
         return cast("VAE", module.build(options, settings.likelihood, settings.prepare.shape))
 
 
+def with_all_options(settings: Settings) -> Settings:
+    """The settings with the network's defaults written out: a later version may have others."""
+    _, options = plugins.configure("models", settings.model.name, settings.model.options)
+    network = settings.model.model_copy(update={"options": options.model_dump(mode="json")})
+    return settings.model_copy(update={"model": network})
+
+
 def save(model: Model, folder: Path) -> None:
     """Write a checkpoint folder; `model.json` comes last, so that a folder with it is whole."""
     weights = {name: value.detach().cpu().contiguous().numpy() for name, value in _module(model).state_dict().items()}

@@ -10,7 +10,7 @@ import numpy as np
 from medvae import plugins
 from medvae.calibration import empty_reference, make_reference
 from medvae.inference import infer
-from medvae.model import Latents, Model, TrainingScans, weights_hash
+from medvae.model import Latents, Model, TrainingScans, weights_hash, with_all_options
 from medvae.prepare import Preparation
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def remember(
         record: how it was trained.
         on_scan: called after each scan of each of the three passes.
     """
+    settings = with_all_options(settings)
     digest, preparation = weights_hash(cast("nn.Module", vae)), Preparation(settings.prepare)
     nothing = Latents(np.zeros((0,), np.float32), np.zeros((0,), np.float32), [], [], [], [])
     reference = empty_reference(digest, preparation.hash)
