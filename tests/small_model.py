@@ -70,9 +70,9 @@ def stored(folder: Path, count: int, *, start: int = 0, align: str = "none") -> 
 @cache
 def trained(align: str = "mni152") -> Model:
     """The network after some steps on eight scans, with its uncalibrated Reference."""
-    chosen = settings(align=align, train={"steps": 60, "validate_every": 60, "lr": 3e-3})
+    chosen = settings(align=align, train={"steps": 40, "validate_every": 40, "lr": 3e-3})
     with TemporaryDirectory() as place:
         scans = stored(Path(place), 8, align=align)
         vae, fabric = build_vae(chosen), make_fabric("cpu", precision="32")
         list(fit(vae, scans, Scans([]), chosen, fabric=fabric, folder=Path(place), resume=False))
-        return remember(vae, scans, labels=["a", None] * 4, settings=chosen, record={"steps": 60})
+        return remember(vae, scans, labels=["a", None] * 4, settings=chosen, record={"steps": 40})

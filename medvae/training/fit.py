@@ -169,8 +169,8 @@ class _Run:
                 scans = (until - first) * self.train.batch * self.fabric.world_size
                 rate = scans / (time.perf_counter() - start)
                 epoch = self._look(_mean(steps), validation, scans_per_second=rate)
+                yield epoch  # first: an epoch that was saved and not told would be missing from the log for good
                 self._save("last")
-                yield epoch
 
     def _make(self, training: Scans) -> Callable[[int], Batch]:
         world, rank = self.fabric.world_size, self.fabric.global_rank
@@ -251,6 +251,11 @@ class _Run:
 
     def _look(self, mean: _Numbers, validation: Scans, *, scans_per_second: float) -> Epoch:
         score, error, means = self._validate(validation)
+        if score is not None and not math.isfinite(score):
+            raise TrainingError(
+                f"the loss of the validation scans is not a number after step {self.step}",
+                hint="lower train.lr, or look at the inputs with medvae info",
+            )
         active = active_units((torch.cat(list(self.means)) if means is None or len(means) < 2 else means).cpu())
         beta = beta_at(self.step - 1, steps=self.steps, beta=self.train.beta, warmup=self.train.kl_warmup)
         if beta >= self.train.beta and mean.kl < 1.0:

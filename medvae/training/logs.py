@@ -28,7 +28,11 @@ def log_to(folder: Path, *, resumed: bool) -> Iterator[Callable[[Epoch], None]]:
     if not resumed:
         for old in folder.iterdir():
             old.unlink()
-    with open(folder / "train.jsonl", "a", encoding="utf-8") as lines, SummaryWriter(str(folder)) as board:
+    path = folder / "train.jsonl"
+    half_a_line = path.is_file() and not path.read_bytes().endswith(b"\n")  # of a killed run
+    with open(path, "a", encoding="utf-8") as lines, SummaryWriter(str(folder)) as board:
+        if half_a_line:
+            lines.write("\n")
 
         def write(epoch: Epoch) -> None:
             lines.write(json.dumps(asdict(epoch)) + "\n")
