@@ -146,6 +146,20 @@ def test_wrong_crc_wrong_length_and_broken_stream(tmp_path: Path) -> None:
     assert code_of(path).code in ("corrupt", "truncated")
 
 
+def test_damage_far_behind_the_header(tmp_path: Path) -> None:
+    """The header alone is fine; reading notices."""
+    whole = gzip.compress(raw_file(np.random.default_rng(0).normal(size=(64, 64, 48)).astype("f4")), 1)
+    path = tmp_path / "a.nii.gz"
+    for content, code in (
+        (whole[: len(whole) // 2], "truncated"),
+        (whole[:-1], "truncated"),
+        (whole[:-7] + bytes([whole[-7] ^ 1]) + whole[-6:], "corrupt"),
+    ):
+        path.write_bytes(content)
+        assert inspected(path) is None
+        assert code_of(path).code == code
+
+
 def test_garbage_after_the_gzip_stream(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(raw_file(ramp())) + b"\0" * 512)  # padding of a tape block is legal

@@ -12,7 +12,7 @@ from made_scans import aligned_brain, as_scan, centred, made_brain, pose, rotati
 from scipy import ndimage
 
 from medvae.errors import ScanError
-from medvae.prepare import template
+from medvae.prepare import align, template
 from medvae.prepare.align import MIN_LIKENESS, align_to_template
 from medvae.scan import Geometry, Scan
 
@@ -142,6 +142,19 @@ def test_what_is_far_too_small_is_noticed(spacing: float) -> None:
     data = template.on_grid(template.centred_grid((4, 4, 4), (48, 56, 48)))[0]
     problem = refused(Scan(data, centred(data.shape, np.eye(3) * spacing)), None)
     assert problem.code == "registration_failed"
+
+
+def test_a_start_beside_the_scan_leads_nowhere_and_stops_nothing() -> None:
+    data, _, geometry = brain()
+    volume = align._Volume(data, geometry)
+    far = sitk.Euler3DTransform()
+    far.SetTranslation((1000, 0, 0))
+    found, metric = align._register(volume.at(8).itk(), 8, far, step=4, whole=True)
+    assert metric == np.inf
+    assert found is far
+    with pytest.raises(ScanError) as caught:
+        align._stripped(volume, pose(np.eye(3), (1000, 0, 0)))
+    assert caught.value.code == "registration_failed"
 
 
 def test_a_foreground_of_one_value_is_blank() -> None:

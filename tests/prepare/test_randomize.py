@@ -100,6 +100,15 @@ def test_a_mirror_is_left_and_right() -> None:
     np.testing.assert_allclose(seen, millimetres() * torch.tensor([-1.0, 1, 1]).view(3, 1, 1, 1), atol=1e-4)
 
 
+def test_a_mirror_alone() -> None:
+    """It is drawn apart from the warp and interpolates nothing."""
+    example = chain(mirror=1)
+    np.testing.assert_allclose(example.image, IMAGE.flip(1), atol=1e-5)
+    np.testing.assert_array_equal(example.label_map, LABELS.flip(1))
+    assert example.record["mirrored"] is True
+    assert example.record["inverse"] is None
+
+
 def test_labels_and_mask_move_with_the_image() -> None:
     image = torch.where(LABELS > 0, torch.tensor(4.0), torch.tensor(1.0)) * MASK
     fixed = warp(inverse=torch.eye(3), shift=torch.tensor([2.0, 4.0, -3.0]))  # whole voxels
