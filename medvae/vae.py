@@ -127,8 +127,9 @@ def importance_bound(
 ) -> tuple[float, float]:
     """The importance-weighted bound of one scan in nats, and its effective sample size (Burda et al., ICLR 2016).
 
-    L_K = ln (1/K) Σ_k p(x|z_k) p(z_k) / q(z_k|x). With a million voxels the weights differ by tens of nats, so the
-    effective sample size (Σw)² / Σw² is near 1 and L_K exceeds the ELBO by at most ln K: read both.
+    L_K = ln (1/K) Σ_k w_k with w_k = p(x|z_k) p(z_k) / q(z_k|x); in expectation it rises with K, from the ELBO towards
+    ln p(x). With a million voxels the ln w_k differ by tens of nats: then the effective sample size (Σw)² / Σw² is near
+    1, one draw decides, and L_K is still far from the evidence and noisy. Read both.
 
     Args:
         vae: the network.
