@@ -205,9 +205,10 @@ def _matches(path: Path, selection: Selection) -> bool:
 def _scans(files: Sequence[Path], root: Path, settings: ReadSettings) -> _Found:
     """Files as scans: NIfTI by the name, the others as DICOM where they are."""
     by_name = [file for file in files if nifti.matches(file)]
-    halves = {half for file in by_name for half in _pair(file)[1:]}
-    images = [file for file in by_name if file not in halves]
-    lone = {file for file in images if _half(file) == "img"}  # an old habit: DICOM files called .img
+    there = set(by_name)
+    halves = {half for file in by_name for half in _pair(file)[1:] if _pair(file)[0] in there}
+    images = [file for file in by_name if file not in halves]  # an image file counts where its header is not named
+    lone = {one for one in images if _pair(one) == (one,) and _half(one) == "img"}  # a habit: DICOM files called .img
     refs = [ScanRef(_id(file, root), "nifti", _pair(file), subject=_subject(file, root)) for file in images]
     others = [file for file in files if file in lone or not nifti.matches(file)]
     if not others:
