@@ -234,11 +234,12 @@ class _Run:
         return int(self.fabric.broadcast(max(1, int(self.train.minutes * 60 * _SAFETY / seconds))))
 
     def _time(self, batches: Iterator[Batch], most: int) -> float:
-        """Seconds a step, over so many steps, or fewer where they are slow."""
-        start, done = time.perf_counter(), 0
-        while done < most and (done < 2 or time.perf_counter() - start < _LONGEST_S):
+        """Seconds a step, over so many steps, or fewer where they are slow; all processes take the same number."""
+        start, done, enough = time.perf_counter(), 0, False
+        while done < most and not (enough and done >= 2):
             self._step(next(batches))
             done += 1
+            enough = bool(self.fabric.broadcast(time.perf_counter() - start > _LONGEST_S))
         return (time.perf_counter() - start) / done
 
     # --------------------------------------------------------------------------------- averaged weights, validation
