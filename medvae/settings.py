@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from medvae.errors import SettingsError
-from medvae.plugins import presets, suggest
+from medvae.plugins import preset, presets, suggest
 
 M = TypeVar("M", bound=BaseModel)
 Triple = tuple[float, float, float]
@@ -124,7 +123,9 @@ class TrainSettings(Frozen):
     validation: float = Field(0.1, ge=0, lt=0.5, description="share of the subjects held out to watch the fit")
     validate_every: int = Field(100, ge=1, description="steps between two looks at the validation scans: one epoch")
     patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0 never stops early")
-    precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto takes bf16 where it is faster")
+    precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(str)] = Field(  # 32 is a number in YAML
+        "auto", description="auto takes bf16 where it is faster"
+    )
     keep_scans: int = Field(200, ge=0, description="prepared training scans kept in the checkpoint for the copy audit")
     randomize: RandomizeSettings = RandomizeSettings()
 
@@ -211,7 +212,7 @@ def validate(kind: type[M], tree: dict[str, Any], *, where: str) -> M:
 
 def _read_yaml(config: str) -> dict[str, Any]:
     if config in presets():
-        text = files("medvae.configs").joinpath(f"{config}.yaml").read_text("utf-8")
+        text = preset(config)
     elif Path(config).is_file():
         try:
             text = Path(config).read_text("utf-8")

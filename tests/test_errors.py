@@ -1,0 +1,71 @@
+"""Errors: a table of codes in order of precedence, one line without folders, travel between processes."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+
+import pytest
+
+from medvae import errors
+from medvae.errors import CODES, InputError, MedVAEError, ModelError, OutputError, RunError, ScanError, SettingsError
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_says_how_it_ends_and_what_to_do(code: str) -> None:
+    problem = ScanError("found this", code=code)
+    assert problem.status in ("skipped", "rejected", "failed")
+    assert problem.hint == CODES[code].hint
+    assert len(CODES[code].hint) > 10
+    assert len(CODES[code].meaning) > 10
+
+
+def test_an_unknown_code_is_no_code() -> None:
+    with pytest.raises(KeyError):
+        ScanError("x", code="oops")
+
+
+@pytest.mark.parametrize("path", ["/home/smith/a.nii", "C:\\smith\\a.nii", "a.nii"])
+def test_only_the_name_of_a_file_is_shown(path: str) -> None:
+    assert str(ScanError("ends early", code="truncated", path=path)) == "a.nii: ends early"
+    assert str(RunError("wrong")) == "wrong"
+
+
+def test_several_reasons_are_one_error_by_precedence() -> None:
+    problem = ScanError.of_all([("blank", "one value"), ("truncated", "ends early"), ("not_3d", "4D")], path="a")
+    assert problem.code == "truncated"
+    assert problem.message == "ends early; 4D; one value"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        ScanError("m", code="blank", path="p", hint="h"),
+        RunError("m", code="usage", hint="h"),
+        SettingsError("m"),
+        InputError("m", path="p"),
+        ModelError("m"),
+        OutputError("m"),
+        MedVAEError("m", code="c"),
+    ],
+)
+def test_errors_travel_between_processes(problem: MedVAEError) -> None:
+    there = pickle.loads(pickle.dumps(problem))
+    assert type(there) is type(problem)
+    assert vars(there) == vars(problem)
+
+
+def test_a_full_disk_is_known_by_number_and_by_text() -> None:
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        assert errors.is_disk_full(OSError(number, "x"))
+    assert errors.is_disk_full(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert not errors.is_disk_full(OSError(errno.EACCES, "x"))
+    assert not errors.is_disk_full(RuntimeError("x"))
+
+
+def test_exhausted_memory_is_known_by_type_and_by_text() -> None:
+    own = type("OutOfMemoryError", (RuntimeError,), {})
+    assert errors.is_out_of_memory(MemoryError())
+    assert errors.is_out_of_memory(own("x"))
+    assert errors.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert not errors.is_out_of_memory(RuntimeError("x"))

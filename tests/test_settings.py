@@ -1,0 +1,145 @@
+"""Settings: strict about keys and types, presets and overrides, what a checkpoint fixes, short to print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from medvae import plugins, settings
+from medvae.errors import SettingsError
+from medvae.settings import Settings, adjust, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def refusal(config: str | None = None, *overrides: str) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        load(config, overrides)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def written(folder: Path, text: str | bytes) -> str:
+    path = folder / "mine.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def test_a_file_and_overrides_are_merged_key_by_key(tmp_path: Path) -> None:
+    config = written(tmp_path, "train: {lr: 0.01, batch: 4}\nprepare: {modality: CT}\n")
+    found = load(config, ("train.batch=3", "train.randomize.mirror=0.5", "detect.maps=[kl, nll]", "seed=7"))
+    assert (found.train.lr, found.train.batch, found.train.randomize.mirror) == (0.01, 3, 0.5)
+    assert found.prepare.modality == "CT"
+    assert found.detect.maps == ("kl", "nll")
+    assert found.seed == 7
+    assert found.train.steps == Settings().train.steps
+    assert load() == Settings() == load(written(tmp_path, ""))
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("train.lr=1e-4", "train", "lr", 1e-4),  # YAML takes 1e-4 for a text; the setting is a number
+        ("train.minutes=null", "train", "minutes", None),
+        ("train.precision=32", "train", "precision", "32"),
+        ("detect.montage=false", "detect", "montage", False),
+        ("prepare.spacing=[1, 2, 3]", "prepare", "spacing", (1.0, 2.0, 3.0)),
+        ("read.assume_orientation=RAS", "read", "assume_orientation", "RAS"),
+        (" model.name = a: b: c", "model", "name", "a: b: c"),  # no YAML: a text
+    ],
+)
+def test_overrides_are_typed_by_the_setting(override: str, section: str, key: str, value: object) -> None:
+    found = getattr(getattr(load(None, (override,)), section), key)
+    assert (found.strip() if isinstance(found, str) else found) == value
+
+
+def test_an_unknown_key_gets_the_nearest_name() -> None:
+    problem = refusal(None, "train.lrr=1")
+    assert str(problem) == "unknown setting 'train.lrr' in the settings with --set"
+    assert (problem.hint or "").startswith("did you mean 'lr'? choices: ")
+    assert "'train'" in (refusal(None, "trian.lr=1").hint or "")
+    deep = refusal(None, "train.randomize.miror=1")
+    assert "train.randomize.miror" in str(deep)
+    assert "'mirror'" in (deep.hint or "")
+
+
+def test_a_wrong_type_names_key_value_and_rule(tmp_path: Path) -> None:
+    config = written(tmp_path, "train: {steps: many}\n")
+    text = str(refusal(config))
+    assert "'train.steps'" in text
+    assert "'many'" in text
+    assert "integer" in text
+    assert "mine.yaml" in text
+    assert "greater than 0" in str(refusal(None, "train.lr=-1"))
+    assert "got 'CTT'" in str(refusal(None, "prepare.modality=CTT"))
+    assert "prepare.spacing" in str(refusal(None, "prepare.spacing=2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: {lr: 1", "not valid YAML"),
+        ("a: b: c", "not valid YAML"),
+        ("\x00", "not valid YAML"),
+        ("!!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("- a\n- b\n", "key: value pairs, got list"),
+        ("7", "key: value pairs, got int"),
+        (b"\xff\xfe\xfa", "cannot be read"),
+        ("1: 2", "setting"),
+        ("train: 7", "'train'"),
+        ("train:", "'train'"),
+    ],
+)
+def test_a_file_that_holds_no_settings(tmp_path: Path, text: str | bytes, said: str) -> None:
+    assert said in str(refusal(written(tmp_path, text)))
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = written(tmp_path, "seed: 1")
+
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "read_text", denied)
+    assert "Permission denied" in str(refusal(config))
+
+
+@pytest.mark.parametrize("text", ["train.lr", "=1", " =1"])
+def test_an_override_without_key_or_value(text: str) -> None:
+    problem = refusal(None, text)
+    assert f"cannot read the setting {text!r}" in str(problem)
+    assert "section.key=value" in (problem.hint or "")
+
+
+def test_an_unknown_preset_lists_those_that_are_there() -> None:
+    wrong = plugins.presets()[0][:-1]
+    problem = refusal(wrong)
+    assert str(problem) == f"there is no preset or file {wrong!r}"
+    assert f"did you mean {plugins.presets()[0]!r}?" in (problem.hint or "")
+
+
+def test_what_made_a_checkpoint_cannot_be_changed() -> None:
+    base = load(None, ("train.lr=0.5",))
+    changed = adjust(base, None, ("detect.draws=3", "read.volume=1", "augment.texture=true", "seed=4", "train.lr=0.5"))
+    assert (changed.detect.draws, changed.read.volume, changed.seed) == (3, 1, 4)
+    assert changed.train.lr == 0.5
+    for override in ("prepare.align=mni152", "model.name=flat", "likelihood.family=laplace", "train.lr=0.1"):
+        with pytest.raises(SettingsError, match=rf"^{override.partition('.')[0]}\.\* belongs to the model"):
+            adjust(base, None, (override,))
+
+
+def test_settings_print_what_differs() -> None:
+    assert repr(load(None, ("train.lr=0.5", "seed=3"))) == "Settings(train=TrainSettings(lr=0.5), seed=3)"
+    assert repr(Settings()) == "Settings()"
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().seed = 3  # type: ignore[misc]
+
+
+def test_settings_survive_a_round_trip() -> None:
+    one = load("brain-mr" if "brain-mr" in plugins.presets() else plugins.presets()[0])
+    assert settings.validate(Settings, one.model_dump(mode="json"), where="a checkpoint") == one
