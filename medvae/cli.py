@@ -8,25 +8,26 @@ Exit codes: 0 every scan ok, skipped or done before; 1 some rejected or failed; 
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import re
+import signal
 import sys
-import traceback
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from medvae import __version__, console, plugins
-from medvae.errors import MedVAEError, OutputError, RunError
+from medvae.errors import MedVAEError, OutputError, RunError, is_disk_full, is_out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from medvae.plugins import Kind
     from medvae.scan import Selection
     from medvae.settings import Settings
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    Listed = Kind | Literal["presets"]
+
 _AGAIN = "run the same command again: it does what is missing"
 
 
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(texts)
         console.configure(verbose=args.verbose, quiet=args.quiet)
-        code: int = args.call(args)
+        with _stopped_by_signal():
+            code: int = args.call(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         console.error(RunError("interrupted", hint=_AGAIN))
@@ -46,22 +48,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as problem:
         if "--verbose" in texts:
+            import traceback
+
             traceback.print_exc()
         console.error(_in_words(problem))
         return 2
     return code
 
 
+@contextmanager
+def _stopped_by_signal() -> Iterator[None]:
+    """Let a scheduler that ends us (SIGTERM) be answered as Ctrl-C is: no partial file, no worker is left."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever runs us there has the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _in_words(problem: Exception) -> MedVAEError:
     """What a user is told of an exception that reached the top."""
     if isinstance(problem, MedVAEError):
         return problem
-    if isinstance(problem, OSError) and problem.errno in _FULL:
-        return OutputError("the disk is full", path=problem.filename, hint=f"free some space and {_AGAIN}")
-    if isinstance(problem, OSError) and problem.filename is not None:
-        return RunError(problem.strerror or str(problem), path=problem.filename, hint="check the path and its rights")
-    if isinstance(problem, MemoryError):
+    name = getattr(problem, "filename", None)
+    if is_disk_full(problem):
+        return OutputError("the disk is full", path=name, hint=f"free some space and {_AGAIN}")
+    if is_out_of_memory(problem):
         return RunError("memory ran out", hint="use --workers 0, a smaller batch, or a machine with more memory")
+    if isinstance(problem, OSError) and name is not None:
+        return RunError(problem.strerror or str(problem), path=name, hint="check the path and its rights")
     text = " ".join(str(problem).split())
     return RunError(f"unexpected {type(problem).__name__}: {text}", hint="run again with --verbose and report it")
 
@@ -197,17 +220,18 @@ _SHORT_FOR = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours; its help can end with the plug-ins of a kind, listed only when asked for."""
+    """A parser whose errors are ours; its help can end with the plug-ins or presets, listed only when asked for."""
 
-    def __init__(self, *, prog: str | None = None, description: str | None = None, lists: Kind | None = None) -> None:
+    def __init__(self, *, prog: str | None = None, description: str | None = None, lists: Listed | None = None) -> None:
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=description, formatter_class=layout, allow_abbrev=False)
-        self._lists: Kind | None = lists
+        self._lists: Listed | None = lists
 
     def format_help(self) -> str:
         """The help, with one line a plug-in at the end."""
         if self._lists is not None:
-            lines = (f"  {name:<16}{plugins.summary(self._lists, name)}" for name in plugins.names(self._lists))
+            names = plugins.presets() if self._lists == "presets" else plugins.names(self._lists)
+            lines = (f"  {name:<18}{plugins.summary(self._lists, name)}" for name in names)
             self.epilog = "\n".join([f"{self._lists}:", *lines])
         return super().format_help()
 
@@ -225,11 +249,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"medvae {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, about: str, *, lists: Kind | None = None) -> argparse.ArgumentParser:
+    def command(name: str, about: str, *, lists: Listed | None = None) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=about, description=about, lists=lists)
 
     _add_info(command("info", "what is in a folder, from the headers, and what would be refused"))
-    _add_train(command("train", "fit a VAE to healthy scans"))
+    _add_train(command("train", "fit a VAE to healthy scans", lists="presets"))
     _add_calibrate(command("calibrate", "measure what healthy looks like, on scans that training did not see"))
     _add_detect(command("detect", "write anomaly maps, scores and pictures", lists="maps"))
     _add_augment(command("augment", "write synthetic scans and their labels", lists="samplers"))
@@ -250,7 +274,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=_positive, help="time budget of the fit")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
     _add_machine(parser)
-    _add_common(parser, _train, config=f"a YAML file or a preset: {', '.join(plugins.presets())}", required=True)
+    _add_common(parser, _train, config="a YAML file or one of the presets below", required=True)
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import io
 import sys
 import time
 from contextlib import contextmanager
@@ -36,8 +36,13 @@ class Bar(Protocol):
 
 def configure(*, verbose: bool = False, quiet: bool = False) -> None:
     """Set up logging once, at the start of a command: warnings, or everything with `verbose`, nothing with `quiet`."""
+    import logging  # here, because a plain --help should not pay for it
+
     global _quiet
     _quiet = quiet
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s" if not verbose else "%(name)s: %(message)s"))

@@ -5,16 +5,14 @@ Outside packages add more through entry points of the group ``medvae.<kind>`` (e
 
 from __future__ import annotations
 
-import ast
-from difflib import get_close_matches
 from importlib import import_module
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from medvae.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
     from types import ModuleType
 
     from pydantic import BaseModel
@@ -28,7 +26,7 @@ def names(kind: Kind) -> tuple[str, ...]:
 
     ours = {
         entry.name.removesuffix(".py")
-        for entry in files(f"medvae.{kind}").iterdir()
+        for entry in _folder(kind).iterdir()
         if entry.name.endswith(".py") and not entry.name.startswith("_")
     }
     return tuple(sorted(ours | {point.name for point in entry_points(group=f"medvae.{kind}")}))
@@ -36,13 +34,22 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 def presets() -> tuple[str, ...]:
     """Names of the presets that are installed."""
-    found = files("medvae.configs").iterdir()
+    found = _folder("configs").iterdir()
     return tuple(sorted(entry.name.removesuffix(".yaml") for entry in found if entry.name.endswith(".yaml")))
 
 
-def summary(kind: Kind, name: str) -> str:
-    """The first line of a plug-in's docstring, read from its text; empty for plug-ins of other packages."""
-    source = files(f"medvae.{kind}") / f"{name}.py"
+def preset(name: str) -> str:
+    """The YAML text of a preset; its first line is a comment that says what it is for."""
+    return (_folder("configs") / f"{name}.yaml").read_text("utf-8")
+
+
+def summary(kind: Kind | Literal["presets"], name: str) -> str:
+    """The first line of a plug-in's docstring or of a preset, read from its text; empty for those of other packages."""
+    import ast
+
+    if kind == "presets":
+        return preset(name).partition("\n")[0].removeprefix("#").strip()
+    source = _folder(kind) / f"{name}.py"
     if not source.is_file():
         return ""
     docstring = ast.get_docstring(ast.parse(source.read_text("utf-8"))) or ""
@@ -85,6 +92,14 @@ def configure(kind: Kind, name: str, options: Mapping[str, Any]) -> tuple[Module
 
 def suggest(wrong: str, choices: tuple[str, ...]) -> str:
     """A hint that lists the choices, the nearest one first."""
+    from difflib import get_close_matches
+
     near = get_close_matches(wrong, choices, n=1, cutoff=0.5)
     lead = f"did you mean {near[0]!r}? " if near else ""
     return f"{lead}choices: {', '.join(choices)}"
+
+
+def _folder(name: str) -> Traversable:
+    from importlib.resources import files  # here, because a plain --help should not pay for it
+
+    return files(f"medvae.{name}")
