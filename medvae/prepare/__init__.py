@@ -151,7 +151,7 @@ def prepare(
         on_grid = (ndimage.binary_fill_holes(on_grid) if mask is None else on_grid) & fov  # holes of a mask are meant
     if not on_grid.any():
         raise ScanError("the foreground lies outside the model's grid", code="no_foreground")
-    scale = _intensity.fit(values, on_grid, settings=settings)
+    scale = _intensity.fit(values, on_grid, settings=settings, highest=float(scan.data.max()))
     image = np.where(on_grid, scale.apply(values), np.float32(scale.background))
     labels = None if label_map is None else resample_labels(label_map, to_input, grid.shape)[None]
     return Prepared(

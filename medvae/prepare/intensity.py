@@ -46,19 +46,21 @@ class Intensity:
         return prepared * np.float32(self.scale) + np.float32(self.offset)
 
 
-def fit(values: NDArray[np.float32], foreground: NDArray[np.bool_], *, settings: PrepareSettings) -> Intensity:
-    """The intensity map of one scan.
+def fit(
+    values: NDArray[np.float32], foreground: NDArray[np.bool_], *, settings: PrepareSettings, highest: float = 1.0
+) -> Intensity:
+    """The intensity map of one scan with these values on the grid, and this highest value in the file.
 
     - `robust_z`: offset is the foreground's median; scale is its 5–95% range over that of a unit normal. The maximum is
       never used, so a bright lesion does not darken the tissue around it.
     - `window`: the two ends of the window become −1 and 1 (for CT in HU), air is the background.
-    - `none`: values stay (binary shapes).
+    - `none`: values stay. Of a shape the highest becomes 1, as files hold 0 and 255 as often as 0 and 1.
 
     Raises:
-        ScanError: `blank`, where the foreground has one value.
+        ScanError: `blank`, where the foreground has one value, or a shape none above 0.
     """
     if settings.intensity == "none":
-        return Intensity()
+        return Intensity() if settings.modality != "SHAPE" else _shape(highest)
     if settings.intensity == "window":
         low, high = settings.window
         return Intensity((low + high) / 2, (high - low) / 2, -1.0, 1.0, background=-1.0)
@@ -67,3 +69,9 @@ def fit(values: NDArray[np.float32], foreground: NDArray[np.bool_], *, settings:
     if scale <= 0:
         raise ScanError(f"5 to 95% of the foreground have one value, {median:g}", code="blank")
     return Intensity(median, scale, -CLIP, CLIP)
+
+
+def _shape(highest: float) -> Intensity:
+    if highest <= 0:
+        raise ScanError(f"the highest value of the shape is {highest:g}", code="blank")
+    return Intensity(0.0, highest, 0.0, 1.0)

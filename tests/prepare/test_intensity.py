@@ -83,6 +83,21 @@ def test_none_leaves_values_alone() -> None:
     assert scale.background == 0
 
 
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_a_shape_is_a_probability_whatever_its_file_holds(top: float) -> None:
+    shape = np.float32(top) * (TISSUE > 900)
+    scale = fit(shape, ALL, settings=PrepareSettings(intensity="none", modality="SHAPE"), highest=top)
+    np.testing.assert_array_equal(scale.apply(shape), TISSUE > 900)
+    np.testing.assert_array_equal(scale.invert(scale.apply(shape)), shape)
+    assert scale.apply(np.array([-3.0], np.float32))[0] == 0
+
+
+def test_a_shape_of_nothing_is_blank() -> None:
+    with pytest.raises(ScanError, match="highest value of the shape is 0") as caught:
+        fit(-TISSUE, ALL, settings=PrepareSettings(intensity="none", modality="SHAPE"), highest=0.0)
+    assert caught.value.code == "blank"
+
+
 def test_a_foreground_of_one_value_is_blank() -> None:
     flat = np.full((5, 5, 5), 7, np.float32)
     flat[0, 0, 0] = 9  # an outlier makes no contrast
