@@ -171,6 +171,13 @@ def test_a_time_budget_becomes_steps_that_a_resumed_run_keeps(
 ) -> None:
     monkeypatch.setattr(module, "_WARM_STEPS", 1)
     monkeypatch.setattr(module, "_TIMED_STEPS", 2)
+    timed = module._Run._time
+
+    def eighth(self: Any, batches: Iterator[Batch], most: int) -> float:
+        timed(self, batches, most)
+        return 0.125
+
+    monkeypatch.setattr(module._Run, "_time", eighth)
     ticks = iter(range(10**6))
     clock = SimpleNamespace(perf_counter=lambda: next(ticks) * 0.25)  # a quarter second passes between two looks at it
     monkeypatch.setattr(module, "time", clock)
@@ -178,7 +185,7 @@ def test_a_time_budget_becomes_steps_that_a_resumed_run_keeps(
     vae, epochs = start(scans, tmp_path, settings)
     with closing(cast("Any", epochs)):
         first, _ = next(epochs), next(epochs)
-    # two steps took 0.25 s by this clock, and so did a look at the validation, of which there is one in two steps
+    # a step takes 0.125 s, and a look at the validation 0.25 s, of which there is one in two steps
     assert first.steps == int(0.025 * 60 * 0.95 / (0.125 + 0.125)) == 5
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * 100.0))
     rest = run(scans, tmp_path, settings, resume=True)
@@ -188,6 +195,23 @@ def test_a_time_budget_becomes_steps_that_a_resumed_run_keeps(
     kept = run_settings(settings.train, steps=5)
     assert kept == counted.train
     assert vae is not rest.vae
+
+
+def test_slow_steps_are_timed_for_a_while_only(
+    scans: tuple[Scans, Scans], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * 2 * module._LONGEST_S))
+    taken: list[int] = []
+    step = module._Run._step
+
+    def counted(self: Any, batch: Batch) -> Any:
+        taken.append(self.step)
+        return step(self, batch)
+
+    monkeypatch.setattr(module._Run, "_step", counted)
+    run(scans, tmp_path, small_model.settings(train={"minutes": 1e-6}))
+    assert taken == [0, 1, 2, 3, 0], "two to warm up, two that are timed, and the one that is trained"
 
 
 def test_the_shortest_budget_is_a_step(scans: tuple[Scans, Scans], tmp_path: Path) -> None:
