@@ -66,10 +66,15 @@ def find(selection: Selection, settings: ReadSettings) -> Cohort:
         InputError: a path is not there, a list cannot be read, or there is no scan at all.
     """
     found = _Found()
+    empty = []
     for path in selection.inputs:
-        found.add(_look(path, selection, settings))
+        there = _look(path, selection, settings)
+        found.add(there)
+        empty += [] if there.refs else [path]
     if not found.refs:
         raise _nothing(found, selection)
+    for path in empty:
+        log.warning("%s: no scan in it", path)
     refs = _named(_once(found.refs), hashed=selection.hash_ids)
     return Cohort(tuple(refs), len(found.rest))
 
@@ -133,8 +138,6 @@ def _look(path: Path, selection: Selection, settings: ReadSettings) -> _Found:
     wanted = [file for file in files if _matches(file.relative_to(root), selection)]
     found = _scans(wanted, root, settings)
     found.excluded = len(files) - len(wanted)
-    if not found.refs:
-        log.warning("%s: no scan in it", path)
     return found
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from nibabel.orientations import aff2axcodes
 
 from medvae import console, io
@@ -15,15 +18,18 @@ from medvae.errors import ScanError
 from medvae.outcomes import Outcome, Summary, attempt, settled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from medvae.scan import ScanInfo, ScanRef, Selection
     from medvae.settings import Settings
 
 _COLUMNS = ("scan", "format", "shape", "mm", "axes", "type", "modality", "status")
+_SHOWN = 4  # grids, splits and labels that are told, the most frequent first
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What was found out about one scan; the header is None where the scan would be refused."""
+    """What was found out about one scan; no header where that alone is refused, values where they were read."""
 
     ref: ScanRef
     outcome: Outcome
@@ -44,13 +50,11 @@ def run(selection: Selection, *, settings: Settings, check: bool, as_json: bool)
         InputError: there is no scan among the inputs.
     """
     cohort = find(selection, settings.read)
-    look = partial(_look, settings=settings, check=check)
     known = []
-    with console.progress(len(cohort.refs) if check else 0, "check") as bar:
+    with console.progress(len(cohort.refs), "check") if check else nullcontext() as bar:
         for ref in cohort.refs:
-            found = settled(attempt(look, ref), ref, stage="read")
-            known.append(_Known(ref, found) if isinstance(found, Outcome) else found)
-            if check:
+            known.append(_look(ref, settings=settings, check=check))
+            if bar is not None:
                 bar.advance()
     summary = Summary(tuple(one.outcome for one in known))
     if as_json:
@@ -59,17 +63,24 @@ def run(selection: Selection, *, settings: Settings, check: bool, as_json: bool)
         return summary.exit_code
     console.table([*_COLUMNS, *(["values"] if check else [])], [_cells(one, check=check) for one in known])
     console.out()
-    for one in known:
-        for warning in one.outcome.warnings:
-            console.out(f"warning: {one.ref.id}: {warning}")
+    _tell_all(known)
     summary.report()
     if cohort.ignored:
-        console.out(f"{cohort.ignored} files are no scans and were passed over")
+        console.out(f"{_plural(cohort.ignored, 'other file')} passed over: neither NIfTI nor DICOM")
     return summary.exit_code
 
 
 def _look(ref: ScanRef, *, settings: Settings, check: bool) -> _Known:
-    header = io.inspect(ref, settings.read)
+    """One scan's header; with `check` its voxels, mask and label map, too."""
+    header = settled(attempt(partial(io.inspect, settings=settings.read), ref), ref, stage="read")
+    if isinstance(header, Outcome):
+        return _Known(ref, header)
+    found = settled(attempt(partial(_judge, header=header, settings=settings, check=check), ref), ref, stage="read")
+    return _Known(ref, found, header) if isinstance(found, Outcome) else found
+
+
+def _judge(ref: ScanRef, *, header: ScanInfo, settings: Settings, check: bool) -> _Known:
+    """Raises ScanError where a run with these settings could not use the scan."""
     wanted = settings.prepare.modality
     if wanted and header.modality and header.modality != wanted:
         message = f"the scan is {header.modality}, the settings are for {wanted}"
@@ -85,25 +96,72 @@ def _look(ref: ScanRef, *, settings: Settings, check: bool) -> _Known:
     return _Known(ref, Outcome(ref.id, "ok", stage="read", warnings=warnings), header, values)
 
 
+def _tell_all(known: Sequence[_Known]) -> None:
+    """What the scans have in common, and each warning once."""
+    subjects = len({one.ref.subject for one in known})
+    console.out(f"{_plural(len(known), 'scan')} of {_plural(subjects, 'subject')}")
+    grids = Counter(" at ".join(_grid(one.header)) + " mm" for one in known if one.header is not None)
+    for title, found in (
+        ("grids", grids),
+        ("splits", Counter(one.ref.split for one in known if one.ref.split)),
+        ("labels", Counter(one.ref.label for one in known if one.ref.label)),
+    ):
+        shown = [f"{count} {name}" for name, count in found.most_common(_SHOWN)]
+        more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+        if shown:
+            console.out(f"{title}: {', '.join(shown + more)}")
+    warned: dict[str, list[str]] = {}
+    for one in known:
+        for warning in one.outcome.warnings:
+            warned.setdefault(warning, []).append(one.ref.id)
+    for warning, ids in warned.items():
+        more = [f" and {len(ids) - 1} more"] if len(ids) > 1 else []
+        console.out(f"warning: {''.join([ids[0], *more])}: {warning}")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _grid(header: ScanInfo) -> tuple[str, str]:
+    """Voxels and their size in mm, each along the three axes."""
+    geometry = header.geometry
+    return "×".join(map(str, geometry.shape)), "×".join(f"{mm:.3g}" for mm in geometry.spacing)
+
+
+def _axes(header: ScanInfo) -> str:
+    """Where the array's axes point to, as R or L, A or P, S or I; how oblique they are, from 1° on."""
+    directions = header.geometry.affine[:3, :3] / header.geometry.spacing
+    degrees = float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), -1, 1))).max())
+    letters = "".join(aff2axcodes(header.geometry.affine))
+    return letters if degrees < 1 else f"{letters} {degrees:.0f}°"
+
+
 def _cells(one: _Known, *, check: bool) -> list[str]:
+    """The row of a scan in the table."""
     status = one.outcome.status if one.outcome.code is None else f"{one.outcome.status} ({one.outcome.code})"
-    if one.header is None:
-        return [one.ref.id, one.ref.format, "", "", "", "", "", status, *([""] if check else [])]
-    geometry = one.header.geometry
-    shape, spacing = "×".join(map(str, geometry.shape)), "×".join(f"{mm:.3g}" for mm in geometry.spacing)
-    axes, modality = "".join(aff2axcodes(geometry.affine)), one.header.modality or "?"
-    values = [] if one.values is None else [f"{one.values[0]:g} to {one.values[1]:g} {one.header.units}"]
-    return [one.ref.id, one.ref.format, shape, spacing, axes, one.header.dtype, modality, status, *values]
+    header, known, values = one.header, [""] * 5, ""
+    if header is not None:
+        known = [*_grid(header), _axes(header), _type(header), header.modality or "?"]
+        values = "" if one.values is None else f"{one.values[0]:g} to {one.values[1]:g} {header.units}"
+    return [one.ref.id, one.ref.format, *known, status, *([values] if check else [])]
+
+
+def _type(header: ScanInfo) -> str:
+    """The voxels' type, whatever the order of its bytes."""
+    return np.dtype(header.dtype).name
 
 
 def _facts(one: _Known) -> dict[str, Any]:
+    """A scan as one JSON object."""
     outcome, ref = asdict(one.outcome), one.ref
     facts = {key: outcome[key] for key in ("id", "status", "code", "message", "hint", "warnings")}
-    facts |= {"format": ref.format, "files": len(ref.paths), "label": ref.label, "split": ref.split}
+    facts |= {"format": ref.format, "path": str(ref.path), "files": len(ref.paths), "subject": ref.subject}
+    facts |= {"label": ref.label, "split": ref.split}
     facts |= {"label_map": ref.label_map is not None, "mask": ref.mask is not None}
     if one.header is not None:
         geometry = one.header.geometry
         facts |= {"shape": geometry.shape, "spacing": geometry.spacing, "affine": geometry.affine.tolist()}
-        facts |= {"axes": "".join(aff2axcodes(geometry.affine)), "dtype": one.header.dtype}
+        facts |= {"axes": "".join(aff2axcodes(geometry.affine)), "dtype": _type(one.header)}
         facts |= {"modality": one.header.modality, "units": one.header.units, "values": one.values}
     return facts
