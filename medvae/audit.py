@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from medvae.model import Model
 
-COPY_QUANTILE = 0.05  # scans of different people fall below each of the two thresholds this often
+COPY_QUANTILE = 0.05  # so often the distance of scans of different people is below the threshold
 _CHUNK = 1 << 24  # values that are compared at once
 
 
@@ -230,14 +230,14 @@ class Audit:
         return Verdict(near, code, copy)
 
 
-def fit(model: Model, *, reconstructions: Iterable[NDArray[np.float32]] | None = None) -> Audit:
-    """Measure how near the training scans of different subjects lie to each other.
+def fit(model: Model, *, copies: Iterable[NDArray[np.float32]] | None = None) -> Audit:
+    """Measure how near the training scans of different subjects lie to each other, and how near a copy would lie.
 
     Args:
         model: the checkpoint.
-        reconstructions: of the kept training scans, `(1, X, Y, Z)`, for samples without texture. Those are smooth, and
-            smooth images lie nearer to all scans than scans lie to each other; the threshold is then what a
-            reconstruction keeps from the scans of other subjects.
+        copies: of the kept training scans, `(1, X, Y, Z)`: what the sampler would give if it only copied them, draws of
+            their posteriors. Those are smooth, and smooth images lie nearer to all scans than scans lie to each other.
+            None where samples are as sharp as scans: then the scans themselves are the copies.
     """
     latents, training = model.latents, model.training
     subject_of = dict(zip(latents.ids, latents.subjects, strict=True))
@@ -253,19 +253,37 @@ def fit(model: Model, *, reconstructions: Iterable[NDArray[np.float32]] | None =
         background=training.intensities[0].background,
     )
     real = gallery.between()
-    if reconstructions is None:
-        return Audit(gallery, codes, real, codes.between(), *copy_thresholds(real), "training scans")
-    rows = zip(reconstructions, training.masks, gallery.subjects, strict=True)
-    smooth = [gallery.nearest(image, mask, without=subject) for image, mask, subject in rows]
-    return Audit(gallery, codes, real, codes.between(), *copy_thresholds(smooth), "reconstructions of training scans")
+    images = (one.astype(np.float32) for one in training.images) if copies is None else copies
+    thresholds = copy_thresholds(gallery, images, training.masks)
+    of = "training scans" if copies is None else "reconstructions of training scans"
+    return Audit(gallery, codes, real, codes.between(), *thresholds, of)
 
 
-def copy_thresholds(nearest: Iterable[Nearest | None]) -> tuple[float, float]:
-    """The 5% quantiles of the given distances and of their ratios; NaN where there are none."""
-    found = [one for one in nearest if one is not None]
-    ratios = [one.ratio for one in found if np.isfinite(one.ratio)]
-    distance = float(np.quantile([one.distance for one in found], COPY_QUANTILE)) if found else float("nan")
-    return distance, float(np.quantile(ratios, COPY_QUANTILE)) if ratios else float("nan")
+def copy_thresholds(
+    gallery: Gallery, copies: Iterable[NDArray[np.float32]], masks: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Thresholds of the distance and of the ratio of nearest to second nearest; NaN where there is one subject alone.
+
+    The distance: the 5% quantile of what the copies keep from scans of other subjects. The ratio: in the middle between
+    what scans of other people have (5% quantile) and what the copies themselves have (95% quantile).
+
+    Args:
+        gallery: the training scans.
+        copies: one of each, `(1, X, Y, Z)`.
+        masks: of the copies, `(n, 1, X, Y, Z)`.
+    """
+    others, ratios = [], []
+    for row, (image, mask, subject) in enumerate(zip(copies, masks, gallery.subjects, strict=True)):
+        distances = gallery.distances(image, mask)
+        other = Nearest.among(distances, gallery.ids, subjects=gallery.subjects, without=subject)
+        if other is not None:
+            others.append(other)
+            ratios.append(distances[row] / max(other.distance, 1e-12))
+    if not others:
+        return float("nan"), float("nan")
+    known = [one.ratio for one in others if np.isfinite(one.ratio)] or [1.0]
+    middle = (np.quantile(known, COPY_QUANTILE) + np.quantile(ratios, 1 - COPY_QUANTILE)) / 2
+    return float(np.quantile([one.distance for one in others], COPY_QUANTILE)), float(middle)
 
 
 def _columns(image: Nearest | None, code: Nearest | None) -> dict[str, float | str | None]:

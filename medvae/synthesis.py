@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from medvae.texture import Texture
 
 _TEXTURE_SCANS = 16  # residuals of so many scans give the spectrum of all
-_DRAW, _TEXTURE, _INTENSITY = range(3)  # streams of one sample's generator: one never shifts another
+_DRAW, _TEXTURE, _INTENSITY, _COPY = range(4)  # streams of one sample's generator: one never shifts another
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +81,6 @@ class Synthesis:
     texture: Texture | None = field(repr=False)
     seed: int
 
-    @property
-    def smooth(self) -> bool:
-        """Whether samples are means of the decoder without texture, so smoother than real scans."""
-        return self.space == "latent" and self.texture is None
-
     def sample(self, index: int) -> Sample:
         """Sample number `index` (from 0): the same whatever the number of samples and their order."""
         label = pick(self.weights, index)
@@ -99,11 +94,21 @@ class Synthesis:
         of, intensity = self._intensity(label, draw.sources, index)
         return Sample(index, label, image, mask, label_map, z, draw.sources, draw.parameters, intensity, of)
 
-    def reconstructions(self) -> Iterator[NDArray[np.float32]]:
-        """The kept training scans as samples without texture: decoded, in their own foreground, `(1, X, Y, Z)` each."""
+    def copies(self) -> Iterator[NDArray[np.float32]] | None:
+        """What samples would be if they were copies: draws of the kept training scans' posteriors, `(1, X, Y, Z)` each.
+
+        In its own foreground, with texture where samples have it; None where samples are images, not decoded.
+        """
+        return None if self.space == "image" else self._decoded_training()
+
+    def _decoded_training(self) -> Iterator[NDArray[np.float32]]:
         for row, at in enumerate(_rows_of_training(self.model)):
-            decoded = decode(self.model, self.model.latents.mean[at])
-            yield finish(decoded[None], self.model.training.masks[row], self.model)
+            mask, latents = self.model.training.masks[row], self.model.latents
+            noise = self._generator(row, _COPY).standard_normal(latents.mean[at].shape, dtype=np.float32)
+            decoded = decode(self.model, latents.mean[at] + np.exp(0.5 * latents.log_variance[at]) * noise)
+            if self.texture is not None:
+                decoded = decoded + self.texture.draw(decoded, mask[0], self._generator(row, _TEXTURE))
+            yield finish(decoded[None], mask, self.model)
 
     def _decoded(self, z: NDArray[np.float32], index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         decoded = decode(self.model, z)

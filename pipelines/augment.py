@@ -61,7 +61,7 @@ def run(
     trained = load(model, device=device)
     options = settings.load(config, overrides, base=trained.settings)
     made = synthesis.fit(trained, options.augment, seed=options.seed)
-    judge = audit.fit(trained, reconstructions=made.reconstructions() if made.smooth else None)
+    judge = audit.fit(trained, copies=made.copies())
     identity = {"augment": options.augment.model_dump(mode="json"), "seed": options.seed, "model": trained.hash}
     folder = OutputFolder(out, command="augment", identity=identity, overwrite=overwrite)
 

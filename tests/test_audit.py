@@ -23,7 +23,7 @@ def training_image(model: Model, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 def flagged(model: Model, name: str, *, texture: bool, count: int = 40) -> float:
     made = synthesis.fit(model, AugmentSettings(sampler=name, texture=texture), seed=1)
-    judge = audit.fit(model, reconstructions=made.reconstructions() if made.smooth else None)
+    judge = audit.fit(model, copies=made.copies())
     samples = [made.sample(index) for index in range(count)]
     return float(np.mean([judge.judge(one.image, one.mask, one.z).copy for one in samples]))
 
