@@ -235,11 +235,12 @@ class _Run:
 
     def _time(self, batches: Iterator[Batch], most: int) -> float:
         """Seconds a step, over so many steps, or fewer where they are slow; all processes take the same number."""
-        start, done, enough = time.perf_counter(), 0, False
-        while done < most and not (enough and done >= 2):
+        start, done = time.perf_counter(), 0
+        while done < most:
             self._step(next(batches))
             done += 1
-            enough = bool(self.fabric.broadcast(time.perf_counter() - start > _LONGEST_S))
+            if 2 <= done < most and self.fabric.broadcast(time.perf_counter() - start > _LONGEST_S):
+                break
         return (time.perf_counter() - start) / done
 
     # --------------------------------------------------------------------------------- averaged weights, validation
