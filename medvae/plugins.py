@@ -102,4 +102,6 @@ def suggest(wrong: str, choices: tuple[str, ...]) -> str:
 def _folder(name: str) -> Traversable:
     from importlib.resources import files  # here, because a plain --help should not pay for it
 
-    return files(f"medvae.{name}")
+    if name == "configs":  # a folder of its own in a checkout
+        return files("medvae.configs")
+    return files("medvae") / name  # not files("medvae.maps"), which would import it, and numpy with it

@@ -1,0 +1,328 @@
+"""The command line: whatever is wrong ends as one line, a hint and an exit code; `--help` is light; Ctrl-C is clean."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import small_model
+
+import medvae
+from medvae import output
+from medvae.cli import main
+from medvae.io import nifti
+from medvae.io.files import PARTIAL
+from medvae.model import save, save_reference
+from medvae.pipelines import info
+from medvae.scan import Geometry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = ("info", "train", "calibrate", "detect", "augment", "demo")
+HEAVY = ("numpy", "pydantic", "yaml", "torch", "monai", "nibabel", "rich", "scipy", "pydicom")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real checkpoint. Do not write into it."""
+    folder = tmp_path_factory.mktemp("cli") / "model"
+    save(small_model.trained(), folder)
+    return folder
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Two small scans that can be used."""
+    for name in ("a", "b"):
+        write(tmp_path / "scans" / f"{name}.nii.gz")
+    return tmp_path / "scans"
+
+
+def write(path: Path) -> Path:
+    data = np.zeros((20, 18, 16), np.float32)
+    data[3:17, 3:15, 3:13] = 100 + 20 * np.random.default_rng(0).normal(size=(14, 12, 10))
+    nifti.write(path, data, Geometry(data.shape, np.eye(4)), description="block")
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[str, str]:
+    """The one line and the hint of a command that cannot be carried out."""
+    capsys.readouterr()
+    assert main([str(text) for text in argv]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith(("medvae: ", "  hint: "))]
+    assert len(lines) == 2, err
+    assert err.endswith("\n".join(lines) + "\n"), "they come last"
+    return lines[0].removeprefix("medvae: "), lines[1].removeprefix("  hint: ")
+
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+
+
+def test_folders_without_scans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "info", tmp_path / "gone")[0] == "gone: there is nothing of this name"
+    (tmp_path / "empty").mkdir()
+    line, hint = refused(capsys, "info", tmp_path / "empty")
+    assert line == "empty: no files in it"
+    assert "NIfTI" in hint
+    (tmp_path / "empty" / "notes.txt").write_text("text", "utf-8")
+    assert refused(capsys, "info", tmp_path / "empty")[0] == "empty: no scan in 1 file (1 .txt)"
+    assert refused(capsys, "info", tmp_path / "empty", "--split", "x")[0] == "empty: only a list has splits"
+
+
+def truncated(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def bomb(path: Path) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(100):
+            file.write(bytes(2**20))
+
+
+def giant(path: Path) -> None:
+    head = bytearray(gzip.decompress(path.read_bytes())[:352])
+    head[40:56] = struct.pack("<8h", 3, 30000, 30000, 30000, 1, 1, 1, 1)
+    path.write_bytes(gzip.compress(bytes(head)))
+
+
+@pytest.mark.parametrize(("damage", "code"), [(truncated, "truncated"), (bomb, "not_a_scan"), (giant, "too_large")])
+def test_a_damaged_file_is_named_and_the_others_are_done(
+    scans: Path, damage: Any, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(scans / "a.nii.gz")
+    assert main(["info", "--check", str(scans)]) == 1
+    said = capsys.readouterr()
+    assert f"rejected ({code}): a" in said.out
+    assert "hint: " in said.out
+    assert "1 ok, 1 rejected" in said.out
+    assert "Traceback" not in said.out + said.err
+    (scans / "b.nii.gz").unlink()
+    assert main(["info", "--check", str(scans)]) == 2, "nothing is left to use"
+
+
+def test_a_file_that_may_not_be_read(
+    scans: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = io.open
+
+    def guarded(file: Any, *more: Any, **named: Any) -> Any:
+        if str(file).endswith("a.nii.gz"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return real(file, *more, **named)
+
+    monkeypatch.setattr("builtins.open", guarded)
+    monkeypatch.setattr(io, "open", guarded)
+    assert main(["info", str(scans)]) == 1
+    assert "rejected (unreadable): a: Permission denied" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------------------------------------- settings
+
+
+def test_wrong_settings(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line, hint = refused(capsys, "info", scans, "--set", "read.volum=1")
+    assert "unknown setting 'read.volum'" in line
+    assert "did you mean 'volume'?" in hint
+    config = tmp_path / "mine.yaml"
+    config.write_text("train: {steps: many}\n", "utf-8")
+    assert main(["train", str(scans), "--config", str(config), "--out", str(tmp_path / "m")]) == 2
+    assert "'train.steps'" in capsys.readouterr().err
+    line, hint = refused(capsys, "train", scans, "--config", "vessel-shap", "--out", tmp_path / "m")
+    assert line == "there is no preset or file 'vessel-shap'"
+    assert "did you mean 'vessel-shape'?" in hint
+    line, hint = refused(capsys, "detect", scans, "--model", "m", "--out", tmp_path / "o", "--map", "residul")
+    assert line == "there is no 'residul' among the maps"
+    assert "'residual'" in hint
+    line, hint = refused(capsys, "augment", "--model", "m", "--out", tmp_path / "o", "--count", "3", "--sampler", "x")
+    assert line == "there is no 'x' among the samplers"
+    assert "density" in hint
+    assert not (tmp_path / "m").exists()
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["augment", "--model", "m", "--out", "o", "--count", "0"], "'0' is not a whole number from 1"),
+        (["augment", "--model", "m", "--out", "o", "--count", "x"], "'x' is not a whole number from 1"),
+        (["augment", "--model", "m", "--out", "o"], "--count"),
+        (["train", "x", "--config", "demo", "--out", "o", "--minutes", "0"], "'0' is not a number above 0"),
+        (["train", "x", "--config", "demo", "--out", "o", "--minutes", "soon"], "'soon' is not a number above 0"),
+        (["train", "x", "--config", "demo", "--out", "o", "--workers", "-1"], "-1"),
+        (["train", "x", "--config", "demo", "--out", "o", "--device", "gpu"], "'gpu' is none of auto, cpu, cuda"),
+        (["train", "x", "--out", "o"], "--config"),
+        (["info", "x", "--chek"], "--chek"),
+        (["nonsense"], "nonsense"),
+        ([], "COMMAND"),
+    ],
+)
+def test_wrong_usage(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line, hint = refused(capsys, *argv)
+    assert said in line
+    assert "--help" in hint
+
+
+# ------------------------------------------------------------------------------------------------------------- models
+
+
+def test_models_that_cannot_be_used(
+    scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    line, hint = refused(capsys, "detect", scans, "--model", tmp_path / "gone", "--out", out)
+    assert "no model" in line
+    assert "medvae train" in hint
+    detect = ("detect", scans, "--model", tmp_path / "copy", "--out", out)
+    shutil.copytree(model, tmp_path / "copy")
+    truncated(tmp_path / "copy" / "weights.safetensors")
+    assert refused(capsys, *detect)[1]
+    shutil.copy(model / "weights.safetensors", tmp_path / "copy")
+    save_reference(replace(small_model.trained().reference, model_hash="another"), tmp_path / "copy")
+    line, hint = refused(capsys, *detect)
+    assert "the Reference belongs to another model" in line
+    assert "medvae calibrate" in hint
+    assert "cuda:7" in refused(capsys, "detect", scans, "--model", model, "--out", out, "--device", "cuda:7")[0]
+    line, _ = refused(capsys, "detect", scans, "--model", model, "--out", out, "--set", "prepare.align=none")
+    assert line == "prepare.* belongs to the model and cannot be changed after training"
+    assert not out.exists(), "nothing is written where nothing can be done"
+
+
+# --------------------------------------------------------------------------------------------- disk, memory, surprises
+
+
+def test_a_full_disk(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(output, "write_json", full)
+    argv = ("train", scans, "--config", "demo", "--out", tmp_path / "m", "--set", "prepare.shape=[16, 16, 16]")
+    line, hint = refused(capsys, *argv)
+    assert line == "run.json: the disk is full"
+    assert "free some space" in hint
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left", "/x/y.nii"), "y.nii: the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "y: Permission denied"),
+        (MemoryError(), "memory ran out"),
+        (ValueError("two\nlines"), "unexpected ValueError: two lines"),
+    ],
+)
+def test_what_reaches_the_top_is_one_line(
+    problem: Exception, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> int:
+        raise problem
+
+    monkeypatch.setattr(info, "run", fail)
+    assert refused(capsys, "info", "x")[0] == line
+    assert main(["info", "x", "--verbose"]) == 2
+    assert "Traceback" in capsys.readouterr().err, "all of it, where it is asked for"
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(info, "run", stop)
+    assert main(["info", "x"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error(scans: Path) -> None:
+    command = [sys.executable, "-m", "medvae", "info", "--json", str(scans)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert err == b""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
+def test_ctrl_c_while_training_leaves_no_partial_file(scans: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "model", tmp_path / "long.yaml"
+    config.write_text(
+        "prepare: {modality: MR, spacing: [1, 1, 1], shape: [24, 24, 16]}\n"
+        "model: {options: {stem: 2, channels: [8, 16], latent: 2}}\n"
+        "train: {steps: 1000000, validate_every: 1, precision: '32'}\n",
+        "utf-8",
+    )
+    command = [sys.executable, "-m", "medvae", "train", str(scans), "--config", str(config), "--out", str(out)]
+    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 120
+        while not (out / "last").exists() and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "interrupted" in err
+    assert not list(out.rglob(f"{PARTIAL}*"))
+    assert not (out / "model.json").exists()
+
+
+# --------------------------------------------------------------------------------------------------------------- help
+
+
+def helped(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main([*argv, "--help"])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys, command)
+    used, _, told = text.partition("\n\n")
+    options = set(re.findall(r"--[a-z-]+", used))
+    assert {"--set", "--seed", "--quiet", "--verbose"} <= options
+    assert all(re.search(rf"^  (-h, )?{option}\b", told, re.MULTILINE) for option in options)
+    assert command in helped(capsys)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"medvae {medvae.__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["detect", "--help"], ["augment"]])
+def test_the_parser_imports_nothing_heavy(argv: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from medvae.cli import main\n"
+        "try:\n"
+        f"    main({argv!r})\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        f"print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.endswith("heavy: []\n")
