@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,8 @@ def test_models_that_cannot_be_used(
     line, hint = refused(capsys, "detect", scans, "--model", tmp_path / "gone", "--out", out)
     assert "no model" in line
     assert "medvae train" in hint
+    assert "no model" in refused(capsys, "calibrate", tmp_path / "gone", scans)[0]
+    assert "no model" in refused(capsys, "augment", "--model", tmp_path / "gone", "--out", out, "--count", "2")[0]
     detect = ("detect", scans, "--model", tmp_path / "copy", "--out", out)
     shutil.copytree(model, tmp_path / "copy")
     truncated(tmp_path / "copy" / "weights.safetensors")
@@ -248,6 +251,26 @@ def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     monkeypatch.setattr(info, "run", stop)
     assert main(["info", "x"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_scheduler_that_ends_us_is_answered_as_ctrl_c_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def ended(*_: Any, **__: Any) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    monkeypatch.setattr(info, "run", ended)
+    assert main(["info", "x"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_it_runs_in_a_thread_too(scans: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(main, ["info", str(scans), "--quiet"]).result() == 0
 
 
 def test_a_reader_that_has_enough_is_no_error(scans: Path) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from medvae.pipelines import train as pipeline
 from safetensors.numpy import load_file
 
 from medvae.cli import main
 from medvae.model import load
+from medvae.pipelines import train as pipeline
 from medvae.training.logs import read_epochs
 from medvae.training.split import held_out
 
