@@ -171,8 +171,7 @@ def check_memory(refs: Sequence[ScanRef], settings: ReadSettings, *, workers: in
     needed = 6 * max(sizes) * (workers + 2)  # the scan, its smoothed copy, maps; for each scan in flight
     free = _free_memory()
     if free is not None and needed > free:
-        text = "may need %.1f GiB of memory, %.1f are free; --workers 0 needs least"
-        log.warning(text, needed / 2**30, free / 2**30)
+        log.warning("may need %s of memory, %s are free; --workers 0 needs least", _size(needed), _size(free))
     return sum(sizes) // len(sizes)
 
 
@@ -187,6 +186,10 @@ def _free_memory() -> int | None:
         return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
     except (OSError, ValueError):  # no container, or one without a limit ("max")
         return free
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def check_disk(out: Path, needed: float, *, hint: str) -> None:
@@ -205,7 +208,7 @@ def check_disk(out: Path, needed: float, *, hint: str) -> None:
         there = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         free = shutil.disk_usage(out).free
     if needed - there > free:
-        message = f"about {needed / 2**30:.1f} GiB will be written, {free / 2**30:.1f} are free"
+        message = f"about {_size(needed)} will be written, {_size(free)} are free"
         raise OutputError(message, path=out, hint=hint)
 
 
