@@ -100,3 +100,12 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "work" in text
     assert "3/3" in text
     assert "last" in text
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
+    console.configure()
+    console.out("4×5 \udcff")
+    sys.stdout.flush()
+    assert raw.getvalue() == b"4\\xd75 \\udcff\n"
