@@ -1,6 +1,6 @@
 """The docs cannot rot: README blocks run, every setting, plug-in, preset and command is described.
 
-`python tests/test_docs.py` writes docs/settings.md anew.
+`python tests/test_docs.py` writes docs/settings.md and the table of docs/inputs.md anew.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from medvae import plugins
+from medvae import lists, plugins
 from medvae.cli import _parser, main
+from medvae.errors import CODES
 from medvae.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -102,6 +103,17 @@ def test_the_page_of_settings_is_true() -> None:
     assert (ROOT / "docs" / "settings.md").read_text("utf-8") == page_of_settings(), "run `python tests/test_docs.py`"
 
 
+def test_the_page_of_inputs_is_true() -> None:
+    page = (ROOT / "docs" / "inputs.md").read_text("utf-8")
+    assert page.endswith(table_of_codes()), "run `python tests/test_docs.py`"
+    assert re.findall(r"^\| `(\w+)` \| (?!rejected|skipped|failed)", page, re.MULTILINE) == list(lists.COLUMNS)
+
+
+def table_of_codes() -> str:
+    rows = [f"| `{name}` | {code.status} | {code.meaning} | {code.hint} |" for name, code in CODES.items()]
+    return "\n".join(["| code | ends as | meaning | what to do |", "|---|---|---|---|", *rows]) + "\n"
+
+
 def page_of_settings() -> str:
     parts = [PAGE, "| setting | default | what it does |\n|---|---|---|\n" + "\n".join(_rows(Settings, ""))]
     titles = {"maps": "Maps (`--map`)", "samplers": "Samplers (`--sampler`)", "models": "Models (`model.name`)"}
@@ -140,3 +152,5 @@ def _default(field: FieldInfo) -> str:
 
 if __name__ == "__main__":
     (ROOT / "docs" / "settings.md").write_text(page_of_settings(), "utf-8")
+    inputs = ROOT / "docs" / "inputs.md"
+    inputs.write_text(inputs.read_text("utf-8").partition("| code |")[0] + table_of_codes(), "utf-8")
