@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Listed = Kind | Literal["presets"]
 
-_AGAIN = "run the same command again: it does what is missing"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -41,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int = args.call(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        console.error(RunError("interrupted", hint=_AGAIN))
+        console.error(RunError("interrupted", hint=_again(texts)))
         return 130
     except BrokenPipeError:  # the reader of our output, e.g. `head`, has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             import traceback
 
             traceback.print_exc()
-        console.error(_in_words(problem))
+        console.error(_in_words(problem, again=_again(texts)))
         return 2
     return code
 
@@ -74,13 +72,19 @@ def _stopped_by_signal() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _in_words(problem: Exception) -> MedVAEError:
+def _again(texts: Sequence[str]) -> str:
+    """How to go on with a command that was stopped."""
+    how = "with --resume" if "train" in texts[:1] else "as it is"
+    return f"run the same command again, {how}: it does what is missing"
+
+
+def _in_words(problem: Exception, *, again: str) -> MedVAEError:
     """What a user is told of an exception that reached the top."""
     if isinstance(problem, MedVAEError):
         return problem
     name = getattr(problem, "filename", None)
     if is_disk_full(problem):
-        return OutputError("the disk is full", path=name, hint=f"free some space and {_AGAIN}")
+        return OutputError("the disk is full", path=name, hint=f"free some space and {again}")
     if is_out_of_memory(problem):
         return RunError("memory ran out", hint="use --workers 0, a smaller batch, or a machine with more memory")
     if isinstance(problem, OSError) and name is not None:

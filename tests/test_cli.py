@@ -306,6 +306,7 @@ def test_ctrl_c_while_training_leaves_no_partial_file(scans: Path, tmp_path: Pat
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "interrupted" in err
+    assert "with --resume" in err
     assert not list(out.rglob(f"{PARTIAL}*"))
     assert not (out / "model.json").exists()
 
