@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from medvae.training.fit import Epoch
 
 
+_NAME = 28  # letters of a scan's id that fit over its picture
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
     """A prepared scan and what the model makes of it, on the model's grid (axes R, A, S).
@@ -29,21 +32,22 @@ class Pair:
         image: `(X, Y, Z)`, prepared intensities.
         reconstruction: mean of p(x|z) at the posterior mean, the same shape.
         mask: bool, foreground.
-        title: of its row.
+        name: of the scan.
+        error: mean squared error of the foreground.
     """
 
     image: NDArray[np.float32] = field(repr=False)
     reconstruction: NDArray[np.float32] = field(repr=False)
     mask: NDArray[np.bool_] = field(repr=False)
-    title: str
+    name: str
+    error: float
 
 
 def pair_of(inference: Inference) -> Pair:
-    """A scan and its reconstruction, with the mean squared error of the foreground in the title."""
+    """A scan and its reconstruction."""
     prepared = inference.prepared
     error = float(np.square(inference.residual[prepared.mask[0]]).mean())
-    title = f"{prepared.id}: squared error {error:.3f}"
-    return Pair(prepared.image[0], inference.reconstruction, prepared.mask[0], title)
+    return Pair(prepared.image[0], inference.reconstruction, prepared.mask[0], prepared.id, error)
 
 
 def curves(path: Path, epochs: Sequence[Epoch]) -> None:
@@ -93,8 +97,8 @@ def reconstructions(path: Path, pairs: Sequence[Pair], *, spacing: tuple[float, 
                 if across == 0:
                     ax.invert_xaxis()
                 ax.set_axis_off()
-        row[0].set_title(pair.title, color="white", fontsize=8, loc="left")
-        row[1].set_title("reconstruction", color="0.7", fontsize=8)
+        row[0].set_title(pair.name[-_NAME:], color="white", fontsize=8)
+        row[1].set_title(f"squared error {pair.error:.3f}", color="0.7", fontsize=8)
     figure.suptitle(title, color="white", fontsize=10)
     _save(figure, path)
 
