@@ -3,10 +3,9 @@
     python benchmarks/reconstruction.py --model MODEL [--data FOLDER/brains-t1]
 
 For the test subjects of `split.csv`: the squared foreground error (prepared intensities, variance about 1) of the
-reconstruction (E[x|z] averaged over posterior draws), beside that of the voxelwise mean of the training scans; the
-geometric mean of the ratios with its bootstrap interval over subjects; and the rank of a subject's own scan among all
-scans of the list by the distance to its reconstruction (1: nearest). Samples are judged by eye: `medvae augment` draws
-them.
+reconstruction at the posterior mean, beside that of the voxelwise mean of the training scans; the geometric mean of the
+ratios with its bootstrap interval over subjects; and the rank of a subject's own scan among all scans of the list by
+the distance to its reconstruction (1: nearest). Samples are judged by eye: `medvae augment` draws them.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class DetectSettings(Frozen):
 
     maps: tuple[str, ...] = Field(("residual_z", "residual", "atlas", "intensity"), description="files of medvae/maps")
     options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="options of a map, by its name")
-    draws: int = Field(8, ge=1, description="posterior draws that reconstruction and likelihood are averaged over")
+    draws: int = Field(8, ge=1, description="posterior draws where a map needs them")
     top: float = Field(0.01, gt=0, le=1, description="a scan's score is the mean of this share of its highest voxels")
     montage: bool = Field(True, description="write a picture a scan")
 
