@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from hashlib import sha256
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from medvae import prepare
+from medvae import console, prepare
 from medvae.cli import main
 from medvae.evaluation import phantom
 from medvae.io import nifti
@@ -60,6 +61,15 @@ def _each_scan_is_aligned_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "align_to_template", remembered)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_as_nobody_set_it_up() -> None:
+    """A command of an earlier test or fixture has set loudness and handlers for the whole process."""
+    ours = logging.getLogger("medvae")
+    ours.handlers[:], ours.propagate = [], True
+    ours.setLevel(logging.NOTSET)
+    console._quiet = False
 
 
 @pytest.fixture(scope="session")
