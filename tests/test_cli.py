@@ -15,6 +15,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -293,7 +294,9 @@ def test_ctrl_c_while_training_leaves_no_partial_file(scans: Path, tmp_path: Pat
         "utf-8",
     )
     command = [sys.executable, "-m", "medvae", "train", str(scans), "--config", str(config), "--out", str(out)]
-    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True)
+    # what a shell starts in the background ignores Ctrl-C, and hands that on to whatever it starts
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
     try:
         end = time.monotonic() + 120
         while not (out / "last").exists() and process.poll() is None:
@@ -303,6 +306,7 @@ def test_ctrl_c_while_training_leaves_no_partial_file(scans: Path, tmp_path: Pat
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "interrupted" in err
