@@ -37,11 +37,12 @@ def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: 
         OutputError: the folder holds a demo with other settings, or the disk is full.
     """
     begun = time.monotonic()
+    busy = workers + 1 if workers else 0  # where this process only writes what others have made or prepared
     model, maps, synthetic = out / "model", out / "maps", out / "synthetic"
     refs = made_cohort.members(SIZES)
 
     console.out(f"1/5 make {len(refs)} brains from the MNI152 template")
-    made = _make(refs, out / "cohort", seed=settings.seed, workers=workers, overwrite=overwrite)
+    made = _make(refs, out / "cohort", seed=settings.seed, workers=busy, overwrite=overwrite)
     healthy, others, tested = (Selection((made,), split=name) for name in SIZES)
 
     console.out(f"\n2/5 train on {SIZES['train']} of them, all healthy")
@@ -51,13 +52,13 @@ def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: 
             settings=settings,
             out=model,
             device=device,
-            workers=workers,
+            workers=busy,
             resume=not overwrite,
             overwrite=overwrite,
         )
     ]
     console.out(f"\n3/5 calibrate on {SIZES['calibrate']} others, healthy, too")
-    codes += [calibrate.run(others, model=model, device=device, workers=workers)]
+    codes += [calibrate.run(others, model=model, device=device, workers=busy)]
 
     console.out(f"\n4/5 detect in {SIZES['test']} that nothing has seen yet, half of them with a lesion")
     codes += [detect.run(tested, model=model, out=maps, device=device, workers=workers, overwrite=overwrite)]
@@ -77,8 +78,7 @@ def _make(refs: Sequence[ScanRef], cohort: Path, *, seed: int, workers: int, ove
     """The scans, the masks of their lesions, and the list, whose path is returned."""
     folder = OutputFolder(cohort, command="demo", identity={"seed": seed, "sizes": SIZES}, overwrite=overwrite)
     handle = partial(_keep, cohort=cohort)
-    busy = workers + 1 if workers else 0  # this process only writes
-    summary = run_scans(refs, made_cohort.Maker(seed), handle, folder=folder, workers=busy, title="make")
+    summary = run_scans(refs, made_cohort.Maker(seed), handle, folder=folder, workers=workers, title="make")
     with disk_errors(cohort):
         made = made_cohort.write_list(refs, cohort)
     folder.finish(summary)
