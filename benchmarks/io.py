@@ -23,14 +23,17 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from monai.data import NibabelReader, NibabelWriter, PydicomReader
+from monai.transforms import LoadImage
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medvae.io import dicom, nifti
-from medvae.scan import Geometry, ScanRef
+from medvae.prepare.grid import resample
+from medvae.scan import Geometry, Scan, ScanRef
 from medvae.settings import ReadSettings
 
 NIFTI_FILES = ("brains-t1-native/oasis-1001-brain-1mm.nii.gz", "brains-t1-native/trio-head-1mm.nii.gz")
 DICOM_SERIES = ("dicom/chest-ct/siemens-sensation10-8mm-whole", "dicom/mr-anatomical/ge-coronal-t1-mrhead")
+KINDS = ("float32 map", "float32 noise", "int16 image")
 SETTINGS = ReadSettings()
 Task = Callable[[], Any]
 
@@ -53,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         files, series = find_or_make(options.data, Path(scratch))
         rows = [read_nifti(path) for path in files]
-        rows += [write_nifti(files[-1], Path(scratch), kind) for kind in ("float32 map", "int16 image")]
+        rows += [write_nifti(files[-1], Path(scratch), kind) for kind in KINDS]
         rows += [read_dicom(folder) for folder in series]
         print(f"medians of {options.rounds} interleaved rounds; in brackets: times as long as ours\n")
         for row in rows:
@@ -83,24 +86,22 @@ def read_nifti(path: Path) -> Row:
     """Read a .nii.gz."""
     ref = ScanRef(path.stem, "nifti", (path,), modality="MR")
     shape = nifti.inspect(ref, SETTINGS).geometry.shape
-    monai = NibabelReader()
+    reader, transform = NibabelReader(), LoadImage("NibabelReader", image_only=True, dtype=np.float32)
     return Row(
         f"read NIfTI.gz  {path.name[:24]} {shape}",
         {
             "medvae": lambda: nifti.read(ref, SETTINGS).data,
             "nibabel": lambda: np.asarray(nib.load(path).dataobj, np.float32),
-            "MONAI": lambda: monai.get_data(monai.read(path))[0].astype(np.float32),
+            "MONAI reader": lambda: reader.get_data(reader.read(path))[0].astype(np.float32),
+            "MONAI LoadImage": lambda: transform(path),
         },
     )
 
 
 def write_nifti(source: Path, scratch: Path, kind: str) -> Row:
-    """Write a .nii.gz: a map with noise in the foreground and zeros around it, or the image itself."""
+    """Write a .nii.gz: an array of one of `KINDS` on the grid of a scan."""
     scan = nifti.read(ScanRef("source", "nifti", (source,)), SETTINGS)
-    noise = np.random.default_rng(0).normal(size=scan.data.shape).astype(np.float32)
-    data = (
-        np.where(scan.data > scan.data.mean(), noise, 0) if kind.startswith("float32") else scan.data.astype(np.int16)
-    )
+    data = made_array(scan, kind)
     ours, affine = scan.geometry, scan.geometry.affine
 
     def monai() -> None:
@@ -117,6 +118,25 @@ def write_nifti(source: Path, scratch: Path, kind: str) -> Row:
             "MONAI": monai,
         },
     )
+
+
+def made_array(scan: Scan, kind: str) -> np.ndarray[Any, Any]:
+    """What is written.
+
+    - `float32 map`: noise in the foreground of a 2 mm grid, brought to the scan's grid by `resample`, as `detect` does.
+    - `float32 noise`: noise in every voxel of the foreground, in C order: nothing to compress, all to transpose.
+    - `int16 image`: the scan itself.
+    """
+    if kind == "int16 image":
+        return scan.data.astype(np.int16)
+    noise = np.random.default_rng(0).normal
+    if kind == "float32 noise":
+        return np.where(scan.data > scan.data.mean(), noise(size=scan.data.shape).astype(np.float32), 0)
+    to_grid = np.diag([*(np.array(scan.geometry.spacing) / 2), 1])
+    x, y, z = (int(np.ceil(n * step / 2)) for n, step in zip(scan.data.shape, scan.geometry.spacing, strict=True))
+    coarse = resample(scan.data, np.linalg.inv(to_grid), (x, y, z))
+    found = np.where(coarse > coarse.mean(), noise(size=coarse.shape).astype(np.float32), np.float32(0))
+    return resample(found, to_grid, scan.geometry.shape)
 
 
 def read_dicom(folder: Path) -> Row:

@@ -69,16 +69,16 @@ class Kl(nn.Module):
             norm_num_groups=16,
             with_encoder_nonlocal_attn=False,
             with_decoder_nonlocal_attn=False,
-        ).to(memory_format=torch.channels_last_3d)
+        )  # in the default layout: with channels_last_3d a step in bf16 takes 1.2 times as long here
 
     def encode(self, x: Tensor) -> Posterior:
         """q(z|x)."""
-        mean, sigma = self.net.encode(x.contiguous(memory_format=torch.channels_last_3d))
+        mean, sigma = self.net.encode(x)
         return Posterior(mean.float(), 2 * sigma.float().log())
 
     def render(self, z: Tensor) -> Tensor:
         """The decoder's output."""
-        return cast("Tensor", self.net.decode(z.contiguous(memory_format=torch.channels_last_3d)))
+        return cast("Tensor", self.net.decode(z))
 
     def decode(self, z: Tensor) -> Likelihood:
         """p(x|z)."""

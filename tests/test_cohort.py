@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -20,16 +19,7 @@ from medvae.scan import Geometry, ScanRef, Selection
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(autouse=True)
-def _heard() -> Iterator[None]:
-    ours = logging.getLogger("medvae")
-    before, ours.propagate = ours.propagate, True
-    yield
-    ours.propagate = before
 
 
 def touch(folder: Path, *names: str) -> None:

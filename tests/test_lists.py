@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,16 +12,7 @@ from medvae.errors import InputError
 from medvae.lists import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(autouse=True)
-def _heard() -> Iterator[None]:
-    ours = logging.getLogger("medvae")
-    before, ours.propagate = ours.propagate, True
-    yield
-    ours.propagate = before
 
 
 def rows(folder: Path, content: str | bytes | Any, name: str = "list.csv") -> tuple[Row, ...]:

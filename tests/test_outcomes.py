@@ -78,7 +78,6 @@ def test_what_was_not_foreseen_keeps_its_traceback(caplog: pytest.LogCaptureFixt
     failed = attempt(lambda _: [][0], REF)
     assert isinstance(failed, Failed)
     assert failed.problem.code == "internal"
-    logging.getLogger("medvae").propagate = True
     with caplog.at_level(logging.DEBUG, logger="medvae"):
         outcome = settled(failed, REF, stage="compute")
     assert isinstance(outcome, Outcome)

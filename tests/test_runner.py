@@ -351,8 +351,6 @@ def test_memory_is_estimated_from_the_headers(
 ) -> None:
     (tmp_path / "bad.nii").write_bytes(b"no scan")
     refs = [ScanRef(n, "nifti", (p,)) for n, p in {"s": image(tmp_path / "s.nii"), "bad": tmp_path / "bad.nii"}.items()]
-    monkeypatch.setattr(runner.log, "propagate", True)
-    monkeypatch.setattr(runner.logging.getLogger("medvae"), "propagate", True)
     assert runner.check_memory(refs, ReadSettings(), workers=2) == 4 * 12**3
     assert not caplog.records
     monkeypatch.setattr(runner, "_free_memory", lambda: 1000)

@@ -40,19 +40,54 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     assert any(name.endswith("/licenses/NOTICE") for name in names), "the template's terms go along"
 
 
-def test_the_command_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    ZipFile(wheel).extractall(tmp_path / "site")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's files in a folder of their own; the packages it needs are those of this environment."""
+    site = tmp_path_factory.mktemp("site")
+    ZipFile(wheel).extractall(site)
+    return site
 
-    def run(*words: str) -> str:
-        command = [sys.executable, "-m", "medvae", *words]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
-    where = [sys.executable, "-c", "import medvae, medvae.pipelines; print(medvae.__file__, medvae.pipelines.__file__)"]
-    found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-    assert found.count(str(tmp_path)) == 2
-    assert "research use only" in run("--help").lower()
-    assert "residual_z" in run("detect", "--help"), "plug-ins are found in the installed package"
-    assert "brain-mri-t1" in run("train", "--help")
+def run(installed: Path, *words: str, cwd: Path) -> str:
+    """What Python says, with the installed package before the checkout, outside of it."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command_works_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
+    found = run(
+        installed,
+        "-c",
+        "import medvae, medvae.pipelines; print(medvae.__file__, medvae.pipelines.__file__)",
+        cwd=tmp_path,
+    )
+    assert found.count(str(installed)) == 2
+    command = ("-m", "medvae")
+    assert "research use only" in run(installed, *command, "--help", cwd=tmp_path).lower()
+    shown = run(installed, *command, "detect", "--help", cwd=tmp_path)
+    assert "residual_z" in shown, "plug-ins are found in the installed package"
+    assert "brain-mri-t1" in run(installed, *command, "train", "--help", cwd=tmp_path)
+
+
+SMALL_DEMO = """
+from medvae.cli import main
+from medvae.pipelines import demo
+
+demo.SIZES.update(train=3, calibrate=2, test=4)
+demo.SYNTHETIC = 2
+settings = ("train.steps=4", "prepare.spacing=[8, 8, 8]", "prepare.shape=[24, 28, 24]", "model.options.channels=[16]")
+raise SystemExit(main(["demo", "--workers", "0", *(word for text in settings for word in ("--set", text))]))
+"""
+
+
+def test_the_demo_runs_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
+    said = run(installed, "-c", SMALL_DEMO, cwd=tmp_path)
+    assert "chance: AP" in said
+    made = tmp_path / "medvae-demo"
+    assert (made / "model" / "model.json").is_file()
+    assert len(list(made.glob("maps/scans/*/residual_z.nii.gz"))) == 4
+    assert len(list(made.glob("synthetic/images/*.nii.gz"))) == 2

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -324,8 +325,6 @@ class _Run:
         path = self.folder / "last" / "state.safetensors"
         if not path.is_file():
             return
-        from safetensors import safe_open
-
         tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
             facts = file.metadata()

@@ -12,12 +12,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from nifti_oracle import AFFINE, by_nibabel, by_sitk, header_of, put, ramp, raw_file, ref, voxels_of
+from nifti_oracle import AFFINE, by_nibabel, header_of, put, ramp, raw_file, ref, voxels_of
 
 from medvae import io
 from medvae.errors import ScanError
 from medvae.io import nifti
-from medvae.scan import Geometry
 from medvae.settings import ReadSettings
 
 SETTINGS = ReadSettings()
@@ -369,9 +368,6 @@ def test_a_4d_file_that_ends_in_another_volume_is_truncated(tmp_path: Path) -> N
     assert code_of(tmp_path / "a.nii.gz", volume=0).code == "truncated"
 
 
-# -------------------------------------------------------------------------------------------------------- where it is
-
-
 def test_extensions_are_stepped_over(tmp_path: Path) -> None:
     image = nib.Nifti1Image(ramp(), AFFINE)
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"a remark " * 20))
@@ -381,91 +377,6 @@ def test_extensions_are_stepped_over(tmp_path: Path) -> None:
 
 def test_an_offset_inside_the_header_means_right_after_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(put(tmp_path / "a.nii", ramp(), vox_offset=0)), ramp())
-
-
-def test_sform_wins_and_a_disagreement_is_said_in_mm(tmp_path: Path) -> None:
-    header = header_of(ramp())
-    header.set_qform(AFFINE, code=1)
-    near, far = header.copy(), header.copy()
-    near["qoffset_x"] += 0.05
-    far["qoffset_x"] += 12
-    for one, warned in ((header, False), (near, False), (far, True)):
-        path = tmp_path / "a.nii"
-        path.write_bytes(bytes(one.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
-        scan = io.read(ref(path), SETTINGS)
-        assert scan.geometry.distance_to(Geometry((4, 5, 6), AFFINE)) < 1e-4
-        assert bool(scan.warnings) == warned
-        assert io.inspect(ref(path), SETTINGS).warnings == scan.warnings
-    assert "12.0 mm" in scan.warnings[0]
-
-
-def test_a_broken_qform_beside_a_good_sform_is_only_a_warning(tmp_path: Path) -> None:
-    scan = io.read(ref(put(tmp_path / "a.nii", ramp(), qform_code=1, quatern_b=1.5)), SETTINGS)
-    assert scan.geometry.distance_to(Geometry((4, 5, 6), AFFINE)) < 1e-4
-    assert "qform is broken" in scan.warnings[0]
-
-
-@pytest.mark.parametrize("qfac", [-1.0, 0.0, 1.0])
-def test_qform_alone(tmp_path: Path, qfac: float) -> None:
-    header = header_of(ramp(), sform_code=0)
-    header.set_qform(AFFINE if qfac == -1 else AFFINE @ np.diag([-1, 1, 1, 1]), code=2)
-    header["pixdim"][0] = qfac
-    path = tmp_path / "a.nii"
-    path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
-    scan = io.read(ref(path), SETTINGS)
-    for oracle in (by_nibabel, by_sitk):
-        assert scan.geometry.distance_to(oracle(path).geometry) < 1e-3
-
-
-@pytest.mark.parametrize(
-    ("unit", "factor"), [(0, 1.0), (1, 1000.0), (2, 1.0), (3, 0.001), (1 + 8, 1000.0), (3 + 16, 0.001)]
-)
-def test_units_become_millimetres(tmp_path: Path, unit: int, factor: float) -> None:
-    scale = np.diag([1 / factor] * 3 + [1])
-    header = header_of(ramp(), xyzt_units=unit)
-    header.set_sform(scale @ AFFINE, code=1)
-    header.set_qform(scale @ AFFINE, code=1)
-    path = tmp_path / "a.nii"
-    for sform_code in (1, 0):
-        header["sform_code"] = sform_code
-        path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
-        scan = io.read(ref(path), SETTINGS)
-        assert scan.geometry.distance_to(Geometry((4, 5, 6), AFFINE)) < 1e-3
-        assert scan.warnings == ()
-
-
-def test_microscopic_voxels_are_no_singular_affine(tmp_path: Path) -> None:
-    header = header_of(ramp(), xyzt_units=3)
-    header.set_sform(np.diag([0.2, 0.2, 0.5, 1]), code=1)
-    path = tmp_path / "a.nii"
-    path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
-    np.testing.assert_allclose(io.read(ref(path), SETTINGS).geometry.spacing, (2e-4, 2e-4, 5e-4), rtol=1e-6)
-
-
-def test_shear_is_read_as_it_is(tmp_path: Path) -> None:
-    sheared = AFFINE.copy()
-    sheared[0, 2] = 1.5
-    header = header_of(ramp())
-    header.set_sform(sheared, code=1)
-    path = tmp_path / "a.nii"
-    path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
-    assert io.read(ref(path), SETTINGS).geometry.distance_to(Geometry((4, 5, 6), sheared)) < 1e-4
-
-
-@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "RPI"])
-def test_an_assumed_orientation(tmp_path: Path, axes: str) -> None:
-    path = put(tmp_path / "a.nii", ramp(), sform_code=0, pixdim=[1, 2, -3, 4, 1, 1, 1, 1])
-    geometry = io.read(ref(path), ReadSettings(assume_orientation=axes)).geometry
-    assert "".join(nib.aff2axcodes(geometry.affine)) == axes
-    assert geometry.spacing == (2, 3, 4)
-    np.testing.assert_allclose(geometry.to_world([1.5, 2, 2.5]), 0, atol=1e-9)
-    coded = put(tmp_path / "b.nii", ramp())
-    assert io.read(ref(coded), ReadSettings(assume_orientation=axes)).geometry == io.read(ref(coded), SETTINGS).geometry
-
-
-def test_an_assumed_orientation_needs_voxel_sizes(tmp_path: Path) -> None:
-    path = put(tmp_path / "a.nii", ramp(), sform_code=0, pixdim=[1, 2, 0, 2, 1, 1, 1, 1])
-    assert code_of(path, assume_orientation="RAS").code == "bad_affine"
 
 
 def test_matches_by_name() -> None:
