@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from medvae.synthesis import Synthesis
 
 _SHOWN = 8  # samples in the montage
+_COPY = "a near-copy of a training scan"
+_EMPTY = "empty: all its voxels are 0"
 _LIST = ("scan", "subject", "label", "label_map", "synthetic", "sources")
 _AUDIT = (
     "kind",
@@ -102,8 +104,8 @@ def _make(ref: ScanRef, _: None, *, made: Synthesis, judge: Audit, out: Path) ->
         nifti.write(out / label_map, voxels.label_map, voxels.geometry, description="synthetic, label map")
         return image, f"images/{ref.id}.json", label_map
 
-    warnings = ("a near-copy of a training scan",) if verdict.copy else ()
-    return Done(write, {**facts, **verdict.scores()}, warnings)
+    found = {_COPY: bool(verdict.copy), _EMPTY: not voxels.data.any()}
+    return Done(write, {**facts, **verdict.scores()}, tuple(text for text, so in found.items() if so))
 
 
 def _write_tables(done: Sequence[Outcome], *, made: Synthesis, judge: Audit, out: Path) -> None:
@@ -140,6 +142,7 @@ def _facts(done: Sequence[Outcome], *, made: Synthesis, judge: Audit) -> dict[st
     copies = sum(one.scores["copy"] == "yes" for one in done) if judge.known else None
     facts = {"sampler": made.settings.sampler, "units": provenance.units(made.model), "samples": len(done)}
     facts |= {"copies": copies, "copy_threshold": judge.threshold if judge.known else None}
+    facts |= {"empty": sum(_EMPTY in one.warnings for one in done)}
     return facts | {"copy_threshold_of": judge.threshold_of, "label_maps": provenance.no_label_maps(made) or "written"}
 
 
@@ -149,6 +152,8 @@ def _report(facts: Mapping[str, Any]) -> None:
     else:
         text = f"than 95% of {facts['copy_threshold_of']} do to those of other people"
         console.out(f"copies: {facts['copies']} of {facts['samples']} lie nearer to one training scan, alone, {text}")
+    if facts["empty"]:
+        console.out(f"empty: {facts['empty']} of {facts['samples']} have no voxel that is not 0 (see manifest.jsonl)")
     console.out(f"label maps: {facts['label_maps']}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import nibabel as nib
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
 
-from medvae import plugins
+from medvae import plugins, synthesis
 from medvae.cli import main
-from medvae.model import load
+from medvae.model import Model, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,3 +109,17 @@ def test_a_copy_is_caught(model_folder: Path, tmp_path: Path) -> None:
     rows = [row for row in table(tmp_path / "set" / "audit.csv") if row["kind"] == "synthetic"]
     assert [row["copy"] for row in rows] == ["yes", "yes"]
     assert all(float(row["distance"]) < 1e-3 for row in rows)
+
+
+def test_an_empty_sample_is_said(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = synthesis.to_voxels
+
+    def blank(sample: synthesis.Sample, model: Model) -> synthesis.Voxels:
+        voxels = real(sample, model)
+        return replace(voxels, data=np.zeros_like(voxels.data))
+
+    monkeypatch.setattr(synthesis, "to_voxels", blank)
+    assert augment(model_folder, tmp_path / "set", 2) == 0
+    assert json.loads((tmp_path / "set" / "run.json").read_text("utf-8"))["empty"] == 2
+    manifest = (tmp_path / "set" / "manifest.jsonl").read_text("utf-8").splitlines()
+    assert all("empty" in str(json.loads(line)["warnings"]) for line in manifest)
