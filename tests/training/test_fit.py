@@ -356,7 +356,7 @@ def test_free_bits_keep_the_posterior_open(scans: tuple[Scans, Scans], tmp_path:
     assert run(scans, tmp_path, settings).epochs[-1].kl > 2
 
 
-# -------------------------------------------------------------------------------------------- devices and precision
+# ------------------------------------------------------------------------------------------- precision and spread
 
 
 def test_bf16_asked_for_on_a_cpu_runs(scans: tuple[Scans, Scans], tmp_path: Path) -> None:
@@ -373,31 +373,3 @@ def test_other_spreads_train_and_keep_theirs(scans: tuple[Scans, Scans], tmp_pat
     settings = small_model.settings(likelihood={"spread": spread}, train={"steps": 2})
     ran = run(scans, tmp_path, settings)
     assert (ran.log_scale != 0) == (spread == "learned")
-
-
-def test_precision_auto_asks_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    def precision(**known: bool) -> str:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
-        return str(make_fabric("cpu", precision="auto")._precision.precision)
-
-    assert precision(avx512_bf16=True) == "bf16-mixed"
-    assert precision(amx_bf16=True) == "bf16-mixed"
-    assert precision(avx2=True) == "32-true"
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert str(make_fabric("cpu", precision="auto")._precision.precision) == "32-true"
-
-
-def test_device_auto_takes_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert make_fabric("auto", precision="32").device == torch.device("cpu")
-
-
-def test_a_gpu_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr(module, "Fabric", lambda **given: seen.update(given))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: not including_emulation)
-    make_fabric("cuda:1", precision="auto")
-    assert seen == {"accelerator": "cuda", "devices": [1], "precision": "bf16-mixed"}
-    make_fabric("auto", precision="32")
-    assert seen == {"accelerator": "cuda", "devices": "auto", "precision": "32-true"}
