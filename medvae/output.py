@@ -19,7 +19,7 @@ from medvae.io.files import PARTIAL, remove_partials, write_json
 from medvae.outcomes import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from medvae.outcomes import Summary
     from medvae.scan import ScanRef
@@ -91,9 +91,20 @@ class OutputFolder:
     def done(self, ref: ScanRef) -> Outcome | None:
         """The outcome of a scan that ended ok before, with all its files still there and the input unchanged."""
         outcome = self._before.get(ref.id)
-        if outcome is None or outcome.status != "ok" or outcome.input != fingerprint(ref):
+        if outcome is None or not self._is_whole(outcome) or outcome.input != fingerprint(ref):
             return None
-        return outcome if all((self.path / name).is_file() for name in outcome.outputs) else None
+        return outcome
+
+    def others(self, refs: Iterable[ScanRef]) -> tuple[Outcome, ...]:
+        """Scans that earlier runs brought to a good end and whose files are still there, those of `refs` not included.
+
+        In the order of their ids, so that a table of the folder loses no row where fewer scans are given again.
+        """
+        now = {ref.id for ref in refs}
+        return tuple(one for name, one in sorted(self._before.items()) if name not in now and self._is_whole(one))
+
+    def _is_whole(self, outcome: Outcome) -> bool:
+        return outcome.status == "ok" and all((self.path / name).is_file() for name in outcome.outputs)
 
     def append(self, outcome: Outcome) -> None:
         """Add a line to the manifest; after one that a killed run left half written, on a line of its own."""

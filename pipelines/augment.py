@@ -150,8 +150,8 @@ def _report(facts: Mapping[str, Any]) -> None:
     if facts["copies"] is None:
         console.out(f"copies: not looked for ({facts['copy_threshold_of']})")
     else:
-        text = f"than 95% of {facts['copy_threshold_of']} do to those of other people"
-        console.out(f"copies: {facts['copies']} of {facts['samples']} lie nearer to one training scan, alone, {text}")
+        text = f"look like one of the training scans (thresholds from {facts['copy_threshold_of']}; see audit.csv)"
+        console.out(f"copies: {facts['copies']} of {facts['samples']} {text}")
     if facts["empty"]:
         console.out(f"empty: {facts['empty']} of {facts['samples']} have no voxel that is not 0 (see manifest.jsonl)")
     console.out(f"label maps: {facts['label_maps']}")

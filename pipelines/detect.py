@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from medvae.maps import AnomalyMap
     from medvae.model import Model
     from medvae.reference import Reference
-    from medvae.runner import Loaded, Summary
+    from medvae.runner import Loaded, Outcome
     from medvae.scan import ScanRef, Selection
     from medvae.settings import DetectSettings, Settings
 
@@ -86,7 +86,8 @@ def run(
     load_one = ReadAndPrepare(settings.read, trained.preparation)
     handle = partial(_judge, trained=trained, options=options, out=out)
     summary = run_scans(refs, load_one, handle, folder=folder, workers=workers, title="detect")
-    _write_scores(summary, trained, options, out=out)
+    outcomes = sorted([*folder.others(refs), *summary.outcomes], key=lambda one: one.id)
+    _write_scores(outcomes, trained, options, out=out)
     folder.finish(summary, reference=trained.reference.status, units=_units(options))
     summary.report()
     console.out(f"{out}: scores.csv, and a folder a scan in scans/ ({trained.reference.status})")
@@ -105,6 +106,8 @@ def _judge(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSetti
     warnings = list(prepared.warnings)
     if prepared.source_hash in trained.latents.hashes:
         warnings.append("seen_in_training")
+    elif prepared.source_hash in reference.scan_hashes:
+        warnings.append("seen_in_calibration")
 
     def write() -> Sequence[str]:
         place = f"scans/{ref.id}"
@@ -150,14 +153,14 @@ def _title(
     return "\n".join([lines, *([f"warning: {', '.join(warnings)}"] if warnings else [])])
 
 
-def _write_scores(summary: Summary, trained: Model, options: DetectSettings, *, out: Path) -> None:
-    """`scores.csv`: a row a scan, whatever became of it; n beside every p."""
+def _write_scores(outcomes: Sequence[Outcome], trained: Model, options: DetectSettings, *, out: Path) -> None:
+    """`scores.csv`: a row a scan, whatever became of it, and one for each that lay here before; n beside every p."""
     numbers = [column for name in options.maps for column in (name, f"{name}_p")]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["id", "status", "code", *numbers, "calibrated", "n", "warnings"])
     facts = ["yes" if trained.reference.calibrated else "no", trained.reference.n]
-    for outcome in summary.outcomes:
+    for outcome in outcomes:
         values = [outcome.scores.get(column) for column in numbers]
         cells = ["" if value is None else f"{value:.6g}" for value in values]
         table.writerow([outcome.id, outcome.status, outcome.code or "", *cells, *facts, "; ".join(outcome.warnings)])

@@ -126,6 +126,18 @@ def test_only_what_ended_well_and_is_whole_was_done(tmp_path: Path, ref: ScanRef
     assert opened(out).done(ref) is None, "a file is gone"
 
 
+def test_others_are_the_whole_scans_of_earlier_runs(tmp_path: Path, ref: ScanRef) -> None:
+    out = tmp_path / "out"
+    folder = opened(out)
+    names = {"b": "ok", "a": "ok", "bad": "rejected", "gone": "ok"}
+    for name, status in names.items():
+        folder.append(replace(done(ref, out, f"{name}.nii"), id=name, status=status))
+    folder.append(done(ref, out, "s.nii"))
+    (out / "gone.nii").unlink()
+    assert [one.id for one in opened(out).others([ref])] == ["a", "b"]
+    assert opened(out, overwrite=True).others([ref]) == ()
+
+
 def test_half_written_and_foreign_lines_are_passed_over(tmp_path: Path, ref: ScanRef) -> None:
     out = tmp_path / "out"
     folder = opened(out)

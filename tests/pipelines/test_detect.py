@@ -107,6 +107,14 @@ def test_again_does_only_what_is_missing(
     assert gone.read_bytes() == before
     assert (out / "scans" / "well" / "residual_z.nii.gz").stat().st_mtime_ns == kept
     assert set(rows(out)) == {"well", "ill"}
+    table = (out / "scores.csv").read_bytes()
+    assert detect(brains / "new" / "well.nii.gz", model_folder, out, "--workers", "0") == 0
+    assert (out / "scores.csv").read_bytes() == table, "the scores of a scan whose maps are there stay"
+
+
+def test_a_scan_of_the_reference_is_warned_of(brains: Path, model_folder: Path, tmp_path: Path) -> None:
+    assert detect(brains / "healthy" / "h0.nii.gz", model_folder, tmp_path / "out", "--workers", "0") == 0
+    assert "seen_in_calibration" in rows(tmp_path / "out")["h0"]["warnings"]
 
 
 def test_a_training_scan_is_warned_of_and_uncalibrated_is_said(
