@@ -13,8 +13,10 @@ import re
 import signal
 import sys
 from contextlib import contextmanager
+from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from medvae import __version__, console, plugins
 from medvae.errors import MedVAEError, OutputError, RunError, is_disk_full, is_out_of_memory
@@ -238,6 +240,18 @@ class _Parser(argparse.ArgumentParser):
             lines = (f"  {name:<18}{plugins.summary(self._lists, name)}" for name in names)
             self.epilog = "\n".join([f"{self._lists}:", *lines])
         return super().format_help()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Say an unknown option first: argparse would rather name what is missing because of it."""
+        for text in takewhile(lambda text: text != "--", args):
+            if self._subparsers is not None and not text.startswith("-"):
+                break  # the command; what follows belongs to its own parser
+            name = text.partition("=")[0]
+            if name.startswith("--") and name not in self._option_string_actions:
+                near = get_close_matches(name, self._option_string_actions, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise RunError(f"there is no option {name}", code="usage", hint=f"{hint}see {self.prog} --help")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""

@@ -91,7 +91,7 @@ def _table(text: str, path: Path) -> list[Row]:
         ]
     except csv.Error as problem:
         raise InputError(f"not a table: {problem}", path=path, hint=_HINT) from None
-    columns = [name.strip() for name in lines[0]] if lines else []
+    columns = [_column(name.strip()) for name in lines[0]] if lines else []
     _check_columns(columns, path)
     for n, cells in enumerate(lines[1:], start=1):
         if len(cells) > len(columns):
@@ -100,6 +100,11 @@ def _table(text: str, path: Path) -> list[Row]:
     return [
         _row(dict(zip(columns, cells, strict=False)), f"row {n}", path) for n, cells in enumerate(lines[1:], start=1)
     ]
+
+
+def _column(name: str) -> str:
+    """One of ours, in whatever case it is written; any other as it is."""
+    return name.lower() if name.lower() in COLUMNS else name
 
 
 def _check_columns(columns: Sequence[str], path: Path) -> None:

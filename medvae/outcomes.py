@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Stage = Literal["read", "compute", "write"]
+_SHOWN = 10  # warnings that are told; those that hold a number may be as many as scans
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Summary:
         return 1 if bad else 0
 
     def report(self) -> None:
-        """Say on stdout what did not end ok, grouped by code, and the counts."""
+        """Say on stdout what did not end ok, grouped by code, what was warned of, and the counts."""
         by_code: dict[str, list[Outcome]] = {}
         for outcome in self.outcomes:
             if outcome.status != "ok":
@@ -92,7 +93,20 @@ class Summary:
             first = by_code[code][0]
             more = f" and {len(by_code[code]) - 1} more" if len(by_code[code]) > 1 else ""
             console.out(f"{first.status} ({code}): {first.id}{more}: {first.message}\n  hint: {first.hint}")
+        self._report_warnings()
         console.out(", ".join(f"{n} {status}" for status, n in sorted(self.counts.items())))
+
+    def _report_warnings(self) -> None:
+        """Each warning once, with the first scan that has it."""
+        warned: dict[str, list[str]] = {}
+        for outcome in self.outcomes:
+            for warning in outcome.warnings:
+                warned.setdefault(warning, []).append(outcome.id)
+        for warning, ids in list(warned.items())[:_SHOWN]:
+            more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+            console.out(f"warning: {ids[0]}{more}: {warning}")
+        if len(warned) > _SHOWN:
+            console.out(f"warning: {len(warned) - _SHOWN} others, which the record of each scan has")
 
 
 @dataclass(frozen=True)

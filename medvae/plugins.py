@@ -90,12 +90,12 @@ def configure(kind: Kind, name: str, options: Mapping[str, Any]) -> tuple[Module
     return module, validate(getattr(module, "Settings", Empty), dict(options), where=f"{kind}.{name}")
 
 
-def suggest(wrong: str, choices: tuple[str, ...]) -> str:
-    """A hint that lists the choices, the nearest one first."""
+def suggest(wrong: str, choices: tuple[str, ...], *, section: str = "") -> str:
+    """A hint that lists the choices, the nearest one first; that one with `section` before it."""
     from difflib import get_close_matches
 
     near = get_close_matches(wrong, choices, n=1, cutoff=0.5)
-    lead = f"did you mean {near[0]!r}? " if near else ""
+    lead = f"did you mean '{section}{near[0]}'? " if near else ""
     return f"{lead}choices: {', '.join(choices)}"
 
 

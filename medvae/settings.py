@@ -255,14 +255,18 @@ def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> Setti
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return SettingsError(
-            f"unknown setting {key!r} in {where}", hint=suggest(str(first["loc"][-1]), _keys(kind, first["loc"]))
-        )
+        return SettingsError(f"unknown setting {key!r} in {where}", hint=_meant(kind, first["loc"]))
     return SettingsError(f"setting {key!r} in {where}: {first['msg']} (got {first['input']!r})")
 
 
-def _keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, ...]:
+def _meant(kind: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """The setting of this name in a section, where it was written without; else what there is beside it."""
+    wrong = str(loc[-1])
+    if len(loc) == 1:
+        for section, field in kind.model_fields.items():
+            if wrong in getattr(field.annotation, "model_fields", {}):
+                return f"did you mean '{section}.{wrong}'?"
     model: Any = kind
     for part in loc[:-1]:
         model = model.model_fields[str(part)].annotation
-    return tuple(model.model_fields)
+    return suggest(wrong, tuple(model.model_fields), section="".join(f"{part}." for part in loc[:-1]))

@@ -82,6 +82,9 @@ def run(
     shutil.rmtree(out / "cache")
     summary.report()
     console.out(f"{model}: {reference.status}; the smallest p of a scan is {1 / (reference.n + 1):.3f}")
+    before = trained.reference
+    if before.calibrated and reference.n < before.n:
+        log.warning("the Reference of %d healthy scans that was there is replaced; calibrate on all at once", before.n)
     if reference.n < _FEW:
         log.warning("with fewer than %d healthy scans no p can be below 0.05", _FEW - 1)
     return summary.exit_code

@@ -97,7 +97,7 @@ def _judge(ref: ScanRef, *, header: ScanInfo, settings: Settings, check: bool) -
 
 
 def _tell_all(known: Sequence[_Known]) -> None:
-    """What the scans have in common, and each warning once."""
+    """What the scans have in common."""
     subjects = len({one.ref.subject for one in known})
     console.out(f"{_plural(len(known), 'scan')} of {_plural(subjects, 'subject')}")
     grids = Counter(" at ".join(_grid(one.header)) + " mm" for one in known if one.header is not None)
@@ -110,13 +110,6 @@ def _tell_all(known: Sequence[_Known]) -> None:
         more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         if shown:
             console.out(f"{title}: {', '.join(shown + more)}")
-    warned: dict[str, list[str]] = {}
-    for one in known:
-        for warning in one.outcome.warnings:
-            warned.setdefault(warning, []).append(one.ref.id)
-    for warning, ids in warned.items():
-        more = [f" and {len(ids) - 1} more"] if len(ids) > 1 else []
-        console.out(f"warning: {''.join([ids[0], *more])}: {warning}")
 
 
 def _plural(count: int, noun: str) -> str:

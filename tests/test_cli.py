@@ -141,7 +141,10 @@ def test_a_file_that_may_not_be_read(
 def test_wrong_settings(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line, hint = refused(capsys, "info", scans, "--set", "read.volum=1")
     assert "unknown setting 'read.volum'" in line
-    assert "did you mean 'volume'?" in hint
+    assert "did you mean 'read.volume'?" in hint
+    line, hint = refused(capsys, "info", scans, "--set", "lr=1")
+    assert line == "unknown setting 'lr' in the settings with --set"
+    assert hint == "did you mean 'train.lr'?"
     config = tmp_path / "mine.yaml"
     config.write_text("train: {steps: many}\n", "utf-8")
     assert main(["train", str(scans), "--config", str(config), "--out", str(tmp_path / "m")]) == 2
@@ -170,7 +173,10 @@ def test_wrong_settings(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["train", "x", "--config", "demo", "--out", "o", "--workers", "-1"], "-1"),
         (["train", "x", "--config", "demo", "--out", "o", "--device", "gpu"], "'gpu' is none of auto, cpu, cuda"),
         (["train", "x", "--out", "o"], "--config"),
-        (["info", "x", "--chek"], "--chek"),
+        (["info", "x", "--chek"], "no option --chek"),
+        (["detect", "x", "--modle", "m", "--out", "o"], "no option --modle"),
+        (["augment", "--model", "m", "--out", "o", "--workers=2", "--count", "1"], "no option --workers"),
+        (["--verson"], "no option --verson"),
         (["nonsense"], "nonsense"),
         ([], "COMMAND"),
     ],
@@ -179,6 +185,9 @@ def test_wrong_usage(argv: list[str], said: str, capsys: pytest.CaptureFixture[s
     line, hint = refused(capsys, *argv)
     assert said in line
     assert "--help" in hint
+    if argv[:1] in (["info"], ["detect"]):
+        assert f"see medvae {argv[0]} --help" in hint
+        assert "did you mean --" in hint
 
 
 # ------------------------------------------------------------------------------------------------------------- models

@@ -82,10 +82,15 @@ def test_a_list_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
         lists.read(tmp_path / "mine.csv")
 
 
+def test_our_columns_in_any_case(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, "Scan,SUBJECT,Label_Map\na,b,c\n")
+    assert (row.scan, row.subject, row.label_map) == ("a", "b", "c")
+
+
 def test_a_column_that_looks_like_a_typing_error_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rows(tmp_path, "scan,Subject,lable,hospital\na,b,c,d\n")
+    rows(tmp_path, "scan,subjct,lable,hospital\na,b,c,d\n")
     assert [record.getMessage() for record in caplog.records] == [
-        "list.csv: column 'Subject' is ignored; is 'subject' meant?",
+        "list.csv: column 'subjct' is ignored; is 'subject' meant?",
         "list.csv: column 'lable' is ignored; is 'label' meant?",
     ]
 

@@ -54,6 +54,16 @@ def test_what_did_not_end_well_is_told_by_code(capsys: pytest.CaptureFixture[str
     ]
 
 
+def test_a_warning_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    head, both = ("whole_head",), ("whole_head", "seen_in_training")
+    Summary((Outcome("a", "ok", warnings=head), Outcome("b", "ok", warnings=both), OK)).report()
+    told = ["warning: a and 1 more: whole_head", "warning: b: seen_in_training", "3 ok"]
+    assert capsys.readouterr().out.splitlines() == told
+    Summary(tuple(Outcome(f"{n}", "ok", warnings=(f"{n} voxels filled",)) for n in range(12))).report()
+    last = capsys.readouterr().out.splitlines()[-3:]
+    assert last == ["warning: 9: 9 voxels filled", "warning: 2 others, which the record of each scan has", "12 ok"]
+
+
 def test_an_outcome_comes_back_from_json() -> None:
     one = Outcome("a", "ok", outputs=("x", "y"), warnings=("w",), scores={"m": 1.5, "p": None}, input="1 files")
     assert Outcome.from_json(json.loads(json.dumps(asdict(one)))) == one

@@ -47,6 +47,17 @@ def test_training_scans_and_their_subjects_are_left_out(
     assert load(tmp_path / "model").reference.n == 1
 
 
+def test_fewer_scans_than_before_are_warned_of(
+    model_folder: Path, brains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_folder, tmp_path / "model")
+    command = ["calibrate", str(tmp_path / "model"), "--workers", "0"]
+    assert main([*command, str(brains / "healthy" / "h0.nii.gz")]) == 0
+    assert "the Reference of 3 healthy scans that was there is replaced" in capsys.readouterr().err
+    assert main([*command, str(brains / "healthy")]) == 0
+    assert "is replaced" not in capsys.readouterr().err
+
+
 def test_only_training_scans_are_nothing_to_calibrate_with(
     trained_folder: Path, brains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
