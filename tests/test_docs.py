@@ -109,6 +109,21 @@ def test_the_page_of_inputs_is_true() -> None:
     assert re.findall(r"^\| `(\w+)` \| (?!rejected|skipped|failed)", page, re.MULTILINE) == list(lists.COLUMNS)
 
 
+def test_outputs_are_described(brains: Path, model_folder: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "outputs.md").read_text("utf-8")
+    maps, made = tmp_path / "maps", tmp_path / "made"
+    assert main(["detect", str(brains / "new"), "--model", str(model_folder), "--out", str(maps), "--quiet"]) == 0
+    assert main(["augment", "--model", str(model_folder), "--out", str(made), "--count", "2", "--quiet"]) == 0
+    files = (path for root in (maps, made, model_folder) for path in root.rglob("*") if path.is_file())
+    names = {re.sub(r"synthetic-\d+", "<id>", re.sub(r"(tfevents).*", r"\1", path.name)) for path in files}
+    assert {name for name in names if name not in page} <= {f"{name}.nii.gz" for name in plugins.names("maps")}
+    tables = [maps / "scores.csv", made / "labels.csv", made / "audit.csv"]
+    columns = {name for table in tables for name in table.read_text("utf-8").partition("\n")[0].split(",")}
+    told = set(re.findall(r"`([\w<>]+)`", "\n".join(re.findall(r"^\|(.*?)\|", page, re.MULTILINE))))
+    longest_first = "|".join(sorted(plugins.names("maps"), key=len, reverse=True))
+    assert {re.sub(longest_first, "<map>", name, count=1) for name in columns} <= told
+
+
 def table_of_codes() -> str:
     rows = [f"| `{name}` | {code.status} | {code.meaning} | {code.hint} |" for name, code in CODES.items()]
     return "\n".join(["| code | ends as | meaning | what to do |", "|---|---|---|---|", *rows]) + "\n"
