@@ -1,25 +1,29 @@
 """Making a Reference: normative statistics of healthy scans, and their leave-one-out scores.
 
-Two passes over the scans. The first sums images and residuals. The second takes each scan out of the sums again, maps
-it against the rest, and notes score, spread and upper quantile: a scan never sits in the reference that scores it.
+Images are summed, then residuals, which look at the images' statistics. A last pass takes each scan out of the sums
+again, maps it against the rest, and notes score, spread and upper quantile: a scan never sits in the reference that
+scores it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from medvae import plugins
 from medvae.errors import SettingsError
 from medvae.inference import infer
-from medvae.maps import anomaly_map
+from medvae.maps import anomaly_map, residual_z
 from medvae.plugins import suggest
 from medvae.reference import Moments, Normal, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
 
     from medvae.inference import Inference
     from medvae.model import Model
@@ -38,6 +42,60 @@ class _Seen:
     limits: list[float] = field(default_factory=list)
 
 
+class _Sums:
+    """Sums of images and residuals of aligned scans, from which one can be left out again; empty where they are not.
+
+    Args:
+        model: what the residuals are of.
+        options: of `residual_z`.
+        image: statistics of images that are known already; None where these scans are to give them.
+        prior: towards which residuals are shrunk.
+    """
+
+    def __init__(
+        self, model: Model, options: residual_z.Settings, *, image: Normal | None, prior: Normal | None
+    ) -> None:
+        shape = model.preparation.settings.shape
+        self._spacing = model.preparation.grid.spacing
+        self._options = options
+        self._known, self._prior = image, prior
+        self._images, self._residuals = Moments.empty(shape), Moments.empty(shape)
+
+    def add_image(self, prepared: Prepared) -> None:
+        self._images.add(prepared.image[0], prepared.mask[0])
+
+    def add_residual(self, inference: Inference) -> None:
+        """After all images: the residual looks at their statistics."""
+        self._residuals.add(self._residual(inference), inference.prepared.mask[0])
+
+    def image(self, *, without: Inference | None = None) -> Normal | None:
+        """Statistics of the images, `without` one of the scans that were added."""
+        if self._known is not None or not self._images.n:
+            return self._known
+        images = self._images
+        if without is not None:
+            images = images.without(without.prepared.image[0], without.prepared.mask[0])
+        return images.normal(spacing=self._spacing)
+
+    def residual(self, *, without: Inference | None = None) -> Normal | None:
+        """Statistics of the residuals, `without` one of the scans that were added."""
+        if not self._residuals.n:
+            return None
+        residuals = self._residuals
+        if without is not None:
+            residuals = residuals.without(self._residual(without), without.prepared.mask[0])
+        return residuals.normal(spacing=self._spacing, prior=self._prior)
+
+    def _residual(self, inference: Inference) -> NDArray[np.float32]:
+        return residual_z.residual(inference, self._image_of_all, self._options)
+
+    @cached_property
+    def _image_of_all(self) -> Normal:
+        known = self.image()
+        assert known is not None
+        return known
+
+
 def make_reference(
     model: Model,
     scans: Callable[[], Iterator[Prepared]],
@@ -52,39 +110,32 @@ def make_reference(
     Args:
         model: its `reference` gives the prior: image statistics and residual pattern of the training scans. While a
             model is being made its reference is empty, and these scans are the training scans.
-        scans: called twice; gives the same prepared scans each time.
+        scans: called up to three times; gives the same prepared scans each time.
         names: the maps to score; those that cannot be made without alignment are left out where scans are not aligned.
         calibrated: whether training had not seen these scans.
         detect: options of the maps, draws, and what makes a score; the model's settings if None.
-        on_scan: called after each scan of each pass.
+        on_scan: called after each scan of each of the two passes through the network.
+
+    Raises:
+        SettingsError: `residual_z.winsor` is another one than the model was made with.
     """
     detect = detect or model.settings.detect
-    spacing = model.preparation.grid.spacing
     aligned = model.preparation.aligned
-    shape = model.preparation.settings.shape
-    images, residuals = Moments.empty(shape), Moments.empty(shape)
-    hashes: list[str] = []
-    for prepared in scans():
-        inference = infer(model, prepared)
-        images.add(prepared.image[0], prepared.mask[0])
-        residuals.add(inference.residual, prepared.mask[0])
-        hashes.append(prepared.source_hash)
-        on_scan()
     before = model.reference
-    prior = None
+    prior, options = None, _residual_options(detect)
     if calibrated:  # a second calibration is not shrunk towards the first
         prior = before.prior if before.calibrated else before.residual
-
-    def without(inference: Inference | None) -> tuple[Normal | None, Normal | None]:
-        """Image and residual statistics of all scans but this one."""
-        if not aligned:
-            return None, None
-        image, residual = images, residuals
-        if inference is not None:
-            image = images.without(inference.prepared.image[0], inference.prepared.mask[0])
-            residual = residuals.without(inference.residual, inference.prepared.mask[0])
-        known = before.image if calibrated else image.normal(spacing=spacing)
-        return known, residual.normal(spacing=spacing, prior=prior)
+        _check_winsor(options, _residual_options(model.settings.detect))
+    sums = _Sums(model, options, image=before.image, prior=prior)
+    if aligned and not calibrated:
+        for prepared in scans():
+            sums.add_image(prepared)
+    hashes: list[str] = []
+    for prepared in scans():
+        if aligned:
+            sums.add_residual(infer(model, prepared))
+        hashes.append(prepared.source_hash)
+        on_scan()
 
     names = tuple(n for n in names if aligned or not getattr(plugins.load("maps", n), "NEEDS_ALIGNMENT", False))
     seen = {name: _Seen() for name in names}
@@ -98,23 +149,34 @@ def make_reference(
     )
     for prepared in scans():
         inference = infer(model, prepared, draws=detect.draws)
-        image, residual = without(inference)
-        rest = replace(bare, image=image, residual=residual)
+        rest = replace(bare, image=sums.image(without=inference), residual=sums.residual(without=inference))
         for name in names:
             _note(seen[name], name, inference, rest, options=detect.options.get(name, {}))
         on_scan()
     scales = {n: float(np.sqrt(np.mean(seen[n].squares))) or 1.0 for n in names if n == "residual_z"}
-    image, residual = without(None)
     return replace(
         bare,
-        image=image,
-        residual=residual,
+        image=sums.image(),
+        residual=sums.residual(),
         prior=prior,
         scales=scales,
         scores={n: np.sort(np.array(s.scores, np.float32) / scales.get(n, 1.0)) for n, s in seen.items()},
         limits={n: float(np.mean(s.limits)) / scales.get(n, 1.0) for n, s in seen.items()},
         options={n: _all_options(n, detect) for n in names},
     )
+
+
+def _residual_options(detect: DetectSettings) -> residual_z.Settings:
+    configured = plugins.configure("maps", "residual_z", detect.options.get("residual_z", {}))[1]
+    return cast("residual_z.Settings", configured)
+
+
+def _check_winsor(asked: residual_z.Settings, trained: residual_z.Settings) -> None:
+    """The residuals of the training scans, towards which others are shrunk, were made with one value of it."""
+    if asked.winsor != trained.winsor:
+        message = f"residual_z.winsor is {trained.winsor:g} in this model, not {asked.winsor:g}"
+        hint = f"train a model with --set detect.options.residual_z.winsor={asked.winsor:g}"
+        raise SettingsError(message, hint=hint)
 
 
 def _all_options(name: str, detect: DetectSettings) -> dict[str, Any]:
@@ -166,11 +228,12 @@ def require_known(reference: Reference, wanted: DetectSettings) -> None:
         plugins.check("maps", name)
         if name not in reference.limits:
             raise _unknown(name, reference)
-        known = plugins.configure("maps", name, reference.options.get(name, {}))[1]
-        asked = plugins.configure("maps", name, wanted.options.get(name, {}))[1]
-        for key in type(known).model_fields:
-            mine, theirs = getattr(known, key), getattr(asked, key)
-            if mine != theirs:
+        known, asked = (
+            plugins.configure("maps", name, options.get(name, {}))[1].model_dump(mode="json")
+            for options in (reference.options, wanted.options)
+        )
+        for key, mine in known.items():
+            if mine != (theirs := asked[key]):
                 message = f"the Reference was made with {name}.{key}={mine}, not {theirs}"
                 raise SettingsError(message, hint=f"{again}detect.options.{name}.{key}={theirs}`")
 

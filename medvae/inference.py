@@ -80,6 +80,20 @@ class Inference:
         )
         return difference
 
+    def residual_within(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
+        """image − what the model makes of the image held between `low` and `high`, all `(X, Y, Z)`; 0 outside the mask.
+
+        What lies beyond them cannot pull the reconstruction after it, however far: a model that copies what it sees
+        (a latent with many units does) is not shown the whole of it.
+        """
+        image, inside = self.prepared.image[0], self.prepared.mask[0]
+        held = np.where(inside, np.clip(image, low, high), image)
+        with torch.no_grad():
+            posterior = self.vae.encode(torch.from_numpy(held)[None, None].to(self.image.device))
+            expected = to_array(self.vae.decode(posterior.mean).mean)
+        difference: NDArray[np.float32] = np.where(inside, image - expected, np.float32(0))
+        return difference
+
     @cached_property
     def kl(self) -> NDArray[np.float32]:
         """KL(q‖p) of each latent unit in nats, `(C, *latent)`."""

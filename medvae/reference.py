@@ -123,7 +123,7 @@ class Reference:
 
     Attributes:
         image: of prepared training scans, for `atlas`; None where scans are not aligned.
-        residual: of image − reconstruction; None where scans are not aligned.
+        residual: of the residual that `residual_z` looks at; None where scans are not aligned.
         prior: of the training scans' residuals, towards which `residual` was shrunk; None before calibration.
         scales: by map name, what a map is divided by so that its healthy spread is 1.
         scores: by map name, sorted leave-one-out scores of the healthy scans, float32.

@@ -14,16 +14,16 @@ from medvae import plugins
 from medvae.calibration import LIMIT, empty_reference, make_reference, require_known
 from medvae.errors import SettingsError
 from medvae.inference import infer
-from medvae.maps import anomaly_map
+from medvae.maps import anomaly_map, residual_z
 from medvae.reference import Moments
 from medvae.settings import DetectSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from medvae.model import Model
     from medvae.prepare import Prepared
-    from medvae.reference import Reference
+    from medvae.reference import Normal, Reference
 
 NAMES = plugins.names("maps")
 
@@ -41,6 +41,13 @@ def model() -> Model:
 @cache
 def calibrated() -> Reference:
     return make_reference(model(), others, names=NAMES, calibrated=True)
+
+
+def image_normal(scans: Sequence[Prepared]) -> Normal:
+    images = Moments.empty(linear_model.SHAPE)
+    for scan in scans:
+        images.add(scan.image[0], scan.mask[0])
+    return images.normal(spacing=model().preparation.grid.spacing)
 
 
 def asked(**changes: Any) -> DetectSettings:
@@ -80,12 +87,13 @@ def test_scores_scales_and_limits_by_hand() -> None:
     spacing = model().preparation.grid.spacing
     made, bare = model().reference, empty_reference("", "")
     squares, scores, limits = [], [], []
+    everyone = image_normal(scans)
     for out in scans:
         rest = Moments.empty(linear_model.SHAPE)
-        for scan in scans:
-            if scan is not out:
-                rest.add(infer(model(), scan).residual, scan.mask[0])
-        one = type(bare)(**{**vars(bare), "residual": rest.normal(spacing=spacing)})
+        others = [scan for scan in scans if scan is not out]
+        for scan in others:
+            rest.add(residual_z.residual(infer(model(), scan), everyone, residual_z.Settings()), scan.mask[0])
+        one = type(bare)(**{**vars(bare), "image": image_normal(others), "residual": rest.normal(spacing=spacing)})
         found = anomaly_map("residual_z", infer(model(), out), one)
         inside = found.values[out.mask[0]]
         squares.append(np.mean(inside**2))
@@ -137,6 +145,14 @@ def test_the_healthy_get_even_p_values() -> None:
     assert p(linear_model.scan(900, lesion=4)) == pytest.approx(1 / 9)
 
 
+def test_another_winsor_than_the_training_scans_had_is_refused() -> None:
+    """Their residuals are what the new ones are shrunk towards."""
+    detect = asked(options={"residual_z": {"winsor": 2}})
+    with pytest.raises(SettingsError, match=r"winsor is 1 in this model, not 2") as caught:
+        make_reference(model(), others, names=NAMES, calibrated=True, detect=detect)
+    assert "train a model with --set detect.options.residual_z.winsor=2" in str(caught.value.hint)
+
+
 def test_where_scans_are_not_aligned_only_scores_are_kept() -> None:
     unaligned = linear_model.known_model(NAMES, aligned=False)
     made = unaligned.reference
@@ -169,9 +185,9 @@ def test_options_and_top_are_kept() -> None:
         ({"top": 0.02}, r"made with detect.top=0.01, not 0.02", "--set detect.top=0.02"),
         ({"draws": 5}, r"made with detect.draws=4, not 5", "--set detect.draws=5"),
         (
-            {"options": {"residual_z": {"scale_mm": 3}}},
-            r"made with residual_z.scale_mm=6.0, not 3.0",
-            "--set detect.options.residual_z.scale_mm=3.0",
+            {"options": {"residual_z": {"scales_mm": [3]}}},
+            r"made with residual_z.scales_mm=\[0.0, 3.0, 6.0\], not \[3.0\]",
+            "--set detect.options.residual_z.scales_mm=[3.0]",
         ),
         ({"options": {"residual": {"sign": "bright"}}}, r"residual.sign=both, not bright", "residual.sign=bright"),
         ({"maps": ("residul",)}, r"there is no 'residul'", "did you mean 'residual'"),
@@ -185,7 +201,7 @@ def test_what_was_not_measured_is_refused(changes: dict[str, Any], message: str,
 
 
 def test_a_default_that_is_spelt_out_is_the_same() -> None:
-    require_known(calibrated(), asked(options={"residual_z": {"scale_mm": 6}, "residual": {"sign": "both"}}))
+    require_known(calibrated(), asked(options={"residual_z": {"scales_mm": [0, 3, 6]}, "residual": {"sign": "both"}}))
 
 
 def test_a_map_that_the_reference_was_made_without_is_refused() -> None:

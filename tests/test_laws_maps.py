@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from medvae import plugins
 from medvae.errors import SettingsError
 from medvae.inference import infer
-from medvae.maps import AnomalyMap, Unit, anomaly_map
+from medvae.maps import AnomalyMap, Unit, anomaly_map, residual_z
+from medvae.maps._shared import smooth_inside
 from medvae.vae import elbo
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def test_options_are_frozen() -> None:
 def test_a_scale_measured_with_other_options_is_not_used() -> None:
     inference = infer(model("linear"), scan("linear"))
     with pytest.raises(SettingsError, match=r"scale of 'residual_z' was measured with"):
-        anomaly_map("residual_z", inference, model("linear").reference, options={"scale_mm": 2})
+        anomaly_map("residual_z", inference, model("linear").reference, options={"scales_mm": [2]})
 
 
 def test_signs_of_the_residual() -> None:
@@ -193,3 +194,41 @@ def test_a_score_is_the_mean_of_the_highest_voxels() -> None:
     assert found.score(mask, top=0.02) == 48.0  # three of 150
     assert found.score(mask, top=1e-6) == 49.0
     assert found.score(mask, top=1) == pytest.approx(values[mask].mean())
+
+
+def test_a_lesion_cannot_be_copied_beyond_what_is_normal() -> None:
+    """The linear model copies a pattern it knows, whatever its size; of the winsorised scan it sees no more of it."""
+    prepared, reference = scan("linear"), model("linear").reference
+    assert reference.image is not None
+    unusual = replace(prepared, image=prepared.image + 20 * linear_model.patterns()[:1] * prepared.mask)
+    more = replace(prepared, image=prepared.image + 40 * linear_model.patterns()[:1] * prepared.mask)
+    settings = residual_z.Settings()
+    plain, held, held_more = (
+        infer(model("linear"), unusual).residual,
+        residual_z.residual(infer(model("linear"), unusual), reference.image, settings),
+        residual_z.residual(infer(model("linear"), more), reference.image, settings),
+    )
+    inside = prepared.mask[0]
+    assert np.abs(plain[inside]).mean() < 0.3 * np.abs(held[inside]).mean()
+    reach = reference.image.sd * settings.winsor
+    same = (np.abs(unusual.image[0] - reference.image.mean) > reach) & inside
+    assert same.mean() > 0.5
+    difference = (held_more - held) - (more.image[0] - unusual.image[0])
+    assert np.abs(difference[same]).mean() < 0.1 * np.abs(held[same]).mean(), "the expectation stays where it was"
+
+
+def test_residual_z_by_hand() -> None:
+    prepared, reference = scan("linear", lesion=2), model("linear").reference
+    assert reference.image is not None
+    assert reference.residual is not None
+    reach = 1.0 * reference.image.sd
+    held = np.clip(prepared.image[0], reference.image.mean - reach, reference.image.mean + reach)
+    held[~prepared.mask[0]] = prepared.image[0][~prepared.mask[0]]
+    expected = infer(model("linear"), replace(prepared, image=held[None])).reconstruction
+    z = np.abs((prepared.image[0] - expected - reference.residual.mean) / reference.residual.sd)
+    parts = [smooth_inside(z.astype(np.float32), prepared, mm=mm) for mm in (0, 3, 6)]
+    by_hand = (np.mean(parts, axis=0) - np.sqrt(2 / np.pi)) / reference.scales["residual_z"]
+    inside = prepared.mask[0]
+    np.testing.assert_allclose(
+        run("residual_z", "linear", prepared).values[inside], by_hand[inside], rtol=1e-4, atol=1e-5
+    )

@@ -1,8 +1,8 @@
-"""The residual in units of its healthy spread at that place, gathered at a scale in mm."""
+"""The residual in units of its healthy spread at that place, gathered at several scales."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.inference import Inference
-    from medvae.reference import Reference
+    from medvae.reference import Normal, Reference
 
 UNIT = "z"
 NEEDS_ALIGNMENT = True
@@ -23,16 +23,33 @@ NEEDS_ALIGNMENT = True
 class Settings(Frozen):
     """Options of the map."""
 
-    scale_mm: float = Field(6.0, ge=0, description="σ of the Gaussian that gathers evidence; small lesions need less")
+    scales_mm: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (0.0, 3.0, 6.0), min_length=1, description="σ of the Gaussians that gather evidence; large lesions want more"
+    )
+    winsor: float = Field(
+        1.0, gt=0, description="the model sees values within so many spreads of the training scans' at their place"
+    )
+
+
+def residual(inference: Inference, image: Normal, settings: Settings) -> NDArray[np.float32]:
+    """x − x̂ with x̂ made of the winsorised scan: x held within μ ± w s of the training scans, voxel by voxel.
+
+    A lesion beyond that cannot be copied into the reconstruction. Mean and spread of this residual over healthy scans
+    are `Reference.residual`, so that what the holding costs a healthy scan is part of what is expected.
+    """
+    reach = np.float32(settings.winsor) * image.sd
+    return inference.residual_within(image.mean - reach, image.mean + reach)
 
 
 def anomaly_map(inference: Inference, reference: Reference, settings: Settings) -> NDArray[np.float32]:
-    """G_σ |(r − μ) / s| inside the foreground, less its healthy expectation.
+    """Mean over scales of G_σ |(r − μ) / s| inside the foreground, less its healthy expectation.
 
-    μ and s are mean and spread of the residual r = x − x̂ over healthy scans (`Reference.residual`). A unit normal has
-    E|z| = √(2/π). What is left is divided by its spread over healthy scans (`Reference.scales`), so that the unit is z.
+    r is `residual`, μ and s its mean and spread over healthy scans. A unit normal has E|z| = √(2/π). What is left is
+    divided by its spread over healthy scans (`Reference.scales`), so that the unit is z.
     """
+    assert reference.image is not None
     assert reference.residual is not None
-    z = np.abs(reference.residual.z(inference.residual))
-    gathered = smooth_inside(z, inference.prepared, mm=settings.scale_mm) - np.float32(np.sqrt(2 / np.pi))
-    return np.where(inference.prepared.mask[0], gathered, np.float32(0))
+    z = np.abs(reference.residual.z(residual(inference, reference.image, settings)))
+    gathered = np.mean([smooth_inside(z, inference.prepared, mm=mm) for mm in settings.scales_mm], axis=0)
+    excess = gathered - np.float32(np.sqrt(2 / np.pi))
+    return np.where(inference.prepared.mask[0], excess, np.float32(0))

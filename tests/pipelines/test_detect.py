@@ -145,7 +145,7 @@ def test_bad_scans_end_in_the_table_and_the_others_go_on(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("detect.options.residual_z.scale_mm=3", "residual_z.scale_mm=6.0, not 3.0"),
+        ("detect.options.residual_z.scales_mm=[3]", "residual_z.scales_mm=[0.0, 3.0, 6.0], not [3.0]"),
         ("detect.top=0.5", "detect.top=0.01, not 0.5"),
         ("prepare.spacing=[1,1,1]", "prepare.* belongs to the model"),
     ],
@@ -162,7 +162,7 @@ def test_a_reference_made_with_other_options_is_used_with_them(
     brains: Path, model_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(model_folder, tmp_path / "model")
-    change = ["--workers", "0", "--set", "detect.options.residual_z.scale_mm=12"]
+    change = ["--workers", "0", "--set", "detect.options.residual_z.scales_mm=[12]"]
     assert main(["calibrate", str(tmp_path / "model"), str(brains / "healthy"), "--quiet", *change]) == 0
     scan = brains / "new" / "ill.nii.gz"
     assert detect(scan, tmp_path / "model", tmp_path / "wide", "--map", "residual_z", "--workers", "0") == 0
