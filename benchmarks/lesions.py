@@ -26,6 +26,8 @@ from medvae.evaluation.judge import Case, judged, scores
 from medvae.evaluation.lesions import CONTRAST, Kind, implant, shape_on, spread_by_volume
 from medvae.evaluation.metrics import DRAWS, Judged, compare
 from medvae.io import nifti
+from medvae.maps import residual_z
+from medvae.maps._shared import smooth_inside
 from medvae.pipelines import detect
 from medvae.scan import Selection
 from medvae.settings import ReadSettings
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPES = {"stroke": "stroke-lesion-masks", "MS": "ms-lesion-masks"}
 MAPS = ("residual_z", "atlas", "residual", "intensity")
+GATHERED = "atlas_gathered"  # the atlas, gathered as `residual_z` is: what that alone is worth
 SETTINGS = ReadSettings()
 
 
@@ -67,6 +70,8 @@ def main() -> None:
         texts = (f"detect.maps=[{', '.join(MAPS)}]", "detect.montage=false")
         scans = Selection((Path(scratch) / "scans",))
         detect.run(scans, model=options.model, out=out, overrides=texts, workers=options.workers)
+        for lesion in lesions:
+            gather(out / "scans" / lesion.case.id, lesion.case)
         report(lesions, out)
     print(f"\n{len(lesions)} scans, {time.monotonic() - begun:.0f} s")
 
@@ -99,6 +104,16 @@ def implant_one(ref: ScanRef, shape: Path, scratch: Path, *, name: str, kind: Ki
     return Lesion(case, name.partition("-")[0], kind, millilitres, made.contrast)
 
 
+def gather(folder: Path, case: Case) -> None:
+    """Write the atlas map, gathered over the scales of `residual_z` inside the foreground, beside the others."""
+    if not folder.is_dir():  # a scan that detect could not use
+        return
+    heat, geometry = nifti.read_values(folder / "atlas.nii.gz", SETTINGS)
+    inside = nifti.read_values(case.scan, SETTINGS)[0] != 0
+    parts = [smooth_inside(heat, inside, spacing=geometry.spacing, mm=mm) for mm in residual_z.Settings().scales_mm]
+    nifti.write(folder / f"{GATHERED}.nii.gz", np.mean(parts, axis=0), geometry, description=GATHERED)
+
+
 def report(lesions: list[Lesion], out: Path) -> None:
     """A block a shape set and kind: AP of each map, and how much better the first is."""
     done = scores(out, MAPS[0])
@@ -109,7 +124,7 @@ def report(lesions: list[Lesion], out: Path) -> None:
     for shapes in SHAPES:
         for kind in get_args(Kind):
             group = [one for one in lesions if (one.shapes, one.kind) == (shapes, kind)]
-            scans: list[Judged] = [judged(out, one.case, maps=MAPS) for one in group]
+            scans: list[Judged] = [judged(out, one.case, maps=(*MAPS, GATHERED)) for one in group]
             print_block(f"{shapes}, {kind}", group, scans)
     print(f"\nintervals: 95%, {DRAWS} draws of subjects; AP a scan: mean of the scans' own AP")
 
@@ -123,7 +138,7 @@ def print_block(title: str, group: list[Lesion], scans: list[Judged]) -> None:
         f"\n{title}: {len(group)} scans of {found.subjects} subjects, {min(sizes):.1f} to {max(sizes):.0f} mL, "
         f"mean contrast {contrast:+.2f}, prevalence {found.prevalence:.4f}"
     )
-    rows = [[name, found.ap[name], found.gain.get(name, ""), found.per_scan[name]] for name in MAPS]
+    rows = [[name, found.ap[name], found.gain.get(name, ""), found.per_scan[name]] for name in found.ap]
     console.table(
         ["map", "voxel AP", f"AP of {MAPS[0]} less this", "AP a scan"], [[str(cell) for cell in row] for row in rows]
     )

@@ -178,13 +178,12 @@ def test_maps_without_a_model_by_hand() -> None:
 
 def test_smoothing_stays_within_the_mask() -> None:
     """A constant stays a constant up to the edge; without smoothing values stay as they are."""
-    from medvae.maps._shared import smooth_inside
-
     prepared = scan("linear")
     ones = np.ones(prepared.grid.shape, np.float32)
-    mask = prepared.mask[0]
-    np.testing.assert_allclose(smooth_inside(ones, prepared, mm=4), mask, atol=1e-5)
-    assert np.array_equal(smooth_inside(prepared.image[0], prepared, mm=0), np.where(mask, prepared.image[0], 0))
+    mask, spacing = prepared.mask[0], prepared.grid.spacing
+    np.testing.assert_allclose(smooth_inside(ones, mask, spacing=spacing, mm=4), mask, atol=1e-5)
+    unchanged = smooth_inside(prepared.image[0], mask, spacing=spacing, mm=0)
+    assert np.array_equal(unchanged, np.where(mask, prepared.image[0], 0))
 
 
 def test_a_score_is_the_mean_of_the_highest_voxels() -> None:
@@ -221,14 +220,14 @@ def test_residual_z_by_hand() -> None:
     prepared, reference = scan("linear", lesion=2), model("linear").reference
     assert reference.image is not None
     assert reference.residual is not None
+    inside = prepared.mask[0]
     reach = 1.0 * reference.image.sd
     held = np.clip(prepared.image[0], reference.image.mean - reach, reference.image.mean + reach)
-    held[~prepared.mask[0]] = prepared.image[0][~prepared.mask[0]]
+    held[~inside] = prepared.image[0][~inside]
     expected = infer(model("linear"), replace(prepared, image=held[None])).reconstruction
     z = np.abs((prepared.image[0] - expected - reference.residual.mean) / reference.residual.sd)
-    parts = [smooth_inside(z.astype(np.float32), prepared, mm=mm) for mm in (0, 3, 6)]
+    parts = [smooth_inside(z.astype(np.float32), inside, spacing=prepared.grid.spacing, mm=mm) for mm in (0, 3, 6)]
     by_hand = (np.mean(parts, axis=0) - np.sqrt(2 / np.pi)) / reference.scales["residual_z"]
-    inside = prepared.mask[0]
     np.testing.assert_allclose(
         run("residual_z", "linear", prepared).values[inside], by_hand[inside], rtol=1e-4, atol=1e-5
     )

@@ -27,4 +27,5 @@ class Settings(Frozen):
 
 def anomaly_map(inference: Inference, reference: Reference, settings: Settings) -> NDArray[np.float32]:
     """G_σ |∂ELBO/∂x| (Zimmerer et al., MICCAI 2019), without any normalisation by the scan or the batch."""
-    return smooth_inside(np.abs(inference.gradient("elbo")), inference.prepared, mm=settings.scale_mm)
+    mask, spacing = inference.prepared.mask[0], inference.prepared.grid.spacing
+    return smooth_inside(np.abs(inference.gradient("elbo")), mask, spacing=spacing, mm=settings.scale_mm)

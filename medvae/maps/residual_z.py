@@ -50,6 +50,6 @@ def anomaly_map(inference: Inference, reference: Reference, settings: Settings) 
     assert reference.image is not None
     assert reference.residual is not None
     z = np.abs(reference.residual.z(residual(inference, reference.image, settings)))
-    gathered = np.mean([smooth_inside(z, inference.prepared, mm=mm) for mm in settings.scales_mm], axis=0)
-    excess = gathered - np.float32(np.sqrt(2 / np.pi))
-    return np.where(inference.prepared.mask[0], excess, np.float32(0))
+    mask, spacing = inference.prepared.mask[0], inference.prepared.grid.spacing
+    gathered = np.mean([smooth_inside(z, mask, spacing=spacing, mm=mm) for mm in settings.scales_mm], axis=0)
+    return np.where(mask, gathered - np.float32(np.sqrt(2 / np.pi)), np.float32(0))

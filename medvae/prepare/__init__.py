@@ -14,7 +14,7 @@ from medvae.errors import ScanError
 from medvae.prepare import intensity as _intensity
 from medvae.prepare import template
 from medvae.prepare.align import align_to_template
-from medvae.prepare.foreground import find_foreground, is_stripped
+from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
 from medvae.prepare.grid import inside, nearest_ras, resample, resample_labels, straight
 from medvae.prepare.intensity import Intensity
 from medvae.scan import Geometry, Modality, Scan, Shape, Units, scan_hash
@@ -145,7 +145,7 @@ def prepare(
 
     values, fov = _on_grid(scan, to_input, grid.shape)
     if whole_head:
-        on_grid = template.on_grid(grid)[1] & fov
+        on_grid = without_dark_rim(values, template.on_grid(grid)[1] & fov, spacing=grid.spacing)
     else:
         on_grid = resample_labels(region, to_input, grid.shape) > 0
         on_grid = (ndimage.binary_fill_holes(on_grid) if mask is None else on_grid) & fov  # holes of a mask are meant

@@ -18,6 +18,8 @@ _STRIPPED_ML = (400.0, 2300.0)
 _STRIPPED_BACKGROUND = 0.25  # background fills at least this share of a stripped image
 _ONE_VALUE = 1e-4  # of the range: nearer than this is the same value (images that were interpolated have a dust)
 _RIM = 0.3  # a value that fills this share of the image's six faces is the background
+_DARK = 0.25  # of the way from air to the middle of a brain: air and bone lie below it, fluid above
+_CORE_MM = 10.0  # so far inside its border a template's brain lies in that of any head aligned to it
 _BODY_MM = 2.0  # a body's outline is found on voxels of about this size
 
 
@@ -37,6 +39,30 @@ def is_stripped(foreground: NDArray[np.bool_], geometry: Geometry) -> bool:
     millilitres = foreground.sum() * geometry.voxel_volume / 1000
     low, high = _STRIPPED_ML
     return bool(1 - foreground.mean() >= _STRIPPED_BACKGROUND and low <= millilitres <= high)
+
+
+def without_dark_rim(
+    values: NDArray[np.float32], brain: NDArray[np.bool_], *, spacing: tuple[float, float, float]
+) -> NDArray[np.bool_]:
+    """A template's brain on a head aligned to it, without what is as dark as air or bone and joins the outside.
+
+    The skull's base and the sinuses reach into the template's brain, and are no lesions. Dark places that brain
+    surrounds stay.
+
+    Args:
+        values: of the head, `(X, Y, Z)`, MR of any contrast, in its own units.
+        brain: bool `(X, Y, Z)`, the template's.
+        spacing: of the voxels, mm.
+    """
+    if not brain.any():
+        return brain
+    depth = ndimage.distance_transform_edt(np.pad(brain, 1), spacing)[1:-1, 1:-1, 1:-1]
+    core = brain & (depth >= min(_CORE_MM, depth.max()))
+    air = np.percentile(values, 1)
+    dark = values < air + _DARK * (np.median(values[core]) - air)
+    labels, _ = ndimage.label(np.pad(dark | ~brain, 1, constant_values=True))
+    found: NDArray[np.bool_] = brain & (labels != labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    return found
 
 
 def _not_background(scan: Scan) -> NDArray[np.bool_]:

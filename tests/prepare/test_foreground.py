@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_scans import as_scan, centred, made_brain
 
-from medvae.prepare.foreground import find_foreground, is_stripped
+from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
 from medvae.scan import Geometry, Scan
 from medvae.settings import PrepareSettings
 
@@ -103,3 +103,25 @@ def test_slices_are_filled_across_the_body_whatever_the_axis_order() -> None:
 
 def test_nothing_but_air() -> None:
     assert not found(np.full(GEOMETRY.shape, -1000.0) + TISSUE, "air").any()
+
+
+@pytest.mark.parametrize("offset", [0.0, -1000.0])
+def test_air_at_the_rim_of_a_template_is_left_out_and_fluid_stays(offset: float) -> None:
+    x, y, z = np.meshgrid(*[np.arange(-20, 20)] * 3, indexing="ij")
+    brain = x**2 + y**2 + z**2 < 17**2
+    head = np.where(x**2 + y**2 + z**2 < 19**2, 100.0, 0.0).astype(np.float32)
+    sinus, cleft, cavity, bubble = brain & (z < -12), brain & (z > 14), brain & (x > 14), abs(x) + abs(y) + abs(z) < 4
+    head[sinus] = 5
+    head[cleft] = 35  # fluid between brain and skull, or a cavity that joins it
+    head[cavity] = 30
+    head[bubble] = 2  # dark, but brain is all around it
+    found = without_dark_rim(head + np.float32(offset), brain, spacing=(2.0, 2.0, 2.0))
+    assert np.array_equal(found, brain & ~sinus)
+
+
+def test_a_small_part_of_a_brain_has_a_core_too() -> None:
+    """A field of view may hold a few slices of it, or none."""
+    brain = np.zeros((8, 8, 8), bool)
+    assert not without_dark_rim(np.ones((8, 8, 8), np.float32), brain, spacing=(2.0, 2.0, 2.0)).any()
+    brain[3:5] = True
+    assert np.array_equal(without_dark_rim(np.ones((8, 8, 8), np.float32), brain, spacing=(2.0, 2.0, 2.0)), brain)
