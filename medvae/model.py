@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from medvae.scan import Units
     from medvae.vae import VAE
 
-FORMAT = 1  # of model.json; a later one is refused by name
+FORMAT = 2  # of model.json; another one is refused. 2: the Reference's residual is of the winsorised scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,14 +203,15 @@ def load(folder: Path | str, *, device: str = "cpu") -> Model:
     """Load a checkpoint folder onto a device (`find_device`). Nothing in it is run, no path in it is opened.
 
     Raises:
-        ModelError: it is missing, damaged, of a later version, or its parts do not belong together.
+        ModelError: it is missing, damaged, of another format, or its parts do not belong together.
         RunError: the device is not there.
     """
     folder, device = Path(folder), find_device(device)
     tree = _read_json(folder)
     if tree.get("format") != FORMAT:
         message = f"format {tree.get('format')} is not the {FORMAT} that medvae {__version__} reads"
-        raise ModelError(message, path=folder, hint="use the version of medvae that it was trained with")
+        hint = "train it again, or use the version of medvae that it was trained with"
+        raise ModelError(message, path=folder, hint=hint)
     try:
         model = _assemble(tree, folder, device=device)
     except ModelError:

@@ -172,17 +172,18 @@ def test_an_edited_model_json(copied: Path, edit: str) -> None:
     refused(copied)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\xff", '{"format": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\xff", '{"format": 2}'])
 def test_a_model_json_that_is_none(copied: Path, text: str) -> None:
     (copied / "model.json").write_bytes(text.encode("latin-1"))
     refused(copied)
 
 
-def test_a_later_format_is_refused_by_name(copied: Path) -> None:
+@pytest.mark.parametrize("other", [1, 3])
+def test_another_format_is_refused_by_name(copied: Path, other: int) -> None:
     tree = json.loads((copied / "model.json").read_text("utf-8"))
-    (copied / "model.json").write_text(json.dumps({**tree, "format": 2}), "utf-8")
+    (copied / "model.json").write_text(json.dumps({**tree, "format": other}), "utf-8")
     problem = refused(copied)
-    assert "format 2 is not the 1" in str(problem)
+    assert f"format {other} is not the 2" in str(problem)
     assert "version of medvae" in str(problem.hint)
 
 
