@@ -125,7 +125,7 @@ def make_reference(
     prior, options = None, _residual_options(detect)
     if calibrated:  # a second calibration is not shrunk towards the first
         prior = before.prior if before.calibrated else before.residual
-        _check_winsor(options, _residual_options(model.settings.detect))
+        check_options(model, detect)
     sums = _Sums(model, options, image=before.image, prior=prior)
     if aligned and not calibrated:
         for prepared in scans():
@@ -171,8 +171,16 @@ def _residual_options(detect: DetectSettings) -> residual_z.Settings:
     return cast("residual_z.Settings", configured)
 
 
-def _check_winsor(asked: residual_z.Settings, trained: residual_z.Settings) -> None:
-    """The residuals of the training scans, towards which others are shrunk, were made with one value of it."""
+def check_options(model: Model, detect: DetectSettings) -> None:
+    """Check that a model can be calibrated with these options of maps.
+
+    Raises:
+        SettingsError: an unknown map or option, or another `residual_z.winsor` than the model was made with: the
+            residuals of its training scans, towards which others are shrunk, were made with that one.
+    """
+    for name, options in detect.options.items():
+        plugins.configure("maps", name, options)
+    asked, trained = _residual_options(detect), _residual_options(model.settings.detect)
     if asked.winsor != trained.winsor:
         message = f"residual_z.winsor is {trained.winsor:g} in this model, not {asked.winsor:g}"
         hint = f"train a model with --set detect.options.residual_z.winsor={asked.winsor:g}"
@@ -234,8 +242,9 @@ def require_known(reference: Reference, wanted: DetectSettings) -> None:
         )
         for key, mine in known.items():
             if mine != (theirs := asked[key]):
-                message = f"the Reference was made with {name}.{key}={mine}, not {theirs}"
-                raise SettingsError(message, hint=f"{again}detect.options.{name}.{key}={theirs}`")
+                message = f"the Reference was made with detect.options.{name}.{key}={mine}, not {theirs}"
+                text = str(theirs).replace(" ", "")  # as a shell takes it in one piece
+                raise SettingsError(message, hint=f"{again}detect.options.{name}.{key}={text}`")
 
 
 def _unknown(name: str, reference: Reference) -> SettingsError:

@@ -65,7 +65,8 @@ class OutputFolder:
             hint = "choose an empty folder, or pass --overwrite"
             raise OutputError("the output folder holds other files", path=self.path, hint=hint)
         self._before = before
-        write_json(run, self._record)
+        if overwrite or not run.is_file():  # the record of the same run stays until this one is finished
+            write_json(run, self._record)
 
     def _remove(self, outputs: Sequence[str]) -> None:
         """Remove files of an earlier run and the folders they leave empty; a name that leads out is passed over."""
@@ -84,6 +85,9 @@ class OutputFolder:
         except (ValueError, OSError):
             there = None
         mine = json.loads(json.dumps(self._record))
+        if isinstance(there, dict) and there.get("command") not in (None, mine["command"]):
+            message = f"the folder holds a run of `medvae {there['command']}`"
+            raise OutputError(message, path=self.path, hint="choose another folder")
         if not isinstance(there, dict) or any(there.get(key) != mine[key] for key in ("command", "identity")):
             hint = "choose another folder, or pass --overwrite to begin anew"
             raise OutputError("the folder holds a run with other settings or another model", path=self.path, hint=hint)

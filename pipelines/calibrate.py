@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from medvae import console, plugins
-from medvae.calibration import make_reference
+from medvae.calibration import check_options, make_reference
 from medvae.cohort import find
 from medvae.errors import InputError, ScanError
 from medvae.model import load, save_reference
@@ -50,6 +50,7 @@ def run(
     """
     trained = load(model, device=device)
     options = adjust(trained.settings, config, overrides)
+    check_options(trained, options.detect)
     refs = find(selection, options.read).refs
     require(refs)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written

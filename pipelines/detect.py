@@ -8,6 +8,8 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medvae import console, plugins
 from medvae.calibration import require_known
 from medvae.cohort import find
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from medvae.maps import AnomalyMap
@@ -113,7 +114,7 @@ def _judge(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSetti
         place = f"scans/{ref.id}"
         covered = coverage(prepared)
         nifti.write(out / place / "coverage.nii.gz", covered, prepared.input, description="1 where the maps speak")
-        heats = [restore(one.values, prepared).astype("float32", copy=False) for one in found]
+        heats = [np.where(covered > 0, restore(one.values, prepared), np.float32(0)) for one in found]
         for one, heat in zip(found, heats, strict=True):
             text = f"{one.name}, {one.unit}, {reference.status}; research use only"
             limits = (0.0, reference.limits[one.name])
@@ -140,15 +141,21 @@ def _as_calibrated(trained: Model) -> Settings:
 def _picture(
     loaded: Loaded, found: AnomalyMap, heat: NDArray[np.float32], covered: NDArray[np.bool_], *, limit: float
 ) -> Picture:
-    peaks, values = find_peaks(found, loaded.prepared)
-    return Picture(loaded.scan.data, heat, covered, loaded.prepared.input, peaks, values, limit, found.unit)
+    peaks = find_peaks(found, loaded.prepared)
+    values = heat[tuple(peaks.T)]  # of the file: a coarse grid of the scan has blunter peaks than the model's
+    order = np.argsort(-values, kind="stable")
+    shown = tuple(float(value) for value in values[order])
+    return Picture(loaded.scan.data, heat, covered, loaded.prepared.input, peaks[order], shown, limit, found.unit)
 
 
 def _title(
     ref: ScanRef, found: AnomalyMap, scores: Mapping[str, Any], reference: Reference, warnings: Sequence[str]
 ) -> str:
     p = scores[f"{found.name}_p"]
-    said = f"p = {p:.3f} ({reference.status})" if p is not None else reference.status
+    said = reference.status
+    if p is not None:
+        least = ", the least that n allows" if np.isclose(p, 1 / (reference.n + 1)) else ""
+        said = f"p = {p:.3f}{least} ({reference.status})"
     lines = f"{ref.id}: {found.name}, score {scores[found.name]:.3g} {found.unit}, {said}"
     return "\n".join([lines, *([f"warning: {', '.join(warnings)}"] if warnings else [])])
 

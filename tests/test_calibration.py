@@ -186,7 +186,7 @@ def test_options_and_top_are_kept() -> None:
         ({"draws": 5}, r"made with detect.draws=4, not 5", "--set detect.draws=5"),
         (
             {"options": {"residual_z": {"scales_mm": [3]}}},
-            r"made with residual_z.scales_mm=\[0.0, 3.0, 6.0\], not \[3.0\]",
+            r"made with detect.options.residual_z.scales_mm=\[0.0, 3.0, 6.0\], not \[3.0\]",
             "--set detect.options.residual_z.scales_mm=[3.0]",
         ),
         ({"options": {"residual": {"sign": "bright"}}}, r"residual.sign=both, not bright", "residual.sign=bright"),

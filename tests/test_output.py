@@ -62,12 +62,29 @@ def test_the_same_run_goes_on(tmp_path: Path, ref: ScanRef) -> None:
     assert not list(out.glob(f"{PARTIAL}*")), "what a killed run left is gone"
 
 
-@pytest.mark.parametrize("change", [{"command": "augment"}, {"seed": 1}, {"model": "other"}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"model": "other"}])
 def test_the_folder_of_another_run_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     opened(tmp_path / "out")
     with pytest.raises(OutputError, match="other settings or another model") as caught:
         opened(tmp_path / "out", **change)
     assert "--overwrite" in (caught.value.hint or "")
+
+
+def test_the_folder_of_another_command_is_named(tmp_path: Path) -> None:
+    opened(tmp_path / "out")
+    with pytest.raises(OutputError, match="holds a run of `medvae detect`") as caught:
+        opened(tmp_path / "out", command="augment")
+    assert caught.value.hint == "choose another folder", "what is there is not to be thrown away"
+
+
+def test_the_record_stays_until_the_run_is_finished_again(tmp_path: Path) -> None:
+    first = opened(tmp_path / "out")
+    first.finish(Summary(()), steps=7)
+    before = (tmp_path / "out" / "run.json").read_bytes()
+    again = opened(tmp_path / "out")
+    assert (tmp_path / "out" / "run.json").read_bytes() == before
+    again.finish(Summary(()), steps=8)
+    assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["steps"] == 8
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])

@@ -63,8 +63,8 @@ class Picture:
     unit: str
 
 
-def find_peaks(found: AnomalyMap, prepared: Prepared) -> tuple[NDArray[np.intp], tuple[float, ...]]:
-    """The highest places of a map, `_APART_MM` or more apart: voxels of the scan's grid, and the values there.
+def find_peaks(found: AnomalyMap, prepared: Prepared) -> NDArray[np.intp]:
+    """The highest places of a map, `_APART_MM` or more apart: voxels of the scan's grid, `(n, 3)`.
 
     They are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak.
     """
@@ -72,16 +72,14 @@ def find_peaks(found: AnomalyMap, prepared: Prepared) -> tuple[NDArray[np.intp],
     smooth = ndimage.gaussian_filter(found.values, 3.0 / spacing)
     open_ = prepared.mask[0].copy()
     at: list[NDArray[np.float64]] = []
-    values: list[float] = []
     while open_.any() and len(at) < _PEAKS:
         index = np.unravel_index(int(np.where(open_, smooth, -np.inf).argmax()), smooth.shape)
         at.append(prepared.to_input[:3, :3] @ index + prepared.to_input[:3, 3])
-        values.append(float(found.values[index]))
         offsets = [(np.arange(n) - i) * step for n, i, step in zip(smooth.shape, index, spacing, strict=True)]
         distance = np.sqrt(sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True)))
         open_ &= distance > _APART_MM
     last = np.array(prepared.input.shape) - 1
-    return np.clip(np.rint(np.array(at)), 0, last).astype(np.intp), tuple(values)
+    return np.clip(np.rint(np.array(at)), 0, last).astype(np.intp)
 
 
 def scan_montage(path: Path, picture: Picture, *, title: str, footer: str) -> None:

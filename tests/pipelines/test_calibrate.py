@@ -66,3 +66,16 @@ def test_only_training_scans_are_nothing_to_calibrate_with(
     assert main([*command, "--quiet"]) == 2
     assert "none of the scans can be used" in capsys.readouterr().err
     assert not load(tmp_path / "model").reference.calibrated
+
+
+def test_a_wrong_option_of_a_map_is_refused_before_anything_is_prepared(
+    model_folder: Path, brains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_folder, tmp_path / "model")
+    before = (tmp_path / "model" / "calibration" / "run.json").read_bytes()
+    command = ["calibrate", str(tmp_path / "model"), str(brains / "healthy"), "--set"]
+    for option in ("residual_z.scales=[0]", "residual_z.winsor=3"):
+        assert main([*command, f"detect.options.{option}"]) == 2
+        assert "residual_z" in capsys.readouterr().err
+    assert (tmp_path / "model" / "calibration" / "run.json").read_bytes() == before
+    assert not (tmp_path / "model" / "calibration" / "cache").exists()

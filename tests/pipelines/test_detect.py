@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -172,3 +172,31 @@ def test_a_reference_made_with_other_options_is_used_with_them(
         for one in ("wide", "usual")
     )
     assert np.abs(np.gradient(wide)).mean() < np.abs(np.gradient(usual)).mean(), "the wider scale is smoother"
+
+
+def test_maps_are_silent_where_nothing_is_covered(brains: Path, model_folder: Path, tmp_path: Path) -> None:
+    assert detect(brains / "new" / "ill.nii.gz", model_folder, tmp_path / "out", "--workers", "0") == 0
+    folder = tmp_path / "out" / "scans" / "ill"
+    covered = np.asarray(nib.load(folder / "coverage.nii.gz").dataobj) > 0
+    for path in set(folder.glob("*.nii.gz")) - {folder / "coverage.nii.gz"}:
+        values = np.asarray(nib.load(path).dataobj)
+        assert (values[~covered] == 0).all()
+        assert values[covered].any()
+
+
+def test_the_picture_has_the_values_of_the_file_the_highest_first(
+    brains: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, titles = [], []
+
+    def draw(_: Path, picture: Any, *, title: str, footer: str) -> None:
+        shown.append(picture)
+        titles.append(title)
+
+    monkeypatch.setattr("medvae.pipelines.detect.scan_montage", draw)
+    detect(brains / "new" / "ill.nii.gz", model_folder, tmp_path / "out", "--workers", "0")
+    (picture,) = shown
+    written = np.asarray(nib.load(tmp_path / "out" / "scans" / "ill" / "residual_z.nii.gz").dataobj)
+    assert picture.values == tuple(float(written[tuple(peak)]) for peak in picture.peaks)
+    assert list(picture.values) == sorted(picture.values, reverse=True)
+    assert "p = 0.250, the least that n allows (calibrated, n=3)" in titles[0]

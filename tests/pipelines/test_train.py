@@ -74,8 +74,9 @@ def test_the_log_has_every_epoch(trained_folder: Path) -> None:
 def test_again_does_nothing(
     trained_folder: Path, brains: Path, small_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (trained_folder / "model.json").stat().st_mtime_ns
+    before, record = (trained_folder / "model.json").stat().st_mtime_ns, (trained_folder / "run.json").read_bytes()
     assert train(brains / "train", small_config, trained_folder) == 0
+    assert (trained_folder / "run.json").read_bytes() == record, "what is known of the run stays"
     assert "finished model" in capsys.readouterr().out
     assert (trained_folder / "model.json").stat().st_mtime_ns == before
 

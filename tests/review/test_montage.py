@@ -46,9 +46,8 @@ def test_peaks_come_back_to_the_voxels_they_are_at(name: str) -> None:
     world = scan.geometry.to_world(target)
     grid_index = np.rint(np.linalg.inv(prepared.to_input) @ [*target, 1])[:3].astype(int)
     values[tuple(slice(i - 1, i + 2) for i in grid_index)] = 5
-    peaks, heights = find_peaks(AnomalyMap("m", values, "z"), prepared)
+    peaks = find_peaks(AnomalyMap("m", values, "z"), prepared)
     assert np.linalg.norm(scan.geometry.to_world(peaks[0]) - world) <= 2
-    assert heights[0] == 5
     distances = pdist(scan.geometry.to_world(peaks))
     assert min(distances, default=99) > 20, "peaks keep their distance"
 
