@@ -26,7 +26,7 @@ from monai.data import NibabelReader, NibabelWriter, PydicomReader
 from monai.transforms import LoadImage
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from medvae.io import dicom, nifti
+from medvae.io.formats import dicom, nifti
 from medvae.prepare.grid import resample
 from medvae.scan import Geometry, Scan, ScanRef
 from medvae.settings import ReadSettings

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from medvae import console
-from medvae.cohort import find
+from medvae.anomaly.maps import residual_z
+from medvae.anomaly.maps._shared import smooth_inside
+from medvae.cohort.find import find
 from medvae.evaluation.judge import Case, judged, scores
-from medvae.evaluation.lesions import CONTRAST, Kind, implant, shape_on, spread_by_volume
 from medvae.evaluation.metrics import DRAWS, Judged, compare
-from medvae.io import nifti
-from medvae.maps import residual_z
-from medvae.maps._shared import smooth_inside
+from medvae.io.formats import nifti
 from medvae.pipelines import detect
 from medvae.scan import Selection
 from medvae.settings import ReadSettings
+from medvae.simulate.lesions import CONTRAST, Kind, implant, shape_on, spread_by_volume
 
 if TYPE_CHECKING:
     from medvae.scan import ScanRef

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medvae.io import nifti
+from medvae.io.formats import nifti
 from medvae.scan import Geometry
 
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae.cohort import find
+from medvae.anomaly.inference import infer
+from medvae.checkpoint import load
+from medvae.cohort.find import find
 from medvae.evaluation.metrics import paired_ratio
-from medvae.inference import infer
-from medvae.model import load
-from medvae.runner import ReadAndPrepare
+from medvae.run.engine import ReadAndPrepare
 from medvae.scan import Selection
 
 if TYPE_CHECKING:
-    from medvae.prepare import Prepared
+    from medvae.prepare.preparation import Prepared
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "brains-t1"
 

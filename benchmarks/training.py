@@ -28,25 +28,25 @@ import torch
 from monai.networks.nets import AutoencoderKL, VarAutoEncoder
 from torch import Tensor, nn
 
-from medvae.cohort import find
-from medvae.evaluation import made_cohort
-from medvae.likelihoods import Observation
-from medvae.model import build_vae
-from medvae.prepare import Preparation
-from medvae.runner import ReadAndPrepare
+from medvae.checkpoint import build_vae
+from medvae.cohort.find import find
+from medvae.prepare.preparation import Preparation
+from medvae.run.engine import ReadAndPrepare
 from medvae.scan import Selection
 from medvae.settings import Settings, load
+from medvae.simulate import cohort
 from medvae.training.batches import Scans, plain_batch, store, training_batch
 from medvae.training.fit import fit, make_fabric
 from medvae.training.losses import Objective
 from medvae.training.split import held_out
-from medvae.vae import VAE, Posterior, elbo
+from medvae.vae.base import VAE, Posterior, elbo
+from medvae.vae.likelihoods import Observation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from medvae.likelihoods import Likelihood
     from medvae.scan import Shape
+    from medvae.vae.likelihoods import Likelihood
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "brains-t1"
 MADE = {"train": 12, "calibrate": 4, "test": 4}
@@ -249,10 +249,10 @@ def prepare(data: Path, scratch: Path, *, minutes: float) -> Cohort:
 
 def made_brains(folder: Path) -> Path:
     """A list of made brains without lesions."""
-    refs = [ref for ref in made_cohort.members(MADE) if ref.label == "none"]
+    refs = [ref for ref in cohort.members(MADE) if ref.label == "none"]
     for ref in refs:
-        made_cohort.write(ref, made_cohort.Maker(seed=0)(ref), folder)
-    return made_cohort.write_list(refs, folder)
+        cohort.write(ref, cohort.Maker(seed=0)(ref), folder)
+    return cohort.write_list(refs, folder)
 
 
 def scans(of: Scans) -> list[Any]:

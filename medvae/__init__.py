@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medvae.cohort import find, read
+    from medvae.anomaly.anomaly_map import AnomalyMap, anomaly_map
+    from medvae.anomaly.inference import Inference, infer
+    from medvae.anomaly.reference import Reference
+    from medvae.checkpoint import Model
+    from medvae.checkpoint import load as load_model
+    from medvae.cohort.find import find, read
     from medvae.errors import MedVAEError, RunError, ScanError
-    from medvae.inference import Inference, infer
-    from medvae.io.nifti import write
-    from medvae.maps import AnomalyMap, anomaly_map
-    from medvae.model import Model
-    from medvae.model import load as load_model
-    from medvae.prepare import Preparation, Prepared, coverage, restore
-    from medvae.prepare import prepare as prepare_scan
-    from medvae.reference import Reference
+    from medvae.io.formats.nifti import write
+    from medvae.prepare.preparation import Preparation, Prepared, coverage, restore
+    from medvae.prepare.preparation import prepare as prepare_scan
     from medvae.scan import Geometry, Scan, ScanRef, Selection
     from medvae.settings import Settings
     from medvae.settings import load as load_settings
@@ -52,30 +52,30 @@ __all__ = [
 
 # Public name -> the module it lives in, and its name there.
 _HOMES = {
-    "AnomalyMap": ("maps", "AnomalyMap"),
+    "AnomalyMap": ("anomaly.anomaly_map", "AnomalyMap"),
     "Geometry": ("scan", "Geometry"),
-    "Inference": ("inference", "Inference"),
+    "Inference": ("anomaly.inference", "Inference"),
     "MedVAEError": ("errors", "MedVAEError"),
-    "Model": ("model", "Model"),
-    "Preparation": ("prepare", "Preparation"),
-    "Prepared": ("prepare", "Prepared"),
-    "Reference": ("reference", "Reference"),
+    "Model": ("checkpoint", "Model"),
+    "Preparation": ("prepare.preparation", "Preparation"),
+    "Prepared": ("prepare.preparation", "Prepared"),
+    "Reference": ("anomaly.reference", "Reference"),
     "RunError": ("errors", "RunError"),
     "Scan": ("scan", "Scan"),
     "ScanError": ("errors", "ScanError"),
     "ScanRef": ("scan", "ScanRef"),
     "Selection": ("scan", "Selection"),
     "Settings": ("settings", "Settings"),
-    "anomaly_map": ("maps", "anomaly_map"),
-    "coverage": ("prepare", "coverage"),
-    "find": ("cohort", "find"),
-    "infer": ("inference", "infer"),
-    "load_model": ("model", "load"),
+    "anomaly_map": ("anomaly.anomaly_map", "anomaly_map"),
+    "coverage": ("prepare.preparation", "coverage"),
+    "find": ("cohort.find", "find"),
+    "infer": ("anomaly.inference", "infer"),
+    "load_model": ("checkpoint", "load"),
     "load_settings": ("settings", "load"),
-    "prepare_scan": ("prepare", "prepare"),  # `medvae.prepare` is a module
-    "read": ("cohort", "read"),
-    "restore": ("prepare", "restore"),
-    "write": ("io.nifti", "write"),
+    "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
+    "read": ("cohort.find", "read"),
+    "restore": ("prepare.preparation", "restore"),
+    "write": ("io.formats.nifti", "write"),
 }
 
 

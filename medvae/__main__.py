@@ -1,5 +1,5 @@
 """`python -m medvae` is the command `medvae`."""
 
-from medvae.cli import main
+from medvae.cli.main import main
 
 raise SystemExit(main())

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-Kind = Literal["maps", "samplers", "models"]
+Kind = Literal["maps", "samplers", "networks", "formats"]
+_FOLDERS: dict[str, str] = {
+    "maps": "anomaly.maps",
+    "samplers": "synthesis.samplers",
+    "networks": "vae.networks",
+    "formats": "io.formats",
+}
 
 
 def names(kind: Kind) -> tuple[str, ...]:
@@ -79,7 +85,7 @@ def load(kind: Kind, name: str) -> ModuleType:
     for point in entry_points(group=f"medvae.{kind}", name=name):
         module: ModuleType = point.load()
         return module
-    return import_module(f"medvae.{kind}.{name}")
+    return import_module(f"medvae.{_FOLDERS[kind]}.{name}")
 
 
 def configure(kind: Kind, name: str, options: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
@@ -104,4 +110,7 @@ def _folder(name: str) -> Traversable:
 
     if name == "configs":  # a folder of its own in a checkout
         return files("medvae.configs")
-    return files("medvae") / name  # not files("medvae.maps"), which would import it, and numpy with it
+    folder = files("medvae")  # not files("medvae.anomaly.maps"), which would import it, and numpy with it
+    for part in _FOLDERS[name].split("."):
+        folder = folder / part
+    return folder

@@ -7,21 +7,22 @@ import io
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from medvae import audit, console, provenance, settings, synthesis
-from medvae.io import nifti
+from medvae import console, settings
+from medvae.checkpoint import load
 from medvae.io.files import write_json, write_text
-from medvae.model import load
+from medvae.io.formats import nifti
 from medvae.review.samples import display_limits, pair_of, sample_montage
-from medvae.runner import RESEARCH_USE, Done, OutputFolder, disk_errors, run_scans
+from medvae.run.engine import RESEARCH_USE, Done, OutputFolder, disk_errors, run_scans
 from medvae.scan import ScanRef
+from medvae.synthesis import copies, generate, provenance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from medvae.audit import Audit
-    from medvae.runner import Outcome
-    from medvae.synthesis import Synthesis
+    from medvae.run.engine import Outcome
+    from medvae.synthesis.copies import Audit
+    from medvae.synthesis.generate import Synthesis
 
 _SHOWN = 8  # samples in the montage
 _COPY = "a near-copy of a training scan"
@@ -62,8 +63,8 @@ def run(
     """
     trained = load(model, device=device)
     options = settings.load(config, overrides, base=trained.settings)
-    made = synthesis.fit(trained, options.augment, seed=options.seed)
-    judge = audit.fit(trained, copies=made.copies())
+    made = generate.fit(trained, options.augment, seed=options.seed)
+    judge = copies.fit(trained, copies=made.copies())
     identity = {"augment": options.augment.model_dump(mode="json"), "seed": options.seed, "model": trained.hash}
     folder = OutputFolder(out, command="augment", identity=identity, overwrite=overwrite)
 
@@ -86,7 +87,7 @@ def _make(ref: ScanRef, _: None, *, made: Synthesis, judge: Audit, out: Path) ->
     """Make one sample and judge it; the runner writes it."""
     sample = made.sample(_index(ref.id))
     verdict = judge.judge(sample.image, sample.mask, sample.z)
-    voxels = synthesis.to_voxels(sample, made.model)
+    voxels = generate.to_voxels(sample, made.model)
     image, label_map = f"images/{ref.id}.nii.gz", f"labels/{ref.id}.nii.gz"
     has_labels = voxels.label_map is not None
     facts = {"class": sample.label, "subject": provenance.subject(sample, made.model, otherwise=ref.id)}
@@ -109,7 +110,7 @@ def _make(ref: ScanRef, _: None, *, made: Synthesis, judge: Audit, out: Path) ->
 
 
 def _write_tables(done: Sequence[Outcome], *, made: Synthesis, judge: Audit, out: Path) -> None:
-    """`labels.csv`, a list that medvae reads; `dataset.json`, which MONAI reads; `audit.csv` with real scans below."""
+    """`labels.csv`, a list that medvae reads; `dataset.json`, which MONAI reads; `copies.csv` with real scans below."""
     rows: list[dict[str, Any]] = [{"id": one.id, **one.scores} for one in done]
     _write_csv(
         out / "labels.csv", _LIST, [{"scan": r["image"], "label": r["class"], "synthetic": "yes", **r} for r in rows]
@@ -150,7 +151,7 @@ def _report(facts: Mapping[str, Any]) -> None:
     if facts["copies"] is None:
         console.out(f"copies: not looked for ({facts['copy_threshold_of']})")
     else:
-        text = f"look like one of the training scans (thresholds from {facts['copy_threshold_of']}; see audit.csv)"
+        text = f"look like one of the training scans (thresholds from {facts['copy_threshold_of']}; see copies.csv)"
         console.out(f"copies: {facts['copies']} of {facts['samples']} {text}")
     if facts["empty"]:
         console.out(f"empty: {facts['empty']} of {facts['samples']} have no voxel that is not 0 (see manifest.jsonl)")

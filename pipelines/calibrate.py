@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from medvae import console, plugins
-from medvae.calibration import check_options, make_reference
-from medvae.cohort import find
+from medvae.anomaly.calibrate import check_options, make_reference
+from medvae.checkpoint import load, save_reference
+from medvae.cohort.find import find
 from medvae.errors import InputError, ScanError
-from medvae.model import load, save_reference
-from medvae.runner import Done, OutputFolder, ReadAndPrepare, check_disk, check_memory, require, run_scans
+from medvae.run.engine import Done, OutputFolder, ReadAndPrepare, check_disk, check_memory, require, run_scans
 from medvae.settings import adjust
 from medvae.training.batches import Scans, store
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from medvae.model import Model
-    from medvae.prepare import Prepared
-    from medvae.runner import Loaded
+    from medvae.checkpoint import Model
+    from medvae.prepare.preparation import Prepared
+    from medvae.run.engine import Loaded
     from medvae.scan import ScanRef, Selection
 
 log = logging.getLogger(__name__)

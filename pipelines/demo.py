@@ -10,21 +10,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from medvae import console
-from medvae.evaluation import made_cohort
 from medvae.evaluation.judge import judged, scores
 from medvae.evaluation.metrics import compare, scan_auroc
 from medvae.pipelines import augment, calibrate, detect, train
-from medvae.runner import RESEARCH_USE, Done, OutputFolder, disk_errors, run_scans
+from medvae.run.engine import RESEARCH_USE, Done, OutputFolder, disk_errors, run_scans
 from medvae.scan import Selection
+from medvae.simulate import cohort as simulated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from medvae.evaluation.judge import Case
-    from medvae.evaluation.phantom import Member
     from medvae.scan import ScanRef
     from medvae.settings import Settings
+    from medvae.simulate.phantom import Member
 
 SIZES = {"train": 24, "calibrate": 12, "test": 16}
 SYNTHETIC = 12
@@ -39,7 +39,7 @@ def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: 
     begun = time.monotonic()
     busy = workers + 1 if workers else 0  # where this process only writes what others have made or prepared
     model, maps, synthetic = out / "model", out / "maps", out / "synthetic"
-    refs = made_cohort.members(SIZES)
+    refs = simulated.members(SIZES)
 
     console.out(f"1/5 make {len(refs)} brains from the MNI152 template")
     made = _make(refs, out / "cohort", seed=settings.seed, workers=busy, overwrite=overwrite)
@@ -66,7 +66,7 @@ def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: 
     console.out(f"\n5/5 augment: {SYNTHETIC} synthetic scans")
     codes += [augment.run(model, out=synthetic, count=SYNTHETIC, device=device, overwrite=overwrite)]
 
-    cases = [made_cohort.case(ref, out / "cohort") for ref in refs if ref.split == "test"]
+    cases = [simulated.case(ref, out / "cohort") for ref in refs if ref.split == "test"]
     _report(cases, maps, names=settings.detect.maps)
     _where_to_look(out, next(case for case in cases if case.truth is not None))
     console.out(f"Made data are easier than patients and no evidence for them. {RESEARCH_USE}")
@@ -78,15 +78,15 @@ def _make(refs: Sequence[ScanRef], cohort: Path, *, seed: int, workers: int, ove
     """The scans, the masks of their lesions, and the list, whose path is returned."""
     folder = OutputFolder(cohort, command="demo", identity={"seed": seed, "sizes": SIZES}, overwrite=overwrite)
     handle = partial(_keep, cohort=cohort)
-    summary = run_scans(refs, made_cohort.Maker(seed), handle, folder=folder, workers=workers, title="make")
+    summary = run_scans(refs, simulated.Maker(seed), handle, folder=folder, workers=workers, title="make")
     with disk_errors(cohort):
-        made = made_cohort.write_list(refs, cohort)
+        made = simulated.write_list(refs, cohort)
     folder.finish(summary)
     return made
 
 
 def _keep(ref: ScanRef, member: Member, *, cohort: Path) -> Done:
-    return Done(partial(made_cohort.write, ref, member, cohort))
+    return Done(partial(simulated.write, ref, member, cohort))
 
 
 def _report(cases: Sequence[Case], maps: Path, *, names: Sequence[str]) -> None:

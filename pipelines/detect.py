@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae import console, plugins
-from medvae.calibration import require_known
-from medvae.cohort import find
-from medvae.inference import infer
-from medvae.io import nifti
+from medvae.anomaly.anomaly_map import anomaly_map
+from medvae.anomaly.calibrate import require_known
+from medvae.anomaly.inference import infer
+from medvae.checkpoint import load
+from medvae.cohort.find import find
 from medvae.io.files import write_text
-from medvae.maps import anomaly_map
-from medvae.model import load
-from medvae.prepare import coverage, restore
+from medvae.io.formats import nifti
+from medvae.prepare.preparation import coverage, restore
 from medvae.review.montage import Picture, find_peaks, scan_montage
-from medvae.runner import (
+from medvae.run.engine import (
     RESEARCH_USE,
     Done,
     OutputFolder,
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medvae.maps import AnomalyMap
-    from medvae.model import Model
-    from medvae.reference import Reference
-    from medvae.runner import Loaded, Outcome
+    from medvae.anomaly.anomaly_map import AnomalyMap
+    from medvae.anomaly.reference import Reference
+    from medvae.checkpoint import Model
+    from medvae.run.engine import Loaded, Outcome
     from medvae.scan import ScanRef, Selection
     from medvae.settings import DetectSettings, Settings
 

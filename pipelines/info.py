@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
-from medvae import console, io
-from medvae.cohort import find
+from medvae import console
+from medvae.cohort.find import find
 from medvae.errors import ScanError
-from medvae.outcomes import Outcome, Summary, attempt, settled
+from medvae.io import reading
+from medvae.run.outcomes import Outcome, Summary, attempt, settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,7 @@ def run(selection: Selection, *, settings: Settings, check: bool, as_json: bool)
 
 def _look(ref: ScanRef, *, settings: Settings, check: bool) -> _Known:
     """One scan's header; with `check` its voxels, mask and label map, too."""
-    header = settled(attempt(partial(io.inspect, settings=settings.read), ref), ref, stage="read")
+    header = settled(attempt(partial(reading.inspect, settings=settings.read), ref), ref, stage="read")
     if isinstance(header, Outcome):
         return _Known(ref, header)
     found = settled(attempt(partial(_judge, header=header, settings=settings, check=check), ref), ref, stage="read")
@@ -87,12 +88,12 @@ def _judge(ref: ScanRef, *, header: ScanInfo, settings: Settings, check: bool) -
         raise ScanError(message, code="wrong_modality", path=ref.path)
     values, warnings = None, header.warnings
     if check:
-        scan = io.read(ref, settings.read)
+        scan = reading.read(ref, settings.read)
         values, warnings = (float(scan.data.min()), float(scan.data.max())), scan.warnings
         if ref.mask is not None:
-            io.read_mask(ref.mask, scan.geometry, settings.read)
+            reading.read_mask(ref.mask, scan.geometry, settings.read)
         if ref.label_map is not None:
-            io.read_label_map(ref.label_map, scan.geometry, settings.read)
+            reading.read_label_map(ref.label_map, scan.geometry, settings.read)
     return _Known(ref, Outcome(ref.id, "ok", stage="read", warnings=warnings), header, values)
 
 

@@ -12,29 +12,38 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medvae import console
-from medvae.cohort import find
+from medvae.anomaly.inference import infer
+from medvae.checkpoint import build_vae, save
+from medvae.cohort.find import find
 from medvae.errors import InputError, OutputError
-from medvae.inference import infer
-from medvae.model import build_vae, save
-from medvae.prepare import Preparation
+from medvae.prepare.preparation import Preparation
 from medvae.review import training as pictures
-from medvae.runner import Done, OutputFolder, ReadAndPrepare, check_disk, check_memory, hash_of, require, run_scans
+from medvae.run.engine import (
+    Done,
+    OutputFolder,
+    ReadAndPrepare,
+    check_disk,
+    check_memory,
+    hash_of,
+    require,
+    run_scans,
+)
 from medvae.training.batches import Scans, store
+from medvae.training.finish import passes, remember
 from medvae.training.fit import fit, make_fabric, run_settings
 from medvae.training.logs import log_to, read_epochs, training_record
-from medvae.training.remember import passes, remember
 from medvae.training.split import held_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from medvae.model import Model
-    from medvae.runner import Loaded, Summary
+    from medvae.checkpoint import Model
+    from medvae.run.engine import Loaded, Summary
     from medvae.scan import ScanRef, Selection
     from medvae.settings import Settings
     from medvae.training.fit import Epoch
-    from medvae.vae import VAE
+    from medvae.vae.base import VAE
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from medvae import console, prepare
-from medvae.cli import main
-from medvae.evaluation import phantom
-from medvae.io import nifti
-from medvae.prepare import align
+from medvae import console
+from medvae.cli.main import main
+from medvae.io.formats import nifti
+from medvae.prepare import align, preparation
 from medvae.scan import scan_hash
+from medvae.simulate import phantom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def _each_scan_is_aligned_once() -> Iterator[None]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "align_to_template", remembered)
+        patch.setattr(preparation, "align_to_template", remembered)
         yield
 
 

@@ -20,9 +20,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from medvae import io
 from medvae.errors import ScanError
-from medvae.io import dicom
+from medvae.io import reading
+from medvae.io.formats import dicom
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def find_one(folder: Path, **settings: Any) -> ScanRef:
 
 def read_one(folder: Path, **settings: Any) -> Scan:
     """Read the one scan in a folder."""
-    return io.read(find_one(folder, **settings), ReadSettings(**settings))
+    return reading.read(find_one(folder, **settings), ReadSettings(**settings))
 
 
 def refusal(folder: Path, **settings: Any) -> ScanError:
@@ -161,11 +161,11 @@ def refusal(folder: Path, **settings: Any) -> ScanError:
     ref = find_one(folder, **settings)
     by_headers = None
     try:
-        io.inspect(ref, ReadSettings(**settings))
+        reading.inspect(ref, ReadSettings(**settings))
     except ScanError as problem:
         by_headers = (problem.code, problem.message)
     with pytest.raises(ScanError) as caught:
-        io.read(ref, ReadSettings(**settings))
+        reading.read(ref, ReadSettings(**settings))
     assert by_headers in (None, (caught.value.code, caught.value.message))
     return caught.value
 
@@ -173,7 +173,7 @@ def refusal(folder: Path, **settings: Any) -> ScanError:
 def code_of(ref: ScanRef) -> str:
     """How reading a scan ends."""
     try:
-        io.read(ref, ReadSettings())
+        reading.read(ref, ReadSettings())
     except ScanError as problem:
         return problem.code
     return "ok"

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from medvae.calibration import empty_reference, make_reference
-from medvae.likelihoods import Gaussian, Observation
-from medvae.model import Latents, Model, TrainingScans, weights_hash
-from medvae.prepare import Intensity, Preparation, Prepared
+from medvae.anomaly.calibrate import empty_reference, make_reference
+from medvae.checkpoint import Latents, Model, TrainingScans, weights_hash
+from medvae.prepare.preparation import Intensity, Preparation, Prepared
 from medvae.settings import LikelihoodSettings, Settings
-from medvae.vae import Posterior
+from medvae.vae.base import Posterior
+from medvae.vae.likelihoods import Gaussian, Observation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from medvae.evaluation import phantom
-from medvae.prepare import Preparation, Prepared, prepare
+from medvae.prepare.preparation import Preparation, Prepared, prepare
 from medvae.scan import Geometry, Scan
 from medvae.settings import PrepareSettings
+from medvae.simulate import phantom
 
 ORIENTATIONS = [
     np.eye(3)[:, list(order)] * signs for order in permutations(range(3)) for signs in product((1, -1), repeat=3)

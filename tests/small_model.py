@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvae.model import Model, build_vae
-from medvae.prepare import Intensity, Preparation, Prepared
+from medvae.checkpoint import Model, build_vae
+from medvae.prepare.preparation import Intensity, Preparation, Prepared
 from medvae.settings import Settings
 from medvae.training.batches import Scans, store
+from medvae.training.finish import remember
 from medvae.training.fit import fit, make_fabric
-from medvae.training.remember import remember
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,12 +23,12 @@ import pytest
 import small_model
 
 import medvae
-from medvae import output
-from medvae.cli import main
-from medvae.io import nifti
+from medvae.checkpoint import save, save_reference
+from medvae.cli.main import main
 from medvae.io.files import PARTIAL
-from medvae.model import save, save_reference
+from medvae.io.formats import nifti
 from medvae.pipelines import info
+from medvae.run import folder
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def test_a_full_disk(
     def full(path: Path, _: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(output, "write_json", full)
+    monkeypatch.setattr(folder, "write_json", full)
     argv = ("train", scans, "--config", "demo", "--out", tmp_path / "m", "--set", "prepare.shape=[16, 16, 16]")
     line, hint = refused(capsys, *argv)
     assert line == "run.json: the disk is full"
@@ -354,7 +354,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_parser_imports_nothing_heavy(argv: list[str]) -> None:
     code = (
         "import sys\n"
-        "from medvae.cli import main\n"
+        "from medvae.cli.main import main\n"
         "try:\n"
         f"    main({argv!r})\n"
         "except SystemExit:\n"

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from medvae import lists, plugins
-from medvae.cli import _parser, main
+from medvae import plugins
+from medvae.cli.main import _parser, main
+from medvae.cohort import lists
 from medvae.errors import CODES
 from medvae.settings import Settings, load
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-KINDS: tuple[plugins.Kind, ...] = ("maps", "samplers", "models")
+KINDS: tuple[plugins.Kind, ...] = ("maps", "samplers", "networks")
 PAGE = """# Settings
 
 Every setting with its default. A preset (`--config NAME`) or a YAML file changes some; `--set key=value` changes one.
@@ -95,7 +96,7 @@ def test_every_preset_is_valid(name: str) -> None:
     for one in settings.detect.maps:
         plugins.configure("maps", one, settings.detect.options.get(one, {}))
     plugins.configure("samplers", settings.augment.sampler, settings.augment.options)
-    module, options = plugins.configure("models", settings.model.name, settings.model.options)
+    module, options = plugins.configure("networks", settings.model.name, settings.model.options)
     module.build(options, settings.likelihood, settings.prepare.shape)
 
 
@@ -131,7 +132,7 @@ def table_of_codes() -> str:
 
 def page_of_settings() -> str:
     parts = [PAGE, "| setting | default | what it does |\n|---|---|---|\n" + "\n".join(_rows(Settings, ""))]
-    titles = {"maps": "Maps (`--map`)", "samplers": "Samplers (`--sampler`)", "models": "Models (`model.name`)"}
+    titles = {"maps": "Maps (`--map`)", "samplers": "Samplers (`--sampler`)", "networks": "Models (`model.name`)"}
     for kind in KINDS:
         lines = [f"\n## {titles[kind]}\n\n| name | what it is | options |\n|---|---|---|"]
         for name in plugins.names(kind):

@@ -24,9 +24,9 @@ from made_scans import (
 )
 from scipy import ndimage
 
-from medvae import io
-from medvae.io import nifti
-from medvae.prepare import Preparation, Prepared, coverage, prepare, restore
+from medvae.io import reading
+from medvae.io.formats import nifti
+from medvae.prepare.preparation import Preparation, Prepared, coverage, prepare, restore
 from medvae.scan import Geometry, Scan, ScanRef
 from medvae.settings import PrepareSettings, ReadSettings
 
@@ -35,7 +35,7 @@ def written_and_read(data: np.ndarray[Any, Any], geometry: Geometry, *, suffix: 
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"a{suffix}"
         nifti.write(path, data, geometry, description="test")
-        return io.read(ScanRef("a", "nifti", (path,)), ReadSettings())
+        return reading.read(ScanRef("a", "nifti", (path,)), ReadSettings())
 
 
 def recipe(**changes: Any) -> Preparation:

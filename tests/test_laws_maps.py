@@ -13,15 +13,16 @@ import small_model
 from pydantic import ValidationError
 
 from medvae import plugins
+from medvae.anomaly.anomaly_map import AnomalyMap, Unit, anomaly_map
+from medvae.anomaly.inference import infer
+from medvae.anomaly.maps import residual_z
+from medvae.anomaly.maps._shared import smooth_inside
 from medvae.errors import SettingsError
-from medvae.inference import infer
-from medvae.maps import AnomalyMap, Unit, anomaly_map, residual_z
-from medvae.maps._shared import smooth_inside
-from medvae.vae import elbo
+from medvae.vae.base import elbo
 
 if TYPE_CHECKING:
-    from medvae.model import Model
-    from medvae.prepare import Prepared
+    from medvae.checkpoint import Model
+    from medvae.prepare.preparation import Prepared
 
 NAMES = plugins.names("maps")
 KINDS = ("linear", "spatial")  # a latent without place, a latent with one

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_model import LATENT, SHAPE, toy_model
 
-from medvae import plugins, provenance, synthesis
+from medvae import plugins
 from medvae.errors import ModelError, SettingsError
-from medvae.samplers import ImageDraw, LatentDraw
 from medvae.settings import AugmentSettings
+from medvae.synthesis import generate, provenance
+from medvae.synthesis.draws import ImageDraw, LatentDraw
 
 if TYPE_CHECKING:
-    from medvae.synthesis import Sample, Synthesis
+    from medvae.synthesis.generate import Sample, Synthesis
 
 NAMES = plugins.names("samplers")
 
@@ -25,7 +26,7 @@ NAMES = plugins.names("samplers")
 def fitted(name: str, *, seed: int = 5, classes: str = "training") -> Synthesis:
     model = toy_model(labels=("healthy", "ill"), label_maps=True)
     settings = AugmentSettings.model_validate({"sampler": name, "classes": classes})
-    return synthesis.fit(model, settings, seed=seed)
+    return generate.fit(model, settings, seed=seed)
 
 
 def same(one: Sample, other: Sample) -> bool:
@@ -119,7 +120,7 @@ def test_the_sidecar_is_plain_and_says_how_to_make_it_again(name: str) -> None:
     made = fitted(name)
     sample = made.sample(2)
     record = json.loads(json.dumps(provenance.describe(sample, made), allow_nan=False))
-    again = synthesis.fit(made.model, AugmentSettings.model_validate(record["settings"]), seed=record["seed"])
+    again = generate.fit(made.model, AugmentSettings.model_validate(record["settings"]), seed=record["seed"])
     assert np.array_equal(again.sample(record["index"]).image, sample.image)
     assert record["sampler"] == name
     assert record["sources"] == list(sample.sources)
@@ -138,23 +139,23 @@ def test_label_maps_are_written_or_their_absence_is_explained(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_options_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="sharpness"):
-        synthesis.fit(toy_model(), AugmentSettings(sampler=name, options={"sharpness": 1}), seed=0)
+        generate.fit(toy_model(), AugmentSettings(sampler=name, options={"sharpness": 1}), seed=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_that_remembers_nothing(name: str) -> None:
     model = toy_model(n=2, keep=0) if name == "classical" else toy_model(n=1, keep=0)
     if name in ("prior", "jitter"):
-        assert synthesis.fit(model, AugmentSettings(sampler=name), seed=0).sample(0).image.shape == (1, *SHAPE)
+        assert generate.fit(model, AugmentSettings(sampler=name), seed=0).sample(0).image.shape == (1, *SHAPE)
         return
     with pytest.raises(ModelError, match="needs at least"):
-        synthesis.fit(model, AugmentSettings(sampler=name), seed=0)
+        generate.fit(model, AugmentSettings(sampler=name), seed=0)
 
 
 @given(shares=st.lists(st.floats(0.02, 1), min_size=1, max_size=5), count=st.integers(1, 300))
 def test_every_prefix_has_nearly_the_wanted_shares(shares: list[float], count: int) -> None:
     weights: dict[str | None, float] = {f"class {i}": share for i, share in enumerate(shares)}
-    picked = [synthesis.pick(weights, index) for index in range(count)]
+    picked = [generate.pick(weights, index) for index in range(count)]
     for label, share in weights.items():
         wanted = count * share / sum(shares)
         assert abs(picked.count(label) - wanted) <= 2 + np.log(count + 1), "better than random picks, whose error is √n"
@@ -164,5 +165,5 @@ def test_balanced_classes() -> None:
     model = toy_model(labels=("healthy", "healthy", "healthy", "ill"))
     for classes, least, most in (("training", 8, 12), ("balanced", 18, 22)):
         settings = AugmentSettings.model_validate({"sampler": "jitter", "classes": classes})
-        made = synthesis.fit(model, settings, seed=0)
+        made = generate.fit(model, settings, seed=0)
         assert least <= sum(made.sample(index).label == "ill" for index in range(40)) <= most

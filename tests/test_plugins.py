@@ -14,7 +14,7 @@ from medvae import plugins
 from medvae.errors import SettingsError
 from medvae.settings import Empty, Frozen
 
-KINDS: tuple[plugins.Kind, ...] = ("maps", "samplers", "models")
+KINDS: tuple[plugins.Kind, ...] = ("maps", "samplers", "networks")
 
 
 class Other(Frozen):

@@ -74,7 +74,7 @@ def test_the_command_works_outside_the_checkout(installed: Path, tmp_path: Path)
 
 
 SMALL_DEMO = """
-from medvae.cli import main
+from medvae.cli.main import main
 from medvae.pipelines import demo
 
 demo.SIZES.update(train=3, calibrate=2, test=4)

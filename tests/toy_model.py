@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from medvae.likelihoods import Bernoulli, Gaussian
-from medvae.model import Latents, Model, TrainingScans
-from medvae.prepare import Intensity, Preparation
+from medvae.checkpoint import Latents, Model, TrainingScans
 from medvae.prepare.intensity import fit as fit_intensity
+from medvae.prepare.preparation import Intensity, Preparation
 from medvae.settings import Settings
+from medvae.vae.likelihoods import Bernoulli, Gaussian
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medvae.reference import Reference
+    from medvae.anomaly.reference import Reference
     from medvae.scan import Units
 
 SHAPE = (16, 18, 14)

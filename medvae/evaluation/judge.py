@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvae.evaluation.metrics import Judged
-from medvae.io import nifti, read_mask
+from medvae.io.formats import nifti
+from medvae.io.reading import read_mask
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from medvae.maps import AnomalyMap
-    from medvae.prepare import Prepared
+    from medvae.anomaly.anomaly_map import AnomalyMap
+    from medvae.prepare.preparation import Prepared
     from medvae.scan import Geometry
 
 _PEAKS = 3

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from medvae.model import Model
-    from medvae.synthesis import Sample
+    from medvae.checkpoint import Model
+    from medvae.synthesis.generate import Sample
 
 _HEIGHT = 1.5  # inches of one row
 _PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))

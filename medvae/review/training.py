@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medvae.inference import Inference
+    from medvae.anomaly.inference import Inference
     from medvae.training.fit import Epoch
 
 

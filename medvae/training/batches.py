@@ -21,9 +21,9 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from medvae.io.files import atomic
-from medvae.prepare import Intensity, Prepared
-from medvae.prepare.randomize import Randomize
+from medvae.prepare.preparation import Intensity, Prepared
 from medvae.scan import Geometry
+from medvae.training.randomize import Randomize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medvae.settings import Settings, TrainSettings
-    from medvae.vae import VAE
+    from medvae.vae.base import VAE
 
 _WARM_STEPS, _TIMED_STEPS = 4, 12  # what a few steps cost varies: a batch may be warped or not
 _LONGEST_S = 20.0  # for which steps are timed

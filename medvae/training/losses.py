@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from medvae.likelihoods import Gaussian, Laplace, error_moment
+from medvae.vae.likelihoods import Gaussian, Laplace, error_moment
 
 if TYPE_CHECKING:
-    from medvae.likelihoods import Likelihood
-    from medvae.vae import VAE
+    from medvae.vae.base import VAE
+    from medvae.vae.likelihoods import Likelihood
 
 
 class Terms(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 from medvae.errors import ScanError
 from medvae.evaluation.judge import Case, judged, scores
-from medvae.io import nifti
+from medvae.io.formats import nifti
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:

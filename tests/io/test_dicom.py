@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 from scipy.spatial.transform import Rotation
 
-from medvae import io
+from medvae.io import reading
 from medvae.scan import Geometry
 from medvae.settings import ReadSettings
 
@@ -222,9 +222,9 @@ def test_memory_is_the_volume_and_a_slice(tmp_path: Path) -> None:
     volume = np.random.default_rng(2).integers(0, 4000, (64, 64, 40)).astype(np.int16)
     put(tmp_path, slices(volume))
     ref = find_one(tmp_path)
-    io.read(ref, SETTINGS)
+    reading.read(ref, SETTINGS)
     tracemalloc.start()
-    io.read(ref, SETTINGS)
+    reading.read(ref, SETTINGS)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * 4 * volume.size
@@ -240,7 +240,7 @@ def test_copies_are_left_out_and_counted(tmp_path: Path) -> None:
     scan = read_one(tmp_path)
     np.testing.assert_array_equal(scan.data, ramp() - 1024.0)
     assert scan.warnings == ("2 duplicate files left out",)
-    assert io.inspect(find_one(tmp_path), SETTINGS).warnings == scan.warnings
+    assert reading.inspect(find_one(tmp_path), SETTINGS).warnings == scan.warnings
 
 
 def test_one_uid_for_different_images(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medvae import io
 from medvae.errors import ScanError
-from medvae.io import dicom
+from medvae.io import reading
+from medvae.io.formats import dicom
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def test_damaged_headers_end_in_a_code(tmp_path_factory: pytest.TempPathFactory,
     assert not others
     for ref in refs:
         try:
-            io.read(ref, SETTINGS)
+            reading.read(ref, SETTINGS)
         except ScanError as problem:
             assert PATIENT not in str(problem)  # noqa: PT017
 
@@ -196,7 +196,7 @@ def test_an_inflated_bomb_is_not_inflated(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert peak < 50 << 20
     with pytest.raises(ScanError) as caught:
-        io.read(ref, SETTINGS)
+        reading.read(ref, SETTINGS)
     assert caught.value.code == "malformed"
 
 

@@ -19,8 +19,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medvae import io
 from medvae.errors import ScanError
+from medvae.io import reading
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def test_broken_streams_are_refused(tmp_path: Path, syntax: str, change: object,
     assert error.code == "undecodable"
     assert str(syntax) in error.message
     assert error.path == str(paths[1])
-    io.inspect(find_one(tmp_path), ReadSettings())  # the headers are fine
+    reading.inspect(find_one(tmp_path), ReadSettings())  # the headers are fine
     assert capfd.readouterr() == ("", "")
 
 
@@ -203,7 +203,7 @@ def test_unknown_transfer_syntaxes_are_named_by_the_headers_alone(tmp_path: Path
     for path in compressed(JPEG2000Lossless, tmp_path):
         restream(path, lambda stream: stream, syntax)
     with pytest.raises(ScanError, match=str(syntax)) as caught:
-        io.inspect(find_one(tmp_path), ReadSettings())
+        reading.inspect(find_one(tmp_path), ReadSettings())
     assert caught.value.code == "undecodable"
 
 
@@ -249,7 +249,7 @@ def test_without_a_standard_error_nothing_is_believed(
     def closed(_: int) -> int:
         raise OSError
 
-    monkeypatch.setattr("medvae.io._dicom_codecs.os.dup", closed)
+    monkeypatch.setattr("medvae.io.dicom.codecs.os.dup", closed)
     (file,) = (collection / "odd" / "one-ct-slice-15-transfer-syntaxes").glob("*14SV1*")
     with pytest.raises(ScanError) as caught:
         stack(file, tmp_path)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from dicom_oracle import assert_same, by_dcm2niix, by_itk
 
-from medvae import io
 from medvae.errors import ScanError
-from medvae.io import dicom
+from medvae.io import reading
+from medvae.io.formats import dicom
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -298,13 +298,13 @@ def test_every_file_ends_as_the_table_says(collection: Path, name: str, tmp_path
         outcome = expected.scans[ref.path.name]
         assert len(ref.paths) == outcome.files
         if isinstance(outcome, Refused):
-            for what in (io.inspect, io.read):
+            for what in (reading.inspect, reading.read):
                 with pytest.raises(ScanError) as caught:
                     what(ref, SETTINGS)
                 assert caught.value.code == outcome.code
                 assert outcome.says in caught.value.message
             continue
-        info, scan = io.inspect(ref, SETTINGS), io.read(ref, SETTINGS)
+        info, scan = reading.inspect(ref, SETTINGS), reading.read(ref, SETTINGS)
         assert info.geometry == scan.geometry
         assert (info.modality, info.units, info.warnings) == (scan.modality, scan.units, scan.warnings)
         assert scan.data.dtype == np.float32
@@ -321,7 +321,7 @@ def test_every_file_ends_as_the_table_says(collection: Path, name: str, tmp_path
 def test_parts_of_a_mixed_multi_frame_file(collection: Path, name: str, tmp_path: Path) -> None:
     """Two time points; magnitude and phase, each with its own rescale."""
     refs, _ = dicom.find([collection / "odd" / "enhanced-balls1" / f"{name}.dcm"], SPLIT)
-    parts = [io.read(ref, SPLIT) for ref in refs]
+    parts = [reading.read(ref, SPLIT) for ref in refs]
     theirs = by_dcm2niix(refs[0].paths, tmp_path)
     assert len(parts) == len(theirs) == 2
     for ref, part, image in zip(refs, parts, theirs, strict=True):
@@ -344,5 +344,5 @@ def test_parts_of_a_mixed_series_of_single_frames(collection: Path) -> None:
     ]
     for ref in refs:
         with pytest.raises(ScanError, match="2 slices") as caught:
-            io.read(ref, SPLIT)
+            reading.read(ref, SPLIT)
         assert caught.value.code == "too_few_slices"

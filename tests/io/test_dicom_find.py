@@ -15,9 +15,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from medvae import io
 from medvae.errors import ScanError
-from medvae.io import dicom
+from medvae.io import reading
+from medvae.io.formats import dicom
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_objects_of_a_series_that_are_no_images_of_it(tmp_path: Path) -> None:
     told = {}
     for ref in refs:
         try:
-            told[f"{io.read(ref, SETTINGS).data.shape}"] = len(ref.paths)
+            told[f"{reading.read(ref, SETTINGS).data.shape}"] = len(ref.paths)
         except ScanError as problem:
             told[f"{problem.status}: {problem.message}"] = len(ref.paths)
     assert told == {
@@ -122,7 +122,7 @@ def test_files_that_are_no_dicom(tmp_path: Path) -> None:
     }
     assert len({ref.id for ref in refs}) == len(refs)
     with pytest.raises(ScanError) as caught:
-        io.read(next(ref for ref in refs if ref.path.name == "packed.dcm.gz"), SETTINGS)
+        reading.read(next(ref for ref in refs if ref.path.name == "packed.dcm.gz"), SETTINGS)
     assert caught.value.hint == "unpack it first"
 
 
@@ -167,8 +167,8 @@ def everything_said(files: list[Path], settings: ReadSettings) -> list[str]:
     for ref in dicom.find(files, settings)[0]:
         said += [ref.id, ref.subject, ref.part]
         try:
-            scan = io.read(ref, settings)
-            said += [repr(scan), *scan.warnings, repr(io.inspect(ref, settings))]
+            scan = reading.read(ref, settings)
+            said += [repr(scan), *scan.warnings, repr(reading.inspect(ref, settings))]
         except ScanError as problem:
             said += [problem.message, problem.hint or ""]
     return said
@@ -249,4 +249,4 @@ def test_uids_do_not_show_in_ids(tmp_path: Path) -> None:
     ref = find_one(tmp_path)
     assert str(uid) not in ref.id
     assert len(ref.id) == len("series-") + 12
-    assert np.array_equal(io.read(ref, SETTINGS).data, ramp() - 1024.0)
+    assert np.array_equal(reading.read(ref, SETTINGS).data, ramp() - 1024.0)

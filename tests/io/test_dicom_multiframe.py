@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from dicom_made import GEOMETRY, SHAPE, enhanced, find_one, groups, plane, put, ramp, read_one, refusal, save, slices
 
-from medvae import cohort, io
-from medvae.io import dicom
+from medvae.cohort.find import find
+from medvae.io import reading
+from medvae.io.formats import dicom
 from medvae.scan import Selection
 from medvae.settings import ReadSettings
 
@@ -40,7 +41,7 @@ def frames_of(volume: np.ndarray, **macros: dict[str, Any]) -> list[Any]:
 
 def parts(folder: Path) -> tuple[list[ScanRef], list[Scan]]:
     refs, _ = dicom.find([file for file in folder.rglob("*") if file.is_file()], SPLIT)
-    return refs, [io.read(ref, SPLIT) for ref in refs]
+    return refs, [reading.read(ref, SPLIT) for ref in refs]
 
 
 def test_shared_groups_are_the_fallback_and_the_top_level_is_not_asked(tmp_path: Path) -> None:
@@ -142,10 +143,10 @@ def test_frames_of_two_kinds(
     np.testing.assert_array_equal(scans[0].data, first)
     slope, intercept = (0.5, -500) if "PHASE" in words[1] else (1, 0)
     np.testing.assert_array_equal(scans[1].data, second * slope + intercept)
-    assert cohort.find(Selection((tmp_path,)), SPLIT).refs == tuple(refs)
+    assert find.find(Selection((tmp_path,)), SPLIT).refs == tuple(refs)
     for ref, scan in zip(refs, scans, strict=True):
         assert scan.warnings == (f"a part of a mixed series: {ref.part}",)
-        assert io.inspect(ref, SPLIT).geometry == scan.geometry
+        assert reading.inspect(ref, SPLIT).geometry == scan.geometry
 
 
 def test_parts_whose_frames_lie_in_other_files(tmp_path: Path) -> None:

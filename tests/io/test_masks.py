@@ -10,7 +10,7 @@ import pytest
 from nifti_oracle import AFFINE, put, ramp
 
 from medvae.errors import ScanError
-from medvae.io import read_label_map, read_mask
+from medvae.io.reading import read_label_map, read_mask
 from medvae.scan import Geometry
 from medvae.settings import ReadSettings
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from nifti_oracle import AFFINE, by_nibabel, header_of, put, ramp, raw_file, ref, voxels_of
 
-from medvae import io
 from medvae.errors import ScanError
-from medvae.io import nifti
+from medvae.io import reading
+from medvae.io.formats import nifti
 from medvae.settings import ReadSettings
 
 SETTINGS = ReadSettings()
@@ -25,7 +25,7 @@ SETTINGS = ReadSettings()
 def code_of(path: Path, **settings: object) -> ScanError:
     """The error of reading; the header alone must agree, or see nothing wrong."""
     with pytest.raises(ScanError) as caught:
-        io.read(ref(path), ReadSettings(**settings))
+        reading.read(ref(path), ReadSettings(**settings))
     assert inspected(path, **settings) in (None, caught.value.code)
     return caught.value
 
@@ -33,14 +33,14 @@ def code_of(path: Path, **settings: object) -> ScanError:
 def inspected(path: Path, **settings: object) -> str | None:
     """The code that the header alone ends with."""
     try:
-        io.inspect(ref(path), ReadSettings(**settings))
+        reading.inspect(ref(path), ReadSettings(**settings))
     except ScanError as problem:
         return problem.code
     return None
 
 
 def read(path: Path, **settings: object) -> np.ndarray:
-    return io.read(ref(path), ReadSettings(**settings)).data
+    return reading.read(ref(path), ReadSettings(**settings)).data
 
 
 # ------------------------------------------------------------------------------------------------- kinds of files
@@ -55,12 +55,12 @@ def test_every_scalar_type_and_byte_order(tmp_path: Path, name: str, order: str,
     if data.dtype.kind != "u":
         data -= 40
     path = put(tmp_path / name, data, version=version, order=order)
-    scan = io.read(ref(path), SETTINGS)
+    scan = reading.read(ref(path), SETTINGS)
     np.testing.assert_array_equal(scan.data, data)
     assert scan.data.dtype == np.float32
     assert scan.data.flags.f_contiguous
     assert scan.geometry.distance_to(by_nibabel(path).geometry) < 1e-9
-    info = io.inspect(ref(path), SETTINGS)
+    info = reading.inspect(ref(path), SETTINGS)
     assert info.geometry == scan.geometry
     assert np.dtype(info.dtype) == np.dtype(dtype).newbyteorder(order)
     assert info.nbytes == scan.data.nbytes
@@ -108,9 +108,9 @@ def test_gzip_of_several_members(tmp_path: Path, cut: int) -> None:
 
 def test_the_modality_of_a_list_gives_the_unit(tmp_path: Path) -> None:
     path = put(tmp_path / "a.nii", ramp())
-    assert io.read(ref(path), SETTINGS).units == "a.u."
-    assert io.read(ref(path, modality="CT"), ReadSettings(modality="MR")).units == "HU"
-    assert io.inspect(ref(path), ReadSettings(modality="SHAPE")).units == "binary"
+    assert reading.read(ref(path), SETTINGS).units == "a.u."
+    assert reading.read(ref(path, modality="CT"), ReadSettings(modality="MR")).units == "HU"
+    assert reading.inspect(ref(path), ReadSettings(modality="SHAPE")).units == "binary"
 
 
 # -------------------------------------------------------------------------------------------------- damaged files
@@ -334,7 +334,7 @@ def test_nan_is_refused_or_filled_and_marked(tmp_path: Path) -> None:
     problem = code_of(path)
     assert problem.code == "non_finite"
     assert "2 of 120" in str(problem)
-    scan = io.read(ref(path), ReadSettings(fill_non_finite=True))
+    scan = reading.read(ref(path), ReadSettings(fill_non_finite=True))
     assert scan.valid is not None
     np.testing.assert_array_equal(scan.valid, np.isfinite(data))
     np.testing.assert_array_equal(scan.data[scan.valid], data[scan.valid])

@@ -10,7 +10,7 @@ import pytest
 from nifti_oracle import by_nibabel, by_sitk, ref
 
 from medvae.errors import ScanError
-from medvae.io import inspect, read
+from medvae.io.reading import inspect, read
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from nifti_oracle import AFFINE, by_nibabel, by_sitk, ramp, ref
 
-from medvae import io
-from medvae.io import nifti
+from medvae.io import reading
+from medvae.io.formats import nifti
 from medvae.scan import Geometry
 from medvae.settings import ReadSettings
 
@@ -76,7 +76,7 @@ def test_a_qform_only_where_it_tells_the_truth(tmp_path: Path, affine: np.ndarra
     header = written(tmp_path / "a.nii.gz", ramp(), geometry)
     assert int(header["qform_code"]) == qform
     np.testing.assert_allclose(header.get_zooms(), geometry.spacing, rtol=1e-6)
-    scan = io.read(ref(tmp_path / "a.nii.gz"), ReadSettings())
+    scan = reading.read(ref(tmp_path / "a.nii.gz"), ReadSettings())
     assert scan.geometry.distance_to(geometry) < 1e-4
     assert scan.warnings == ()
 
@@ -125,7 +125,7 @@ def test_every_reader_sees_it_at_the_same_place(tmp_path: Path, affine: np.ndarr
     values, meta = reader.get_data(reader.read(str(path)))
     np.testing.assert_array_equal(values, data)
     assert Geometry((4, 5, 6), meta["affine"]).distance_to(geometry) < 1e-3
-    scan = io.read(ref(path), ReadSettings())
+    scan = reading.read(ref(path), ReadSettings())
     np.testing.assert_array_equal(scan.data, data)
     assert scan.geometry.distance_to(geometry) < 1e-4
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
 
-from medvae import plugins, synthesis
-from medvae.cli import main
-from medvae.model import Model, load
+from medvae import plugins
+from medvae.checkpoint import Model, load
+from medvae.cli.main import main
+from medvae.synthesis import generate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,13 +113,13 @@ def test_a_copy_is_caught(model_folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_empty_sample_is_said(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = synthesis.to_voxels
+    real = generate.to_voxels
 
-    def blank(sample: synthesis.Sample, model: Model) -> synthesis.Voxels:
+    def blank(sample: generate.Sample, model: Model) -> generate.Voxels:
         voxels = real(sample, model)
         return replace(voxels, data=np.zeros_like(voxels.data))
 
-    monkeypatch.setattr(synthesis, "to_voxels", blank)
+    monkeypatch.setattr(generate, "to_voxels", blank)
     assert augment(model_folder, tmp_path / "set", 2) == 0
     assert json.loads((tmp_path / "set" / "run.json").read_text("utf-8"))["empty"] == 2
     manifest = (tmp_path / "set" / "manifest.jsonl").read_text("utf-8").splitlines()

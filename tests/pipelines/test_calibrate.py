@@ -6,8 +6,8 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-from medvae.cli import main
-from medvae.model import load
+from medvae.checkpoint import load
+from medvae.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path

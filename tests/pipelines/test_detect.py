@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from medvae import plugins
-from medvae.cli import main
+from medvae.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from medvae.cli import main
-from medvae.io import nifti
+from medvae.cli.main import main
+from medvae.io.formats import nifti
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def test_a_hundred_headers_take_two_seconds_and_neither_torch_nor_monai(tmp_path
     for n in range(1, 100):
         (tmp_path / "scans" / f"s{n:03d}.nii.gz").write_bytes(first.read_bytes())
     code = (
-        "import sys; from medvae.cli import main; assert main(['info', 'scans']) == 0\n"
+        "import sys; from medvae.cli.main import main; assert main(['info', 'scans']) == 0\n"
         "print([name for name in ('torch', 'monai', 'SimpleITK', 'rich') if name in sys.modules])"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

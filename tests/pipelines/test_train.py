@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from medvae.cli import main
-from medvae.model import load
+from medvae.checkpoint import load
+from medvae.cli.main import main
 from medvae.pipelines import train as pipeline
 from medvae.training.logs import read_epochs
 from medvae.training.split import held_out
@@ -29,7 +29,7 @@ def train(scans: Path, config: Path, out: Path, *more: str) -> int:
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Six small unaligned scans of textured blocks, and a configuration that trains on them within a second."""
-    from medvae.io import nifti
+    from medvae.io.formats import nifti
     from medvae.scan import Geometry
 
     folder = tmp_path_factory.mktemp("blocks")

@@ -11,7 +11,8 @@ import pytest
 from made_scans import MNI, aligned_brain, as_scan, centred, made_brain, rotation
 
 from medvae.errors import ScanError, SettingsError
-from medvae.prepare import Preparation, Prepared, coverage, prepare, restore, template
+from medvae.prepare import template
+from medvae.prepare.preparation import Preparation, Prepared, coverage, prepare, restore
 from medvae.scan import Geometry, Scan, scan_hash
 from medvae.settings import PrepareSettings
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medvae import cohort, io
+from medvae.cohort.find import find
 from medvae.errors import ScanError
-from medvae.prepare import Preparation, Prepared, coverage, prepare, restore, template
+from medvae.io import reading
+from medvae.prepare import template
+from medvae.prepare.preparation import Preparation, Prepared, coverage, prepare, restore
 from medvae.scan import Scan
 from medvae.settings import ReadSettings, load
 
@@ -31,7 +33,7 @@ HEADS = {  # and whether it is whole
 
 @cache
 def prepared(path: Path) -> tuple[Scan, Prepared]:
-    scan = cohort.read(path)
+    scan = find.read(path)
     return scan, prepare(scan, RECIPE)
 
 
@@ -69,7 +71,7 @@ def test_whole_or_masked_it_is_the_same_place(shared_data: Path) -> None:
     """Without a mask the template's brain finds nearly what the mask says."""
     folder = shared_data / "brains-t1-site2"
     scan, whole = prepared(folder / "ixi033-t1_head2mm.nii.gz")
-    mask = io.read_mask(folder / "ixi033-brainmask_head2mm.nii.gz", scan.geometry, ReadSettings())
+    mask = reading.read_mask(folder / "ixi033-brainmask_head2mm.nii.gz", scan.geometry, ReadSettings())
     masked = prepare(scan, RECIPE, mask=mask)
     assert masked.warnings == ()
     points = np.argwhere(template.on_grid(whole.grid)[1])[::50]
@@ -83,7 +85,7 @@ def test_whole_or_masked_it_is_the_same_place(shared_data: Path) -> None:
 
 @cache
 def chest(shared_data: Path) -> Scan:
-    return cohort.read(shared_data / "dicom" / "chest-ct" / "siemens-sensation10-8mm-whole")
+    return find.read(shared_data / "dicom" / "chest-ct" / "siemens-sensation10-8mm-whole")
 
 
 def test_a_chest_is_no_head(shared_data: Path) -> None:
@@ -116,8 +118,10 @@ def test_the_hippocampus_preset_keeps_the_whole_crop(shared_data: Path) -> None:
     recipe = Preparation(load("hippocampus-mri").prepare)
     spread = []
     for path in sorted((shared_data / "hippocampus" / "images").iterdir())[:12]:
-        scan = cohort.read(path)
-        labels = io.read_label_map(shared_data / "hippocampus" / "labels" / path.name, scan.geometry, ReadSettings())
+        scan = find.read(path)
+        labels = reading.read_label_map(
+            shared_data / "hippocampus" / "labels" / path.name, scan.geometry, ReadSettings()
+        )
         one = prepare(scan, recipe, label_map=labels)
         assert one.mask.sum() == scan.data.size, "at 1 mm every voxel has its place on the grid"
         np.testing.assert_array_equal(restore(one.label_map[0], one, labels=True), labels)  # type: ignore[index]

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.spatial.distance import pdist
 
-from medvae.maps import AnomalyMap
-from medvae.prepare import Preparation, prepare
+from medvae.anomaly.anomaly_map import AnomalyMap
 from medvae.prepare.grid import nearest_ras
+from medvae.prepare.preparation import Preparation, prepare
 from medvae.review.montage import _COLOURS, Picture, _Layers, _scale, _turned, find_peaks, scan_montage
 from medvae.scan import Geometry, Scan
 from medvae.settings import PrepareSettings

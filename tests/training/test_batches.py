@@ -13,7 +13,7 @@ import pytest
 import small_model
 import torch
 
-from medvae.prepare import Intensity
+from medvae.prepare.preparation import Intensity
 from medvae.scan import Geometry
 from medvae.training import batches
 from medvae.training.batches import Batch, Scans, fetch, made_ahead, plain_batch, store, training_batch

@@ -16,12 +16,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from medvae.likelihoods import error_moment
-from medvae.model import build_vae, weights_hash
+from medvae.checkpoint import build_vae, weights_hash
 from medvae.training import fit as module
 from medvae.training.batches import Batch, Scans, training_batch
 from medvae.training.fit import Epoch, TrainingError, fit, make_fabric, run_settings
 from medvae.training.losses import beta_at, rate_at
+from medvae.vae.likelihoods import error_moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medvae.settings import Settings
-    from medvae.vae import VAE
+    from medvae.vae.base import VAE
 
 TRAINING, VALIDATION = 5, 3
 

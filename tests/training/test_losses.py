@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from medvae.likelihoods import Gaussian, Laplace, Observation
 from medvae.settings import LikelihoodSettings
 from medvae.training.losses import Objective, Terms, active_units, beta_at, rate_at
-from medvae.vae import VAE, Posterior
+from medvae.vae.base import VAE, Posterior
+from medvae.vae.likelihoods import Gaussian, Laplace, Observation
 
 GRID = (2, 3, 2)
 

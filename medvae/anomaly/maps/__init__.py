@@ -1,0 +1,1 @@
+"""Anomaly maps, one file each; the file's name is the name of the map."""

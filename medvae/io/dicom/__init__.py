@@ -1,0 +1,1 @@
+"""The parts of the DICOM reader: headers, frames, the gate, pixels."""

@@ -1,0 +1,1 @@
+"""File formats, one file each; the file's name is the name of the format."""

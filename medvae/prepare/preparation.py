@@ -1,0 +1,235 @@
+"""From a scan to the model's grid and back: every spatial step is part of one matrix, applied in one resampling."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from medvae.errors import ScanError
+from medvae.prepare import intensity as _intensity
+from medvae.prepare import template
+from medvae.prepare.align import align_to_template
+from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
+from medvae.prepare.grid import inside, nearest_ras, resample, resample_labels, straight
+from medvae.prepare.intensity import Intensity
+from medvae.scan import Geometry, Modality, Scan, Shape, Units, scan_hash
+from medvae.settings import PrepareSettings, validate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Intensity", "Preparation", "Prepared", "coverage", "prepare", "restore"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The recipe from a scan to the model's grid; a part of every checkpoint.
+
+    Attributes:
+        settings: the steps and their parameters.
+    """
+
+    settings: PrepareSettings
+
+    @property
+    def grid(self) -> Geometry:
+        """The model's grid: in MNI space where scans are aligned, else centred on 0 mm; axes R, A, S."""
+        spacing, shape = self.settings.spacing, self.settings.shape
+        if self.settings.align == "mni152":
+            return template.centred_grid(spacing, shape)
+        affine = np.diag([*spacing, 1.0])
+        affine[:3, 3] = -np.array(spacing) * (np.array(shape) - 1) / 2
+        return Geometry(shape, affine)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether one voxel of the grid is one place in every scan."""
+        return self.settings.align != "none"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the recipe and of the template's file."""
+        text = json.dumps(self.to_json(), sort_keys=True) + (template.file_hash() if self.aligned else "")
+        return sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain data."""
+        return self.settings.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> Preparation:
+        """The recipe from plain data.
+
+        Raises:
+            SettingsError: an unknown key or a wrong type.
+        """
+        return cls(validate(PrepareSettings, tree, where="preparation"))
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan on the model's grid, and the way back.
+
+    Attributes:
+        id: of the scan.
+        subject: who was scanned.
+        image: float32 `(1, X, Y, Z)` on the grid, prepared intensities; background outside the mask.
+        mask: bool `(1, X, Y, Z)`, the foreground that counts.
+        fov: bool `(1, X, Y, Z)`, grid voxels that lie inside the scan.
+        to_input: 4×4, grid voxel index -> input voxel index.
+        grid: the model's grid.
+        input: the scan's own grid.
+        intensity: the value map and its inverse.
+        label_map: int16 `(1, X, Y, Z)` or None.
+        modality: of the scan.
+        units: of the scan's values.
+        source_hash: SHA-256 of the scan (`scan_hash`).
+        warnings: what a user should know; `whole_head` where the template's brain was used as mask.
+    """
+
+    id: str
+    subject: str
+    image: NDArray[np.float32] = field(repr=False)
+    mask: NDArray[np.bool_] = field(repr=False)
+    fov: NDArray[np.bool_] = field(repr=False)
+    to_input: NDArray[np.float64] = field(repr=False)
+    grid: Geometry
+    input: Geometry
+    intensity: Intensity
+    label_map: NDArray[np.int16] | None = field(default=None, repr=False)
+    modality: Modality | None = None
+    units: Units = "a.u."
+    source_hash: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(
+    scan: Scan,
+    preparation: Preparation,
+    *,
+    id: str = "",  # noqa: A002
+    subject: str = "",
+    mask: NDArray[np.bool_] | None = None,
+    label_map: NDArray[np.int16] | None = None,
+) -> Prepared:
+    """Bring a scan onto the model's grid in one resampling.
+
+    Args:
+        scan: as read.
+        preparation: the recipe.
+        id: of the scan, kept in the result.
+        subject: who was scanned; the id if empty.
+        mask: foreground on the scan's grid, `(X, Y, Z)`; found by the recipe's rule if None.
+        label_map: labels on the scan's grid, `(X, Y, Z)`; go along by nearest neighbour.
+
+    Raises:
+        ScanError: `wrong_modality`, `no_foreground`, `registration_failed`, `blank`.
+        ValueError: a mask or label map of another shape.
+    """
+    settings, grid = preparation.settings, preparation.grid
+    _check(scan, settings, mask, label_map)
+    region = find_foreground(scan, settings) if mask is None else mask
+    if not region.any():
+        raise ScanError("the foreground is empty", code="no_foreground")
+    whole_head = preparation.aligned and mask is None and not is_stripped(region, scan.geometry)
+    if preparation.aligned:
+        world = align_to_template(scan, None if whole_head else region).matrix
+        to_input = np.linalg.inv(scan.geometry.affine) @ world @ grid.affine
+    else:
+        to_input = _centred(scan, region, settings=settings)
+
+    values, fov = _on_grid(scan, to_input, grid.shape)
+    if whole_head:
+        on_grid = without_dark_rim(values, template.on_grid(grid)[1] & fov, spacing=grid.spacing)
+    else:
+        on_grid = resample_labels(region, to_input, grid.shape) > 0
+        on_grid = (ndimage.binary_fill_holes(on_grid) if mask is None else on_grid) & fov  # holes of a mask are meant
+    if not on_grid.any():
+        raise ScanError("the foreground lies outside the model's grid", code="no_foreground")
+    scale = _intensity.fit(values, on_grid, settings=settings, highest=float(scan.data.max()))
+    image = np.where(on_grid, scale.apply(values), np.float32(scale.background))
+    labels = None if label_map is None else resample_labels(label_map, to_input, grid.shape)[None]
+    return Prepared(
+        id=id,
+        subject=subject or id,
+        image=np.ascontiguousarray(image[None]),
+        mask=np.ascontiguousarray(on_grid[None]),
+        fov=np.ascontiguousarray(fov[None]),
+        to_input=to_input,
+        grid=grid,
+        input=scan.geometry,
+        intensity=scale,
+        label_map=None if labels is None else np.ascontiguousarray(labels),
+        modality=scan.modality or settings.modality,
+        units=scan.units,
+        source_hash=scan_hash(scan),
+        warnings=(*scan.warnings, *(("whole_head",) if whole_head else ())),
+    )
+
+
+def restore(
+    values: NDArray[np.float32] | NDArray[np.integer], prepared: Prepared, *, labels: bool = False
+) -> NDArray[np.float32] | NDArray[np.int16]:
+    """Bring values `(X, Y, Z)` on the model's grid back onto the scan's own grid, exactly its shape.
+
+    Linear, smoothed first where the scan is coarser than the grid, 0 outside the grid. With `labels`: nearest
+    neighbour, int16, the set of values is kept.
+    """
+    back = np.linalg.inv(np.asarray(prepared.to_input, np.float64))
+    if labels:
+        return resample_labels(np.asarray(values, np.int16), back, prepared.input.shape)
+    return resample(np.asarray(values, np.float32), back, prepared.input.shape)
+
+
+def coverage(prepared: Prepared) -> NDArray[np.uint8]:
+    """Where a map speaks, on the scan's own grid: 1 in the foreground that lay on the model's grid, else 0."""
+    return restore(prepared.mask[0], prepared, labels=True).astype(np.uint8)
+
+
+def _check(
+    scan: Scan, settings: PrepareSettings, mask: NDArray[np.bool_] | None, label_map: NDArray[np.int16] | None
+) -> None:
+    if scan.modality and settings.modality and scan.modality != settings.modality:
+        message = f"the scan is {scan.modality}, the model is for {settings.modality}"
+        raise ScanError(message, code="wrong_modality")
+    for one in (mask, label_map):
+        if one is not None and one.shape != scan.data.shape:
+            raise ValueError(f"a mask or label map of {one.shape} does not fit the scan of {scan.data.shape}")
+
+
+def _on_grid(scan: Scan, to_input: NDArray[np.float64], shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Values on the grid, the scan's lowest outside of it, and where the scan says something.
+
+    Filled voxels have no weight: a value is the mean of what is valid around it (normalised convolution, Knutsson and
+    Westin, CVPR 1993), and where most of it was filled the scan says nothing.
+    """
+    fov = inside(to_input, shape, of=scan.data.shape)
+    lowest = float(scan.data.min())
+    if scan.valid is None:
+        return resample(scan.data, to_input, shape, outside=lowest), fov
+    weight = resample(scan.valid.astype(np.float32), to_input, shape)
+    above = resample(np.where(scan.valid, scan.data - np.float32(lowest), np.float32(0)), to_input, shape)
+    known = weight > 0.5
+    return np.where(known, above / np.where(known, weight, 1), 0) + np.float32(lowest), fov & known
+
+
+def _centred(scan: Scan, region: NDArray[np.bool_], *, settings: PrepareSettings) -> NDArray[np.float64]:
+    """Grid index -> scan index without alignment: the scan's own directions nearest to R, A, S, centre on centre."""
+    turn = nearest_ras(scan.geometry)
+    middle = (np.array(scan.geometry.shape) - 1) / 2
+    if settings.centre == "foreground":
+        where = [np.flatnonzero(region.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        middle = np.array([(w[0] + w[-1]) / 2 for w in where])
+    to_world = straight(scan.geometry, turn) @ np.diag(settings.spacing)
+    linear = np.linalg.inv(scan.geometry.affine[:3, :3]) @ to_world
+    corner = middle - linear @ ((np.array(settings.shape) - 1) / 2)
+    matrix = np.eye(4)
+    if np.abs(linear - np.rint(linear)).max() < 1e-4 and np.abs(linear).max() < 1.5:
+        linear, corner = np.rint(linear), np.rint(corner)  # the same voxels: half a voxel off, but none is interpolated
+    matrix[:3, :3], matrix[:3, 3] = linear, corner
+    return matrix

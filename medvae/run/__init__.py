@@ -1,0 +1,1 @@
+"""Many jobs: read ahead, compute, write behind; every job ends in one outcome."""

@@ -1,0 +1,1 @@
+"""Simulated lesions and brains, for the demo, the tests and the benchmarks."""

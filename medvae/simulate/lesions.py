@@ -1,0 +1,196 @@
+"""The generator of test anomalies: a lesion of a given shape, implanted into a healthy scan, whose mask is the truth.
+
+Shapes are real where mask files are given. What fills them is made, and simpler than disease: no swelling, no fluid
+around it, one contrast all over. A figure on implanted lesions compares methods; it is no promise for real ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy import ndimage
+
+from medvae.io.formats import nifti
+from medvae.prepare import intensity
+from medvae.prepare.grid import resample
+from medvae.settings import PrepareSettings, ReadSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from medvae.scan import Geometry
+
+Kind = Literal["dark", "bright", "iso"]
+
+CONTRAST = 1.5  # in T1 about the step from white to grey matter, so that the value alone is not abnormal
+EDGE_MM = 3.0
+TEXTURE_MM = 6.0
+_FLUID = 0.5  # percentile of the foreground: no lesion is darker than the darkest fluid
+_MEDIAN_SIZE = 0.6744898  # median size of a unit normal
+
+
+@dataclass(frozen=True, eq=False)
+class Implanted:
+    """A scan with a lesion.
+
+    Attributes:
+        image: float32 `(X, Y, Z)`, in the scan's units; as it was where the lesion does not reach.
+        truth: bool `(X, Y, Z)`, the shape within the foreground.
+        contrast: mean change over the truth in units of the scan's own tissue spread, as it came out.
+    """
+
+    image: NDArray[np.float32] = field(repr=False)
+    truth: NDArray[np.bool_] = field(repr=False)
+    contrast: float
+
+
+def implant(
+    image: NDArray[np.float32],
+    shape: NDArray[np.bool_],
+    *,
+    foreground: NDArray[np.bool_],
+    spacing: tuple[float, float, float],
+    kind: Kind,
+    contrast: float = CONTRAST,
+    edge_mm: float = EDGE_MM,
+    seed: int = 0,
+) -> Implanted:
+    """Put a lesion of this shape into a scan, within the foreground only.
+
+    - `dark`, `bright`: values fall or rise by `contrast` times the tissue spread; anatomy and noise beneath stay.
+      Nothing falls below the scan's darkest fluid.
+    - `iso`: anatomy is replaced by its local mean (Gaussian σ of `TEXTURE_MM`) and noise of the scan's own strength;
+      every piece of the lesion keeps its mean, so that the value says nothing and the missing structure all.
+
+    Args:
+        image: `(X, Y, Z)`, native or prepared values.
+        shape: bool, where the lesion is wanted.
+        foreground: bool, e.g. the brain.
+        spacing: of the voxels, mm.
+        kind: what fills the shape.
+        contrast: change in units of the tissue spread: the 5–95% range of the foreground over that of a unit normal, as
+            in `robust_z`. `iso` has none.
+        edge_mm: width of the ramp across the border; half its height lies on the border of the truth.
+        seed: of the noise in `iso`.
+
+    Raises:
+        ValueError: no voxel of the shape lies in the foreground.
+        ScanError: `blank`, where the foreground has one value.
+    """
+    truth = shape & foreground
+    if not truth.any():
+        raise ValueError("no voxel of the shape lies in the foreground")
+    spread = intensity.fit(image, foreground, settings=PrepareSettings(intensity="robust_z")).scale
+    box = _around(truth, mm=edge_mm + 3 * TEXTURE_MM, spacing=spacing)
+    there, inside = image[box], foreground[box]
+    weight = np.where(inside, _ramp(truth[box], edge_mm=edge_mm, spacing=spacing), np.float32(0))
+    if kind == "iso":
+        noise = noise_of(image, foreground)
+        smooth = _without_anatomy(there, truth[box], inside=inside, spacing=spacing, noise=noise, seed=seed)
+        changed = there + weight * (smooth - there)
+        changed += weight * _mean_by_piece(there - changed, weight, truth[box])
+    else:
+        step = np.float32(contrast * spread) * weight
+        fluid = np.float32(np.percentile(image[foreground], _FLUID))
+        changed = there + step if kind == "bright" else np.maximum(there - step, np.minimum(there, fluid))
+    result = image.astype(np.float32)
+    result[box] = np.where(weight > 0, changed, there)
+    realised = float((result[truth].astype(np.float64) - image[truth]).mean()) / spread
+    return Implanted(result, truth, realised)
+
+
+def noise_of(image: NDArray[np.float32], foreground: NDArray[np.bool_]) -> float:
+    """Standard deviation of white noise in a scan, in its units (Immerkær, CVIU 1996, in three dimensions).
+
+    The second difference along all three axes at once is 0 for whatever is linear along one of them, and has 6³ times
+    the variance of white noise; its median size takes what anatomy is left for outliers. Where interpolation has
+    smoothed the noise it comes out too small.
+    """
+    difference = image.astype(np.float32)
+    for axis in range(3):
+        difference = ndimage.correlate1d(difference, [1, -2, 1], axis=axis, mode="nearest")
+    core = ndimage.binary_erosion(foreground, iterations=2)
+    sizes = np.abs(difference[core if core.any() else foreground])
+    return float(np.median(sizes)) / _MEDIAN_SIZE / float(np.sqrt(6**3))
+
+
+def shape_on(path: Path, geometry: Geometry) -> NDArray[np.bool_]:
+    """A lesion mask file on another grid, by position in mm: a voxel that is covered by half belongs to it.
+
+    Raises:
+        ScanError: the file cannot be read.
+    """
+    data, own = nifti.read_values(path, ReadSettings())
+    covered = resample((data > 0).astype(np.float32), np.linalg.inv(own.affine) @ geometry.affine, geometry.shape)
+    return np.asarray(covered >= 0.5)
+
+
+def spread_by_volume(paths: Sequence[Path], count: int) -> list[Path]:
+    """`count` mask files, evenly spread over all by rank of volume, small to large: by rule, not by result.
+
+    Raises:
+        ScanError: a file cannot be read.
+        ValueError: there are fewer than `count`.
+    """
+    if not 0 < count <= len(paths):
+        raise ValueError(f"{count} of {len(paths)} shapes")
+    volumes = []
+    for path in paths:
+        data, geometry = nifti.read_values(path, ReadSettings())
+        volumes.append((float((data > 0).sum()) * geometry.voxel_volume, path.name, path))
+    ranked = [path for _, _, path in sorted(volumes)]
+    return [ranked[int((place + 0.5) * len(ranked) / count)] for place in range(count)]
+
+
+def _around(truth: NDArray[np.bool_], *, mm: float, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
+    """The smallest box around the truth, wider by `mm`."""
+    ends = []
+    for axis, (length, step) in enumerate(zip(truth.shape, spacing, strict=True)):
+        at = np.flatnonzero(truth.any(axis=tuple(a for a in range(3) if a != axis)))
+        rim = int(np.ceil(mm / step))
+        ends.append(slice(max(0, int(at[0]) - rim), min(length, int(at[-1]) + rim + 1)))
+    return ends[0], ends[1], ends[2]
+
+
+def _ramp(truth: NDArray[np.bool_], *, edge_mm: float, spacing: tuple[float, float, float]) -> NDArray[np.float32]:
+    """0 outside to 1 inside over `edge_mm`, above a half exactly where the truth is."""
+    half = min(spacing) / 2  # the border lies between two voxels
+    depth = ndimage.distance_transform_edt(truth, spacing) - half
+    height = ndimage.distance_transform_edt(~truth, spacing) - half
+    signed = np.where(truth, depth, -height)
+    ramp: NDArray[np.float32] = np.clip(0.5 + signed / max(edge_mm, 1e-6), 0, 1).astype(np.float32)
+    return ramp
+
+
+def _without_anatomy(
+    image: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+    *,
+    inside: NDArray[np.bool_],
+    spacing: tuple[float, float, float],
+    noise: float,
+    seed: int,
+) -> NDArray[np.float32]:
+    """The local mean of the foreground, with white noise on it."""
+    sigma = TEXTURE_MM / np.array(spacing)
+    weight = ndimage.gaussian_filter(inside.astype(np.float32), sigma, truncate=3)
+    total = ndimage.gaussian_filter(np.where(inside, image, np.float32(0)).astype(np.float32), sigma, truncate=3)
+    grain = np.random.default_rng(seed).normal(0, noise, size=image.shape).astype(np.float32)
+    smooth: NDArray[np.float32] = total / np.maximum(weight, np.float32(1e-6)) + grain
+    return smooth
+
+
+def _mean_by_piece(
+    missing: NDArray[np.float32], weight: NDArray[np.float32], truth: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """What, times `weight`, gives every connected piece of the truth the mean that is missing; 0 elsewhere."""
+    labels, count = ndimage.label(truth, structure=np.ones((3, 3, 3)))
+    numbers = np.arange(1, count + 1)
+    share = ndimage.sum(missing, labels, numbers) / ndimage.sum(weight, labels, numbers)
+    spread_out: NDArray[np.float32] = np.concatenate([[0], share]).astype(np.float32)[labels]
+    return spread_out

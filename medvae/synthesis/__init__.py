@@ -1,0 +1,1 @@
+"""Synthetic scans: samplers, decoding, outline, texture, copy audit."""

@@ -1,0 +1,1 @@
+"""Samplers, one file each; the file's name is the name of the sampler."""

@@ -1,0 +1,78 @@
+"""Training scans under small random warps and changes of contrast (MONAI transforms); label maps go along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+
+from medvae.settings import Frozen, RandomizeSettings
+from medvae.synthesis.draws import ImageDraw
+from medvae.synthesis.samplers import _shared
+from medvae.training.randomize import Randomize
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from medvae.checkpoint import Model, TrainingScans
+
+
+SPACE = "image"
+
+
+class Settings(Frozen):
+    """Options of this sampler."""
+
+    randomize: RandomizeSettings | None = Field(None, description="the random changes; none: those of the training run")
+
+
+@dataclass(frozen=True, eq=False)
+class Classical:
+    """The chain of `medvae.prepare.randomize` on one kept training scan, drawn evenly among those of the class."""
+
+    training: TrainingScans = field(repr=False)
+    labels: tuple[str | None, ...]
+    randomize: RandomizeSettings
+    spacing: tuple[float, float, float]
+
+    @property
+    def shares(self) -> Mapping[str | None, float]:
+        """The classes of the training scans that are kept."""
+        return _shared.shares(self.labels)
+
+    def draw(self, label: str | None, generator: np.random.Generator) -> ImageDraw:
+        """One changed training scan of the class; the seed in its parameters repeats the change."""
+        scans = self.training
+        row = int(generator.choice(_shared.rows(self.labels)[label]))
+        seed = int(generator.integers(2**31))
+        chain = Randomize(self.randomize, self.spacing).set_random_state(seed)
+        scale = scans.intensities[row]
+        example = chain(
+            torch.from_numpy(scans.images[row].astype("float32")),
+            torch.from_numpy(scans.masks[row]),
+            label_map=None if scans.label_maps is None else torch.from_numpy(scans.label_maps[row]),
+            floor=scale.offset / scale.scale,
+        )
+        parameters = {"seed": seed, "randomize": self.randomize.model_dump(mode="json"), **example.record}
+        label_map = None if example.label_map is None else example.label_map.numpy()
+        return ImageDraw(example.image.numpy(), example.mask.numpy(), label_map, (scans.ids[row],), parameters)
+
+
+def fit(model: Model, settings: Settings) -> Classical:
+    """Keep the training scans.
+
+    Raises:
+        ModelError: the model keeps none (`train.keep_scans` was 0).
+    """
+    _shared.require(len(model.training.ids), least=1, sampler="classical", what="training scans as images")
+    label_of = dict(zip(model.latents.ids, model.latents.labels, strict=True))
+    return Classical(
+        training=model.training,
+        labels=tuple(label_of[one] for one in model.training.ids),
+        randomize=settings.randomize or model.settings.train.randomize,
+        spacing=model.preparation.grid.spacing,
+    )

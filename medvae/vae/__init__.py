@@ -1,0 +1,1 @@
+"""The variational autoencoder: posterior, likelihood, ELBO, and the networks."""

@@ -1,0 +1,73 @@
+"""A VAE whose latent is a small volume: any grid that its stride divides, sharp, with a KL that has a place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from medvae.errors import SettingsError
+from medvae.settings import Frozen, LikelihoodSettings
+from medvae.vae.base import VAE, Posterior
+from medvae.vae.likelihoods import Likelihood, Observation
+from medvae.vae.networks._blocks import Decoder, Encoder, channels_last
+
+if TYPE_CHECKING:
+    from medvae.scan import Shape
+
+
+class Settings(Frozen):
+    """Options of the network."""
+
+    stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
+    channels: tuple[int, ...] = Field((32, 96), min_length=1, description="width of each level; each halves space")
+    blocks: int = Field(1, ge=1, description="residual blocks a level")
+    latent: int = Field(4, ge=1, description="channels of the latent")
+
+
+def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape) -> VAE:
+    """The network for a grid.
+
+    Raises:
+        SettingsError: the stride does not divide the grid.
+    """
+    vae = Spatial(settings, likelihood)
+    vae.latent_shape(grid)
+    channels_last(vae)
+    return vae
+
+
+class Spatial(nn.Module):
+    """q(z|x) and p(x|z) with a latent `(B, C, X/stride, Y/stride, Z/stride)`."""
+
+    def __init__(self, settings: Settings, likelihood: LikelihoodSettings) -> None:
+        super().__init__()
+        shape = {"stem": settings.stem, "channels": settings.channels, "blocks": settings.blocks}
+        self.stride: int | None = settings.stem * 2 ** (len(settings.channels) - 1)
+        self.latent = settings.latent
+        self.observation = Observation(likelihood)
+        self.encoder = Encoder(**shape, out=2 * settings.latent)  # type: ignore[arg-type]
+        self.decoder = Decoder(**shape, into=settings.latent, out=self.observation.channels)  # type: ignore[arg-type]
+
+    def encode(self, x: Tensor) -> Posterior:
+        """q(z|x) of prepared images `(B, 1, X, Y, Z)`."""
+        return Posterior.of(self.encoder(x))
+
+    def render(self, z: Tensor) -> Tensor:
+        """The decoder's output `(B, channels, X, Y, Z)`."""
+        output: Tensor = self.decoder(z)
+        return output
+
+    def decode(self, z: Tensor) -> Likelihood:
+        """p(x|z)."""
+        likelihood: Likelihood = self.observation(self.render(z))
+        return likelihood
+
+    def latent_shape(self, grid: Shape) -> tuple[int, ...]:
+        """`(C, *latent)` of a grid."""
+        assert self.stride is not None
+        if any(n % self.stride for n in grid):
+            message = f"the grid {'x'.join(map(str, grid))} is not divisible by the model's stride {self.stride}"
+            raise SettingsError(message, hint="change prepare.shape, or model.options.stem and channels")
+        return (self.latent, *(n // self.stride for n in grid))

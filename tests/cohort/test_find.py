@@ -1,0 +1,326 @@
+"""What is found where: folders, links, globs, lists, ids, pairs, DICOM series; what is said of nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from dicom_made import put, ramp, slices
+
+from medvae.cohort.find import Cohort, find, read
+from medvae.errors import InputError, ScanError
+from medvae.io import reading
+from medvae.io.formats import nifti
+from medvae.scan import Geometry, ScanRef, Selection
+from medvae.settings import ReadSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def touch(folder: Path, *names: str) -> None:
+    """Empty files: names alone are looked at."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def look(*inputs: Path, **more: Any) -> Cohort:
+    return find(Selection(inputs, **more), ReadSettings())
+
+
+def ids(*inputs: Path, **more: Any) -> list[str]:
+    return [ref.id for ref in look(*inputs, **more).refs]
+
+
+def listed(folder: Path, text: str, **more: Any) -> tuple[ScanRef, ...]:
+    (folder / "list.csv").write_text(text, "utf-8")
+    return look(folder / "list.csv", **more).refs
+
+
+def refusal(*inputs: Path, **more: Any) -> InputError:
+    with pytest.raises(InputError) as caught:
+        look(*inputs, **more)
+    assert caught.value.hint
+    return caught.value
+
+
+# ---------------------------------------------------------------------------------------------------------- folders
+
+
+def test_a_folder_is_walked_in_order(tmp_path: Path) -> None:
+    touch(tmp_path, "b.nii.gz", "a/z.nii", "a/b/c.NII.GZ", "notes.txt")
+    cohort = look(tmp_path)
+    assert [ref.id for ref in cohort.refs] == ["b", "a_z", "a_b_c"]
+    assert {ref.format for ref in cohort.refs} == {"nifti"}
+    assert [ref.subject for ref in cohort.refs] == ["b", "a_z", "a_b_c"], "everyone is a subject of their own"
+    assert cohort.ignored == 1
+    assert look(tmp_path) == cohort
+
+
+def test_hidden_and_unfinished_files_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "._a.nii", ".partial-3-b.nii", ".git/c.nii")
+    assert ids(tmp_path) == ["a"]
+
+
+def test_links_out_of_the_folder_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "in/a.nii", "in/deep/d.nii", "out/b.nii")
+    (tmp_path / "in" / "link.nii").symlink_to(tmp_path / "out" / "b.nii")
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "out")
+    (tmp_path / "in" / "gone.nii").symlink_to(tmp_path / "nowhere.nii")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    assert ids(tmp_path / "in") == ["a", "deep_d"]
+    assert "2 links lead out of the folder" in caplog.text
+    (tmp_path / "in" / "inside.nii").symlink_to(tmp_path / "in" / "deep" / "d.nii")
+    assert ids(tmp_path / "in") == ["a", "inside"], "one file, found twice"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.nii")
+    os.mkfifo(tmp_path / "in" / "pipe.nii")
+    assert ids(tmp_path / "in") == ["a"]
+    assert "neither a file nor a folder" in str(refusal(tmp_path / "in" / "pipe.nii"))
+    (tmp_path / "in" / "list.csv").write_text("scan\npipe.nii\n", "utf-8")
+    assert "row 1: pipe.nii is neither a file nor a folder" in str(refusal(tmp_path / "in" / "list.csv"))
+
+
+def test_what_a_run_wrote_is_left_out_unless_it_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.nii", "maps/run.json", "maps/manifest.jsonl", "maps/kl.nii.gz")
+    assert ids(tmp_path) == ["a"]
+    assert "maps: a folder that medvae wrote is left out" in caplog.text
+    assert ids(tmp_path / "maps") == ["kl"]
+
+
+def test_a_folder_that_cannot_be_listed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "a.nii", "closed/b.nii")
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert ids(tmp_path) == ["a"]
+    assert "closed: the folder cannot be listed: Permission denied" in caplog.text
+
+
+LABEL_MAPS = [
+    "mask.nii",
+    "brainmask.nii.gz",
+    "s1_label.nii",
+    "s1-labels.nii",
+    "s1_seg.nii",
+    "x_dseg.nii",
+    "labelsTr/s.nii",
+]
+
+
+@pytest.mark.parametrize("name", LABEL_MAPS)
+def test_label_maps_are_known_by_their_names(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "s1.nii", name)
+    assert ids(tmp_path) == ["s1"]
+    assert f"1 files are label maps by their names ({name})" in caplog.text
+    assert len(ids(tmp_path, include=("*",))) == 2, "unless they are asked for"
+    (tmp_path / "s1.nii").unlink()
+    assert len(ids(tmp_path)) == 1, "or nothing else is there"
+
+
+@pytest.mark.parametrize("name", ["masked.nii", "segment2.nii", "labeled.nii", "mask/s.nii", "damask7.dcm"])
+def test_other_names_are_scans(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "s1.nii", name)
+    assert len(look(tmp_path).refs) + look(tmp_path).ignored == 2
+
+
+def test_globs(tmp_path: Path) -> None:
+    touch(tmp_path, "t1/a.nii", "t1/b.nii", "t2/a.nii", "x.nii")
+    assert ids(tmp_path, include=("t1/*",)) == ["t1_a", "t1_b"]
+    assert ids(tmp_path, include=("a.nii", "x*")) == ["x", "t1_a", "t2_a"], "the name, or the path"
+    assert ids(tmp_path, include=("t*",), exclude=("*a.nii",)) == ["t1_b"]
+    assert ids(tmp_path, include=("T1/*", "t2/*")) == ["t2_a"], "capitals count"
+    problem = refusal(tmp_path, include=("*.dcm",))
+    assert "--include and --exclude leave none of the 4 files" in str(problem)
+
+
+# --------------------------------------------------------------------------------------------------------- files, pairs
+
+
+def test_a_pair_is_one_scan_whichever_half_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a.hdr", "a.img", "b.hdr.gz", "b.img.gz", "c.hdr", "d.hdr", "d.img.gz")
+    pairs = {ref.id: [path.name for path in ref.paths] for ref in look(tmp_path).refs}
+    assert pairs == {"a": ["a.hdr", "a.img"], "b": ["b.hdr.gz", "b.img.gz"], "c": ["c.hdr"], "d": ["d.hdr", "d.img.gz"]}
+    for half in ("a.hdr", "a.img"):
+        (ref,) = look(tmp_path / half).refs
+        assert [path.name for path in ref.paths] == ["a.hdr", "a.img"]
+    assert ids(tmp_path / "a.img", tmp_path / "a.hdr") == ["a"]
+
+
+def test_a_lone_img_is_dicom_if_that_is_what_it_holds(tmp_path: Path) -> None:
+    put(tmp_path / "series", slices(ramp()))
+    for number, path in enumerate(sorted((tmp_path / "series").iterdir())):
+        path.rename(path.with_name(f"{number}.img"))
+    (ref,) = look(tmp_path / "series").refs
+    assert (ref.format, len(ref.paths)) == ("dicom", 5)
+    touch(tmp_path, "lone/half.img")
+    (ref,) = look(tmp_path / "lone").refs
+    assert (ref.format, ref.id) == ("nifti", "half")
+
+
+def test_dicom_series_in_folders(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        put(tmp_path / name, slices(ramp()))
+    touch(tmp_path, "n.nii", "readme.txt")
+    cohort = look(tmp_path)
+    assert sorted(ref.format for ref in cohort.refs) == ["dicom", "dicom", "nifti"]
+    assert [len(ref.paths) for ref in cohort.refs if ref.format == "dicom"] == [5, 5]
+    assert cohort.ignored == 1
+    assert all(re.fullmatch(r"[\w.+-]+", ref.id) for ref in cohort.refs)
+    assert ids(tmp_path, hash_ids=True)[-2:] == ids(tmp_path)[-2:], "of a series it is a hash already"
+
+
+# ---------------------------------------------------------------------------------------------------------------- ids
+
+
+def test_ids_are_safe_names(tmp_path: Path) -> None:
+    touch(tmp_path, "Müller, Ö (1).nii.gz", "-x-.nii", "...hidden/q.nii", "..nii", "a.b.nii", "l" * 200 + ".nii")
+    found = ids(tmp_path)
+    assert "Müller-Ö-1" in found
+    assert {"x", "a.b"} <= set(found)
+    assert all(len(one.encode()) <= 120 and re.fullmatch(r"[\w.+-]+", one) for one in found)
+
+
+def test_ids_that_would_be_the_same_get_a_suffix(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.nii", "two/A.nii", "two/b.nii")
+    found = look(tmp_path / "one", tmp_path / "two").refs
+    assert [ref.id.lower()[:2] for ref in found] == ["a-", "a-", "b"], "disks may not tell capitals apart"
+    assert len({ref.id.lower() for ref in found}) == 3
+    assert all(ref.subject == ref.id for ref in found)
+    again = look(tmp_path / "two", tmp_path / "one").refs
+    assert {ref.id for ref in again} == {ref.id for ref in found}, "whatever the order"
+
+
+def test_hashed_ids_tell_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "Smith.nii", "sub-Jones/ses-1/x.nii", "sub-Jones/ses-2/x.nii")
+    smith, first, second = look(tmp_path, hash_ids=True).refs
+    assert all(re.fullmatch(r"[0-9a-f]{12}", one) for ref in (smith, first, second) for one in (ref.id, ref.subject))
+    assert smith.subject == smith.id
+    assert first.subject == second.subject != first.id
+    assert look(tmp_path, hash_ids=True).refs == (smith, first, second)
+
+
+def test_subjects_of_bids_are_known(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-01/ses-1/anat/x_T1w.nii", "sub-01/ses-2/anat/x_T1w.nii", "sub-02_T1w.nii")
+    assert sorted(ref.subject for ref in look(tmp_path).refs) == ["sub-01", "sub-01", "sub-02"]
+
+
+# -------------------------------------------------------------------------------------------------------------- lists
+
+
+def test_a_row_says_all_about_its_scan(tmp_path: Path) -> None:
+    touch(tmp_path, "img/a.nii", "l.nii", "m.nii")
+    (ref,) = listed(tmp_path, "scan,subject,label,label_map,mask,modality,split\nimg/a.nii,p,ill,l.nii,m.nii,MR,test\n")
+    assert ref == ScanRef(
+        "img_a",
+        "nifti",
+        (tmp_path / "img/a.nii",),
+        subject="p",
+        label="ill",
+        label_map=tmp_path / "l.nii",
+        mask=tmp_path / "m.nii",
+        modality="MR",
+        split="test",
+    )
+
+
+def test_a_row_whose_file_is_not_there_ends_as_unreadable(tmp_path: Path) -> None:
+    touch(tmp_path, "text.txt")
+    refs = listed(tmp_path, "scan\ngone.nii.gz\nno_such_folder\n../up/x.nii\n")
+    assert [(ref.id, ref.format) for ref in refs] == [("gone", "nifti"), ("no_such_folder", "dicom"), ("up_x", "nifti")]
+    for ref in refs:
+        with pytest.raises(ScanError) as caught:
+            reading.read(ref, ReadSettings())
+        assert caught.value.code == "unreadable"
+
+
+def test_a_row_may_name_a_folder(tmp_path: Path) -> None:
+    put(tmp_path / "series", slices(ramp()))
+    touch(tmp_path, "many/a.nii", "many/b.nii", "many/b_mask.nii")
+    refs = listed(tmp_path, "scan,label\nseries,well\nmany,ill\n")
+    assert [(ref.format, ref.label) for ref in refs] == [("dicom", "well"), ("nifti", "ill"), ("nifti", "ill")]
+
+
+def test_splits(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "b.nii")
+    text = "scan,split\na.nii,training\nb.nii,test\n"
+    assert [ref.id for ref in listed(tmp_path, text, split="train")] == ["a"]
+    problem = refusal(tmp_path / "list.csv", split="tset")
+    assert "no row is of split 'tset'" in str(problem)
+    assert "'test'" in (problem.hint or "")
+    (tmp_path / "plain.csv").write_text("scan\na.nii\n", "utf-8")
+    assert "no column `split`" in (refusal(tmp_path / "plain.csv", split="x").hint or "")
+    assert "only a list has splits" in str(refusal(tmp_path, split="train"))
+
+
+def test_globs_choose_among_rows(tmp_path: Path) -> None:
+    refs = listed(tmp_path, "scan\nt1/a.nii\nt2/a.nii\n", include=("t2/*",))
+    assert [ref.id for ref in refs] == ["t2_a"]
+    assert "leave none of the 2 files" in str(refusal(tmp_path / "list.csv", exclude=("*",)))
+
+
+def test_a_datalist_and_the_output_of_augment_are_lists(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.nii.gz")
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"training": [{"image": "images/a.nii.gz", "label": 3}]}), "utf-8"
+    )
+    (tmp_path / "labels.csv").write_text("scan,label\nimages/a.nii.gz,3\n", "utf-8")
+    (tmp_path / "run.json").write_text(json.dumps({"command": "augment", "medvae": "1"}), "utf-8")
+    for name, split in (("dataset.json", "training"), ("labels.csv", None), ("run.json", None)):
+        (ref,) = look(tmp_path / name).refs
+        assert (ref.id, ref.label, ref.split) == ("images_a", "3", split)
+
+
+def test_a_scan_named_twice_is_one_unless_the_two_disagree(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii")
+    assert len(listed(tmp_path, "scan,label\na.nii,x\n./a.nii,x\n")) == 1
+    (tmp_path / "list.csv").write_text("scan,label\na.nii,x\na.nii,y\n", "utf-8")
+    assert "twice, with other entries" in str(refusal(tmp_path / "list.csv"))
+
+
+# ---------------------------------------------------------------------------------------------- nothing, and one scan
+
+
+def test_nothing_found_says_what_was_there(tmp_path: Path) -> None:
+    assert "there is nothing of this name" in str(refusal(tmp_path / "gone"))
+    (tmp_path / "empty").mkdir()
+    problem = refusal(tmp_path / "empty")
+    assert str(problem) == "empty: no files in it"
+    assert "NIfTI" in (problem.hint or "")
+    touch(tmp_path, "text/a.txt", "text/b.txt", "text/README")
+    assert str(refusal(tmp_path / "text")) == "text: no scan in 3 files (2 .txt, 1 without suffix)"
+    assert "no scan in 1 file (1 .txt)" in str(refusal(tmp_path / "text" / "a.txt"))
+    assert "no scan in 3 files" in str(refusal(tmp_path / "text", tmp_path / "empty"))
+
+
+def test_one_empty_input_beside_a_full_one_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "full/a.nii")
+    (tmp_path / "empty").mkdir()
+    assert ids(tmp_path / "empty", tmp_path / "full") == ["a"]
+    assert "no scan in it" in caplog.text
+
+
+def test_reading_the_one_scan_that_is_there(tmp_path: Path) -> None:
+    data = np.arange(4**3, dtype=np.float32).reshape(4, 4, 4)
+    nifti.write(tmp_path / "a.nii.gz", data, Geometry(data.shape, np.eye(4)), description="ramp")
+    assert np.array_equal(read(tmp_path / "a.nii.gz").data, data)
+    (tmp_path / "bad.nii").write_bytes(b"no scan")
+    assert np.array_equal(read(str(tmp_path)).data, data), "the one that can be used"
+    nifti.write(tmp_path / "b.nii.gz", data, Geometry(data.shape, np.eye(4)), description="ramp")
+    with pytest.raises(InputError, match="3 scans, 2 of them usable"):
+        read(tmp_path)

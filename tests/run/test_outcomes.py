@@ -1,0 +1,116 @@
+"""How a scan and a run ended: exit codes, what is told, errors as values, numbers that JSON can hold."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvae.errors import RunError, ScanError
+from medvae.run.outcomes import Failed, Outcome, Summary, attempt, plain, settled
+from medvae.scan import ScanRef
+
+REF = ScanRef("s", "nifti", (Path("s.nii"),))
+OK = Outcome("a", "ok")
+SKIPPED = Outcome("b", "skipped", "not_image", message="a report", hint="nothing to do")
+REJECTED = Outcome("c", "rejected", "truncated", message="ends early", hint="copy it again")
+FAILED = Outcome("d", "failed", "internal", message="odd", hint="report it")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ((OK, OK), 0),
+        ((OK, SKIPPED), 0),
+        ((OK, REJECTED), 1),
+        ((OK, FAILED), 1),
+        ((REJECTED, SKIPPED), 2),
+        ((SKIPPED,), 2),
+        ((), 2),
+    ],
+)
+def test_exit_codes(outcomes: tuple[Outcome, ...], code: int) -> None:
+    assert Summary(outcomes).exit_code == code
+
+
+def test_what_did_not_end_well_is_told_by_code(capsys: pytest.CaptureFixture[str]) -> None:
+    unnamed = Outcome("f", "failed", message="no code", hint="h")
+    Summary((FAILED, OK, REJECTED, SKIPPED, Outcome("e", "rejected", "truncated"), unnamed)).report()
+    assert capsys.readouterr().out.splitlines() == [
+        "skipped (not_image): b: a report",
+        "  hint: nothing to do",
+        "rejected (truncated): c and 1 more: ends early",
+        "  hint: copy it again",
+        "failed (internal): d and 1 more: odd",
+        "  hint: report it",
+        "2 failed, 1 ok, 2 rejected, 1 skipped",
+    ]
+
+
+def test_a_warning_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    head, both = ("whole_head",), ("whole_head", "seen_in_training")
+    Summary((Outcome("a", "ok", warnings=head), Outcome("b", "ok", warnings=both), OK)).report()
+    told = ["warning: a and 1 more: whole_head", "warning: b: seen_in_training", "3 ok"]
+    assert capsys.readouterr().out.splitlines() == told
+    Summary(tuple(Outcome(f"{n}", "ok", warnings=(f"{n} voxels filled",)) for n in range(12))).report()
+    last = capsys.readouterr().out.splitlines()[-3:]
+    assert last == ["warning: 9: 9 voxels filled", "warning: 2 others, which the record of each scan has", "12 ok"]
+
+
+def test_an_outcome_comes_back_from_json() -> None:
+    one = Outcome("a", "ok", outputs=("x", "y"), warnings=("w",), scores={"m": 1.5, "p": None}, input="1 files")
+    assert Outcome.from_json(json.loads(json.dumps(asdict(one)))) == one
+    with pytest.raises((TypeError, KeyError)):
+        Outcome.from_json({"id": "a"})
+
+
+def test_an_error_becomes_a_value_that_travels() -> None:
+    def bad(_: ScanRef) -> None:
+        raise ScanError("ends early", code="truncated", path="s.nii")
+
+    failed = attempt(bad, REF)
+    assert isinstance(failed, Failed)
+    there = pickle.loads(pickle.dumps(failed))
+    assert (there.problem.code, str(there.problem)) == ("truncated", "s.nii: ends early")
+    assert settled(there, REF, stage="read") == Outcome.of(REF, failed.problem, stage="read")
+    assert settled("value", REF, stage="read") == "value"
+    assert attempt(lambda ref: ref.id, REF) == "s"
+
+
+def test_what_was_not_foreseen_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    failed = attempt(lambda _: [][0], REF)
+    assert isinstance(failed, Failed)
+    assert failed.problem.code == "internal"
+    with caplog.at_level(logging.DEBUG, logger="medvae"):
+        outcome = settled(failed, REF, stage="compute")
+    assert isinstance(outcome, Outcome)
+    assert (outcome.status, outcome.stage) == ("failed", "compute")
+    assert "IndexError" in caplog.text
+    assert "Traceback" not in outcome.message
+
+
+@pytest.mark.parametrize("problem", [RunError("all"), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_concerns_the_whole_run_is_raised(problem: Exception) -> None:
+    def bad(_: ScanRef) -> None:
+        raise problem
+
+    with pytest.raises(type(problem)):
+        attempt(bad, REF)
+
+
+def test_scores_as_json_can_hold_them() -> None:
+    assert plain({"a": np.float32(0.5), "b": math.inf, "c": math.nan, "d": None, "e": "text", "f": 3}) == {
+        "a": 0.5,
+        "b": None,
+        "c": None,
+        "d": None,
+        "e": "text",
+        "f": 3,
+    }

@@ -1,0 +1,136 @@
+"""The copy screen: exact copies have distance 0 and are flagged, scans of new people mostly are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from toy_model import SHAPE, ellipsoid, toy_model
+
+from medvae.settings import AugmentSettings
+from medvae.synthesis import copies, generate
+from medvae.synthesis.copies import Codes, Gallery, Nearest
+
+if TYPE_CHECKING:
+    from medvae.checkpoint import Model
+
+
+def training_image(model: Model, row: int) -> tuple[np.ndarray, np.ndarray]:
+    return model.training.images[row].astype(np.float32), model.training.masks[row]
+
+
+def flagged(model: Model, name: str, *, texture: bool, count: int = 40) -> float:
+    made = generate.fit(model, AugmentSettings(sampler=name, texture=texture), seed=1)
+    judge = copies.fit(model, copies=made.copies())
+    samples = [made.sample(index) for index in range(count)]
+    return float(np.mean([judge.judge(one.image, one.mask, one.z).copy for one in samples]))
+
+
+@pytest.mark.parametrize("row", range(4))
+def test_an_exact_copy_is_flagged(row: int) -> None:
+    model = toy_model()
+    image, mask = training_image(model, row)
+    verdict = copies.fit(model).judge(image, mask, model.latents.mean[row])
+    assert verdict.copy is True
+    assert verdict.image is not None
+    assert (verdict.image.id, verdict.image.distance) == (f"scan-{row:02d}", 0.0)
+    assert verdict.image.ratio == 0
+    assert verdict.code is not None
+    assert verdict.code.id == f"scan-{row:02d}"
+    assert verdict.code.distance == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("texture", [True, False])
+def test_fresh_samples_are_rarely_flagged_and_near_copies_always(*, texture: bool) -> None:
+    """A blurred sample lies nearer to every scan than scans to each other: the threshold has to know."""
+    model = toy_model(n=60)
+    assert flagged(model, "density", texture=texture) <= 0.15
+    assert flagged(model, "jitter", texture=texture) >= 0.9
+
+
+def test_distance_is_the_rms_difference_over_the_union() -> None:
+    model = toy_model(n=3)
+    image = np.full((1, *SHAPE), 0.5, np.float32)
+    mask = ellipsoid(np.zeros((2, 3), np.float32))
+    image[~mask] = 0
+    gallery = copies.fit(model).gallery
+    assert gallery is not None
+    for row, got in enumerate(gallery.distances(image, mask)):
+        other, inside = training_image(model, row)
+        assert got == pytest.approx(np.sqrt(np.square(image - other)[mask | inside].mean()), rel=1e-5)
+
+
+def test_foreground_beyond_all_training_scans_counts_too() -> None:
+    masks = np.zeros((2, 1, 4, 4, 4), bool)
+    masks[:, :, :2] = True
+    images = np.where(masks, np.float32(3), np.float32(-1))
+    gallery = Gallery.of(images, masks, ids=["a", "b"], subjects=["a", "b"], background=-1.0)
+    image, mask = np.full((1, 4, 4, 4), 3, np.float32), np.ones((1, 4, 4, 4), bool)
+    assert gallery.distances(image, mask) == pytest.approx([np.sqrt(16 * 32 / 64)] * 2)
+
+
+def test_scans_of_the_same_subject_do_not_count_as_neighbours() -> None:
+    model = toy_model(n=6)
+    training, latents = model.training, model.latents
+    images = training.images.copy()
+    images[1], training.masks[1] = images[0], training.masks[0]  # a second scan, identical
+    twins = ["one", "one", *latents.subjects[2:]]
+    model = replace(model, training=replace(training, images=images), latents=replace(latents, subjects=twins))
+    judge = copies.fit(model)
+    assert judge.real[0] is not None
+    assert judge.real[0].id not in ("scan-00", "scan-01")
+    assert judge.threshold > 0
+    image, mask = training_image(model, 0)
+    verdict = judge.judge(image, mask, None)
+    assert verdict.image is not None
+    assert verdict.image.second > 0, "the second nearest is someone else"
+
+
+def test_threshold_is_a_quantile_of_real_to_real_distances() -> None:
+    judge = copies.fit(toy_model(n=40))
+    distances = [one.distance for one in judge.real if one is not None]
+    assert np.mean(np.array(distances) < judge.threshold) == pytest.approx(0.05)
+    assert judge.threshold_of == "training scans"
+
+
+def test_without_images_codes_alone_are_compared() -> None:
+    model = toy_model(keep=0)
+    judge = copies.fit(model)
+    verdict = judge.judge(np.zeros((1, *SHAPE), np.float32), np.ones((1, *SHAPE), bool), model.latents.mean[3])
+    assert verdict.copy is None
+    assert verdict.image is None
+    assert verdict.code is not None
+    assert verdict.code.id == "scan-03"
+    assert "keeps no training scans" in judge.threshold_of
+    assert verdict.scores()["distance"] is None
+    assert len(judge.real_rows()) == 24
+
+
+def test_one_subject_alone_gives_no_threshold() -> None:
+    model = toy_model(n=3)
+    model = replace(model, latents=replace(model.latents, subjects=["same"] * 3))
+    judge = copies.fit(model)
+    assert not judge.known
+    assert judge.real == (None, None, None)
+    image, mask = training_image(model, 0)
+    assert judge.judge(image, mask, None).copy is None
+
+
+def test_codes_count_every_dimension_alike() -> None:
+    rng = np.random.default_rng(0)
+    means = (rng.normal(size=(50, 2)) * [100, 1]).astype(np.float32)
+    names = [str(i) for i in range(50)]
+    codes = Codes.of(means, np.full(means.shape, -20, np.float32), ids=names, subjects=names)
+    assert codes.scale == pytest.approx(means.std(axis=0), rel=1e-3)
+    for shift in ([1, 0], [0, 0.01]):
+        near = codes.nearest(means[0] + np.array(shift, np.float32))
+        assert near is not None
+        assert near.id == "0"
+        assert near.distance == pytest.approx(0.01 / np.sqrt(2), rel=0.3), "a hundredth of the spread in either"
+
+
+def test_ratio_is_unknown_without_a_second() -> None:
+    assert np.isnan(Nearest("a", 1.0, float("nan")).ratio)
+    assert np.isnan(Nearest("a", 0.0, 0.0).ratio)
