@@ -22,12 +22,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from medvae import __version__, plugins
+from medvae import __version__
 from medvae.anomaly.reference import Reference
 from medvae.errors import MedVAEError, ModelError, RunError
 from medvae.io.files import atomic, write_json
 from medvae.prepare.preparation import Intensity, Preparation
-from medvae.settings import Settings, validate
+from medvae.settings import Settings, configure, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,7 +133,7 @@ def build_vae(settings: Settings) -> VAE:
     Raises:
         SettingsError: an unknown model or option, a grid that does not fit.
     """
-    module, options = plugins.configure("networks", settings.model.name, settings.model.options)
+    module, options = configure("networks", settings.model.name, settings.model.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return cast("VAE", module.build(options, settings.likelihood, settings.prepare.shape))
@@ -141,7 +141,7 @@ def build_vae(settings: Settings) -> VAE:
 
 def with_all_options(settings: Settings) -> Settings:
     """The settings with the network's defaults written out: a later version may have others."""
-    _, options = plugins.configure("networks", settings.model.name, settings.model.options)
+    _, options = configure("networks", settings.model.name, settings.model.options)
     network = settings.model.model_copy(update={"options": options.model_dump(mode="json")})
     return settings.model_copy(update={"model": network})
 

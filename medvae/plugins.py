@@ -1,27 +1,26 @@
-"""A folder is a registry: a map, sampler or model is found by its file's name, and listed without importing it.
+"""A folder is a registry: a map, sampler, network, likelihood or format is found by its file's name, unimported.
 
 Outside packages add more through entry points of the group ``medvae.<kind>`` (e.g. ``medvae.maps``).
 """
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from medvae.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from importlib.resources.abc import Traversable
     from types import ModuleType
 
-    from pydantic import BaseModel
-
-Kind = Literal["maps", "samplers", "networks", "formats"]
+Kind = Literal["maps", "samplers", "networks", "likelihoods", "formats"]
 _FOLDERS: dict[str, str] = {
     "maps": "anomaly.maps",
     "samplers": "synthesis.samplers",
     "networks": "vae.networks",
+    "likelihoods": "vae.likelihoods",
     "formats": "io.formats",
 }
 
@@ -77,23 +76,33 @@ def load(kind: Kind, name: str) -> ModuleType:
     """Import the plug-in `name`.
 
     Raises:
-        SettingsError: there is none of that name.
+        SettingsError: there is none of that name, or it cannot be imported.
     """
     from importlib.metadata import entry_points
 
     check(kind, name)
-    for point in entry_points(group=f"medvae.{kind}", name=name):
-        module: ModuleType = point.load()
-        return module
-    return import_module(f"medvae.{_FOLDERS[kind]}.{name}")
+    try:
+        for point in entry_points(group=f"medvae.{kind}", name=name):
+            module: ModuleType = point.load()
+            return module
+        return import_module(f"medvae.{_FOLDERS[kind]}.{name}")
+    except Exception as problem:  # code of another package: it may raise anything
+        text = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+        message = f"{name!r}, one of the {kind}, cannot be imported ({text})"
+        raise SettingsError(message, hint="repair or uninstall the package that provides it") from problem
 
 
-def configure(kind: Kind, name: str, options: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
-    """The plug-in and its `Settings` made from `options`; a plug-in without `Settings` takes no options."""
-    from medvae.settings import Empty, validate
-
-    module = load(kind, name)
-    return module, validate(getattr(module, "Settings", Empty), dict(options), where=f"{kind}.{name}")
+def usable(kind: Kind) -> tuple[str, ...]:
+    """The names of all plug-ins that can be imported; the others are warned of, and nothing else suffers from them."""
+    found = []
+    for name in names(kind):
+        try:
+            load(kind, name)
+        except SettingsError as problem:
+            logging.getLogger(__name__).warning("%s; it is left out", problem)
+        else:
+            found.append(name)
+    return tuple(found)
 
 
 def suggest(wrong: str, choices: tuple[str, ...], *, section: str = "") -> str:

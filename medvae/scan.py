@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
@@ -134,6 +135,8 @@ class ScanRef:
         split: name of the split that a list puts it in.
         part: which part of a mixed series it is, in words; "" for a whole one.
         frames: which of the frames of its files belong to it, counted over all files in order; () for all.
+        conditions: by column, what a list says of the scan besides (age, sex, scanner, ...): a number, or a word.
+            A value that is missing is not in it.
     """
 
     id: str
@@ -147,6 +150,7 @@ class ScanRef:
     split: str | None = None
     part: str = ""
     frames: tuple[int, ...] = ()
+    conditions: Mapping[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -158,6 +162,23 @@ class ScanRef:
     def path(self) -> Path:
         """The first of its files."""
         return self.paths[0]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the contents of all its files, mask and label map included, and of which frames are meant.
+
+        Names, places and times are no part of it: a copied or moved scan is the same one.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        digest = sha256(repr((self.format, self.frames)).encode())
+        for path in (*self.paths, self.mask, self.label_map):
+            if path is None:
+                digest.update(b"none")
+                continue
+            with open(path, "rb") as file:
+                digest.update(file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -189,6 +210,7 @@ class ScanInfo:
         modality: "CT", "MR", "PT" or None.
         units: unit that reading will give.
         warnings: what a user should know, in words.
+        description: what the file calls itself, e.g. a DICOM SeriesDescription; "" where it says nothing.
     """
 
     geometry: Geometry
@@ -196,6 +218,7 @@ class ScanInfo:
     modality: Modality | None = None
     units: Units = "a.u."
     warnings: tuple[str, ...] = ()
+    description: str = ""
 
     @property
     def nbytes(self) -> int:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from medvae import plugins
 from medvae.errors import SettingsError
 from medvae.plugins import preset, presets, suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    from medvae.plugins import Kind
 
 M = TypeVar("M", bound=BaseModel)
 Triple = tuple[float, float, float]
@@ -94,6 +101,9 @@ class ModelSettings(Frozen):
 
     name: str = Field("spatial", description="a file of medvae/models")
     options: dict[str, Any] = Field(default_factory=dict, description="options of that network")
+    conditions: tuple[str, ...] = Field(
+        (), description="list columns that the network is given, e.g. [age, sex]; numbers, words, or missing"
+    )
 
 
 class LikelihoodSettings(Frozen):
@@ -208,6 +218,16 @@ def validate(kind: type[M], tree: dict[str, Any], *, where: str) -> M:
         return kind.model_validate(tree)
     except ValidationError as error:
         raise _explain(kind, error, where) from None
+
+
+def configure(kind: Kind, name: str, options: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
+    """The plug-in and its `Settings` made from `options`; a plug-in without `Settings` takes no options.
+
+    Raises:
+        SettingsError: an unknown plug-in or option, or one that cannot be imported.
+    """
+    module = plugins.load(kind, name)
+    return module, validate(getattr(module, "Settings", Empty), dict(options), where=f"{kind}.{name}")
 
 
 def _read_yaml(config: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from medvae import plugins
 from medvae.cli.main import _parser, main
 from medvae.cohort import lists
 from medvae.errors import CODES
-from medvae.settings import Settings, load
+from medvae.settings import Settings, configure, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,9 +94,9 @@ def test_every_plugin_says_what_it_is(kind: plugins.Kind) -> None:
 def test_every_preset_is_valid(name: str) -> None:
     settings = load(name)
     for one in settings.detect.maps:
-        plugins.configure("maps", one, settings.detect.options.get(one, {}))
-    plugins.configure("samplers", settings.augment.sampler, settings.augment.options)
-    module, options = plugins.configure("networks", settings.model.name, settings.model.options)
+        configure("maps", one, settings.detect.options.get(one, {}))
+    configure("samplers", settings.augment.sampler, settings.augment.options)
+    module, options = configure("networks", settings.model.name, settings.model.options)
     module.build(options, settings.likelihood, settings.prepare.shape)
 
 

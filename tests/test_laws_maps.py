@@ -18,6 +18,7 @@ from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import residual_z
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.errors import SettingsError
+from medvae.settings import configure
 from medvae.vae.base import elbo
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def test_an_unknown_map_is_refused_with_the_nearest_name() -> None:
 
 
 def test_options_are_frozen() -> None:
-    _, options = plugins.configure("maps", "residual", {"sign": "dark"})
+    _, options = configure("maps", "residual", {"sign": "dark"})
     with pytest.raises(ValidationError):
         options.sign = "bright"
 

@@ -12,7 +12,7 @@ import pytest
 
 from medvae import plugins
 from medvae.errors import SettingsError
-from medvae.settings import Empty, Frozen
+from medvae.settings import Empty, Frozen, configure
 
 KINDS: tuple[plugins.Kind, ...] = ("maps", "samplers", "networks")
 
@@ -44,8 +44,8 @@ def test_every_plugin_is_found_described_and_loaded(kind: plugins.Kind) -> None:
     for name in plugins.names(kind):
         assert not name.startswith("_")
         assert plugins.summary(kind, name)
-        module, made = plugins.configure(kind, name, {})
-        assert module.__name__ == f"medvae.{kind}.{name}"
+        module, made = configure(kind, name, {})
+        assert module.__name__ == f"medvae.{plugins._FOLDERS[kind]}.{name}"
         assert isinstance(made, Frozen)
 
 
@@ -66,7 +66,7 @@ def test_names_that_are_no_plugin_are_never_imported() -> None:
 
 def test_options_are_checked() -> None:
     with pytest.raises(SettingsError, match=r"unknown setting 'x' in maps\.kl"):
-        plugins.configure("maps", "kl", {"x": 1})
+        configure("maps", "kl", {"x": 1})
 
 
 def test_other_packages_add_theirs(other: ModuleType) -> None:
@@ -74,10 +74,10 @@ def test_other_packages_add_theirs(other: ModuleType) -> None:
     assert "theirs" not in plugins.names("samplers")
     assert plugins.summary("maps", "theirs") == ""
     assert plugins.load("maps", "theirs") is other
-    module, made = plugins.configure("maps", "theirs", {"size": 4})
+    module, made = configure("maps", "theirs", {"size": 4})
     assert (module, made) == (other, Other(size=4))
     del other.Settings  # type: ignore[attr-defined]
-    assert plugins.configure("maps", "theirs", {}) == (other, Empty())
+    assert configure("maps", "theirs", {}) == (other, Empty())
 
 
 def test_presets_are_the_files_in_configs() -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from medvae import plugins
 from medvae.errors import SettingsError
+from medvae.settings import configure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,12 +58,12 @@ def anomaly_map(
         SettingsError: an unknown map or option, one that needs aligned scans where they are not, or a scale that was
             measured under other options.
     """
-    module, settings = plugins.configure("maps", name, options or {})
+    module, settings = configure("maps", name, options or {})
     if getattr(module, "NEEDS_ALIGNMENT", False) and reference.residual is None:
         message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
         raise SettingsError(message, hint="use residual, nll, elbo or intensity")
     if name in reference.scales:
-        measured = plugins.configure("maps", name, reference.options.get(name, {}))[1]
+        measured = configure("maps", name, reference.options.get(name, {}))[1]
         if measured != settings:
             message = f"the scale of {name!r} was measured with ({measured!r}), not with ({settings!r})"
             raise SettingsError(message, hint="run `medvae calibrate` with these options")

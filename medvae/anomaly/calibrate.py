@@ -20,6 +20,7 @@ from medvae.anomaly.maps import residual_z
 from medvae.anomaly.reference import Moments, Normal, Reference
 from medvae.errors import SettingsError
 from medvae.plugins import suggest
+from medvae.settings import configure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -168,7 +169,7 @@ def make_reference(
 
 
 def _residual_options(detect: DetectSettings) -> residual_z.Settings:
-    configured = plugins.configure("maps", "residual_z", detect.options.get("residual_z", {}))[1]
+    configured = configure("maps", "residual_z", detect.options.get("residual_z", {}))[1]
     return cast("residual_z.Settings", configured)
 
 
@@ -180,7 +181,7 @@ def check_options(model: Model, detect: DetectSettings) -> None:
             residuals of its training scans, towards which others are shrunk, were made with that one.
     """
     for name, options in detect.options.items():
-        plugins.configure("maps", name, options)
+        configure("maps", name, options)
     asked, trained = _residual_options(detect), _residual_options(model.settings.detect)
     if asked.winsor != trained.winsor:
         message = f"residual_z.winsor is {trained.winsor:g} in this model, not {asked.winsor:g}"
@@ -190,7 +191,7 @@ def check_options(model: Model, detect: DetectSettings) -> None:
 
 def _all_options(name: str, detect: DetectSettings) -> dict[str, Any]:
     """Options of a map with its defaults written out: a later version may have others."""
-    return plugins.configure("maps", name, detect.options.get(name, {}))[1].model_dump(mode="json")
+    return configure("maps", name, detect.options.get(name, {}))[1].model_dump(mode="json")
 
 
 def _note(seen: _Seen, name: str, inference: Inference, rest: Reference, *, options: Mapping[str, Any]) -> None:
@@ -238,7 +239,7 @@ def require_known(reference: Reference, wanted: DetectSettings) -> None:
         if name not in reference.limits:
             raise _unknown(name, reference)
         known, asked = (
-            plugins.configure("maps", name, options.get(name, {}))[1].model_dump(mode="json")
+            configure("maps", name, options.get(name, {}))[1].model_dump(mode="json")
             for options in (reference.options, wanted.options)
         )
         for key, mine in known.items():

@@ -21,6 +21,8 @@ from medvae.scan import Geometry, Modality, Scan, Shape, Units, scan_hash
 from medvae.settings import PrepareSettings, validate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 __all__ = ["Intensity", "Preparation", "Prepared", "coverage", "prepare", "restore"]
@@ -90,6 +92,7 @@ class Prepared:
         units: of the scan's values.
         source_hash: SHA-256 of the scan (`scan_hash`).
         warnings: what a user should know; `whole_head` where the template's brain was used as mask.
+        conditions: what a list says of the scan, by column (`ScanRef.conditions`).
     """
 
     id: str
@@ -106,6 +109,7 @@ class Prepared:
     units: Units = "a.u."
     source_hash: str = ""
     warnings: tuple[str, ...] = ()
+    conditions: Mapping[str, float | str] = field(default_factory=dict)
 
 
 def prepare(
@@ -116,6 +120,7 @@ def prepare(
     subject: str = "",
     mask: NDArray[np.bool_] | None = None,
     label_map: NDArray[np.int16] | None = None,
+    conditions: Mapping[str, float | str] | None = None,
 ) -> Prepared:
     """Bring a scan onto the model's grid in one resampling.
 
@@ -126,6 +131,7 @@ def prepare(
         subject: who was scanned; the id if empty.
         mask: foreground on the scan's grid, `(X, Y, Z)`; found by the recipe's rule if None.
         label_map: labels on the scan's grid, `(X, Y, Z)`; go along by nearest neighbour.
+        conditions: what is known of the scan besides, by name; kept in the result.
 
     Raises:
         ScanError: `wrong_modality`, `no_foreground`, `registration_failed`, `blank`.
@@ -169,6 +175,7 @@ def prepare(
         units=scan.units,
         source_hash=scan_hash(scan),
         warnings=(*scan.warnings, *(("whole_head",) if whole_head else ())),
+        conditions=dict(conditions or {}),
     )
 
 

@@ -87,7 +87,15 @@ class ReadAndPrepare:
         scan = reading.read(ref, self.read)
         mask = None if ref.mask is None else reading.read_mask(ref.mask, scan.geometry, self.read)
         labels = None if ref.label_map is None else reading.read_label_map(ref.label_map, scan.geometry, self.read)
-        prepared = prepare(scan, self.preparation, id=ref.id, subject=ref.subject, mask=mask, label_map=labels)
+        prepared = prepare(
+            scan,
+            self.preparation,
+            id=ref.id,
+            subject=ref.subject,
+            mask=mask,
+            label_map=labels,
+            conditions=ref.conditions,
+        )
         return Loaded(scan, prepared)
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from medvae import plugins
 from medvae.prepare import intensity
 from medvae.prepare.preparation import Intensity
 from medvae.scan import Geometry
+from medvae.settings import configure
 from medvae.synthesis import outline, texture
 from medvae.synthesis.draws import LatentDraw
 
@@ -159,7 +159,7 @@ def fit(model: Model, settings: AugmentSettings, *, seed: int) -> Synthesis:
         SettingsError: an unknown sampler or option.
         ModelError: the checkpoint remembers too little for this sampler.
     """
-    module, options = plugins.configure("samplers", settings.sampler, settings.options)
+    module, options = configure("samplers", settings.sampler, settings.options)
     fitted: Fitted = module.fit(model, options)
     weights = {label: 1.0 if settings.classes == "balanced" else share for label, share in fitted.shares.items()}
     space: Literal["latent", "image"] = getattr(module, "SPACE", "latent")
