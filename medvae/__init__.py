@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from medvae.anomaly.anomaly_map import AnomalyMap, anomaly_map
     from medvae.anomaly.inference import Inference, infer
     from medvae.anomaly.reference import Reference
-    from medvae.checkpoint import Model
-    from medvae.checkpoint import load as load_model
+    from medvae.checkpoint.folder import load as load_model
+    from medvae.checkpoint.model import Model
     from medvae.cohort.find import find, read
     from medvae.errors import MedVAEError, RunError, ScanError
     from medvae.io.formats.nifti import write
@@ -56,7 +56,7 @@ _HOMES = {
     "Geometry": ("scan", "Geometry"),
     "Inference": ("anomaly.inference", "Inference"),
     "MedVAEError": ("errors", "MedVAEError"),
-    "Model": ("checkpoint", "Model"),
+    "Model": ("checkpoint.model", "Model"),
     "Preparation": ("prepare.preparation", "Preparation"),
     "Prepared": ("prepare.preparation", "Prepared"),
     "Reference": ("anomaly.reference", "Reference"),
@@ -70,7 +70,7 @@ _HOMES = {
     "coverage": ("prepare.preparation", "coverage"),
     "find": ("cohort.find", "find"),
     "infer": ("anomaly.inference", "infer"),
-    "load_model": ("checkpoint", "load"),
+    "load_model": ("checkpoint.folder", "load"),
     "load_settings": ("settings", "load"),
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
     "read": ("cohort.find", "read"),
