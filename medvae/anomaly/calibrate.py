@@ -8,7 +8,7 @@ spread and upper quantile: a scan is never compared with itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -33,14 +33,22 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import Prepared
     from medvae.settings import DetectSettings
 
-__all__ = ["LIMIT", "check_maps", "make_reference", "uncalibrated"]
+__all__ = ["LIMIT", "PreparedScans", "check_maps", "make_reference", "uncalibrated"]
 
 LIMIT = 0.999  # the colour scale of a map ends at this quantile of healthy foreground voxels
 
 
+class PreparedScans(Protocol):
+    """Prepared scans by number: a list, or files that are read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Prepared: ...
+
+
 def make_reference(
     model: Model,
-    scans: Sequence[Prepared],
+    scans: PreparedScans,
     *,
     calibrated: bool,
     names: Sequence[str] | None = None,
@@ -104,7 +112,7 @@ def _compare(inference: Inference, statistics: _Statistics, seen: Mapping[str, _
         one.note(maps[name], inference.foreground, top=top)
 
 
-def uncalibrated(model: Model, scans: Sequence[Prepared], *, on_progress: Callable[[Progress], None] = ignore) -> Model:
+def uncalibrated(model: Model, scans: PreparedScans, *, on_progress: Callable[[Progress], None] = ignore) -> Model:
     """A model with its first Reference, from scans that training has seen."""
     return with_reference(model, make_reference(model, scans, calibrated=False, on_progress=on_progress))
 
@@ -113,7 +121,7 @@ def uncalibrated(model: Model, scans: Sequence[Prepared], *, on_progress: Callab
 class _Steps:
     """Runs over the scans several times, and says after each scan how far it is."""
 
-    scans: Sequence[Prepared]
+    scans: PreparedScans
     total: int
     on_progress: Callable[[Progress], None]
     done: int = 0

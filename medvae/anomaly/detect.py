@@ -1,4 +1,4 @@
-"""Anomaly maps of one scan: read, prepare, infer, map, restore. `medvae detect` does this for every scan."""
+"""Anomaly maps of one scan: read, prepare, infer, map, bring back. `medvae detect` does this for every scan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
 from medvae.errors import InputError, ScanError
 from medvae.io import reading
-from medvae.prepare.preparation import coverage, prepare, restore
+from medvae.prepare.native import coverage, to_native
+from medvae.prepare.preparation import prepare
 from medvae.review.montage import Picture, find_peaks
 from medvae.run.engine import Loaded, ReadAndPrepare
 from medvae.scan import Scan, ScanRef, Selection
@@ -105,7 +106,7 @@ def detect_prepared(
     maps, scores = {}, {}
     for name in options.maps:
         found = on_grid[name]
-        data = np.where(covered > 0, restore(found.values, prepared), np.float32(0))
+        data = np.where(covered > 0, to_native(found.values, prepared), np.float32(0))
         maps[name] = NativeMap(name, data, prepared.input, found.unit, reference.maps[name].limit)
         score = found.score(inference.foreground, top=options.top)
         scores[name] = Score(score, reference.p_value(name, score))

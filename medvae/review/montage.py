@@ -44,7 +44,7 @@ class Picture:
 
     Attributes:
         scan: `(X, Y, Z)`, in the scan's units.
-        heat: `(X, Y, Z)`, the map restored to that grid.
+        heat: `(X, Y, Z)`, the map on that grid.
         covered: bool `(X, Y, Z)`, where the map was evaluated.
         geometry: of that grid.
         peaks: voxel indices `(n, 3)` that the slices go through, the highest first.
