@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvae.anomaly.inference import infer
-from medvae.checkpoint import load
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
 from medvae.evaluation.metrics import paired_ratio
 from medvae.run.engine import ReadAndPrepare
@@ -40,9 +41,9 @@ def main() -> None:
     refs = find(Selection((options.data / "split.csv",)), model.settings.read).refs
     scans = {ref.id: read(ref).prepared for ref in refs}
     test = [ref for ref in refs if ref.split == "test"]
-    if model.reference.image is None:
+    if reference_of(model).image is None:
         raise SystemExit("the model's scans are not aligned: there is no mean image")
-    mean = model.reference.image.mean
+    mean = reference_of(model).image.mean
 
     print(f"{'test scan':<12} {'model':>8} {'mean image':>11} {'ratio':>7}  own scan is nearest of {len(scans)}")
     ours, theirs = [], []

@@ -28,7 +28,7 @@ import torch
 from monai.networks.nets import AutoencoderKL, VarAutoEncoder
 from torch import Tensor, nn
 
-from medvae.checkpoint import build_vae
+from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
 from medvae.prepare.preparation import Preparation
 from medvae.run.engine import ReadAndPrepare

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from medvae import console, settings
-from medvae.checkpoint import load
+from medvae.checkpoint.folder import load
 from medvae.io.files import write_json, write_text
 from medvae.io.formats import nifti
 from medvae.review.samples import display_limits, pair_of, sample_montage

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from medvae import console, plugins
 from medvae.anomaly.calibrate import check_options, make_reference
-from medvae.checkpoint import load, save_reference
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.arrays import save_set
+from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
 from medvae.errors import InputError, ScanError
 from medvae.run.engine import Done, OutputFolder, ReadAndPrepare, check_disk, check_memory, require, run_scans
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
     from medvae.run.engine import Loaded
     from medvae.scan import ScanRef, Selection
@@ -78,12 +80,12 @@ def run(
             detect=options.detect,
             on_scan=bar.advance,
         )
-    save_reference(reference, model)
+    save_set(model, "reference", reference.to_set())
     folder.finish(summary, reference=reference.status)
     shutil.rmtree(out / "cache")
     summary.report()
     console.out(f"{model}: {reference.status}; the smallest p of a scan is {1 / (reference.n + 1):.3f}")
-    before = trained.reference
+    before = reference_of(trained)
     if before.calibrated and reference.n < before.n:
         log.warning("the Reference of %d healthy scans that was there is replaced; calibrate on all at once", before.n)
     if reference.n < _FEW:

@@ -1,4 +1,4 @@
-"""Anomaly maps of a directory of scans: read, prepare, infer, map, restore, write; one row of scores a scan."""
+"""Anomaly maps of a directory of scans: read, prepare, infer, map, bring back, write; one row of scores a scan."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from medvae import console, plugins
 from medvae.anomaly.anomaly_map import anomaly_map
 from medvae.anomaly.calibrate import require_known
 from medvae.anomaly.inference import infer
-from medvae.checkpoint import load
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
 from medvae.io.files import write_text
 from medvae.io.formats import nifti
-from medvae.prepare.preparation import coverage, restore
+from medvae.prepare.native import coverage, to_native
 from medvae.review.montage import Picture, find_peaks, scan_montage
 from medvae.run.engine import (
     RESEARCH_USE,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from medvae.anomaly.anomaly_map import AnomalyMap
     from medvae.anomaly.reference import Reference
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.run.engine import Loaded, Outcome
     from medvae.scan import ScanRef, Selection
     from medvae.settings import DetectSettings, Settings
@@ -73,15 +74,15 @@ def run(
     trained = load(model, device=device)
     settings = adjust(_as_calibrated(trained), config, overrides)
     options = settings.detect
-    require_known(trained.reference, options)
+    require_known(reference_of(trained), options)
     refs = find(selection, settings.read).refs
     require(refs)
     wanted = {part: getattr(settings, part).model_dump(mode="json") for part in ("read", "detect")}
-    identity = {"model": trained.hash, "reference": trained.reference.hash, "settings": wanted}
+    identity = {"model": trained.hash, "reference": reference_of(trained).hash, "settings": wanted}
     folder = OutputFolder(out, command="detect", identity=identity, overwrite=overwrite)
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, _COMPRESSED * size * len(options.maps) * len(refs), hint="write fewer maps (--map)")
-    if not trained.reference.calibrated:
+    if not reference_of(trained).calibrated:
         log.warning("the model is uncalibrated: z and p rest on training scans; run `medvae calibrate` first")
 
     load_one = ReadAndPrepare(settings.read, trained.preparation)
@@ -89,15 +90,15 @@ def run(
     summary = run_scans(refs, load_one, handle, folder=folder, workers=workers, title="detect")
     outcomes = sorted([*folder.others(refs), *summary.outcomes], key=lambda one: one.id)
     _write_scores(outcomes, trained, options, out=out)
-    folder.finish(summary, reference=trained.reference.status, units=_units(options))
+    folder.finish(summary, reference=reference_of(trained).status, units=_units(options))
     summary.report()
-    console.out(f"{out}: scores.csv, and a folder a scan in scans/ ({trained.reference.status})")
+    console.out(f"{out}: scores.csv, and a folder a scan in scans/ ({reference_of(trained).status})")
     return summary.exit_code
 
 
 def _judge(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSettings, out: Path) -> Done:
     """All maps of one scan, on its own grid, and its scores."""
-    prepared, reference = loaded.prepared, trained.reference
+    prepared, reference = loaded.prepared, reference_of(trained)
     inference = infer(trained, prepared, draws=options.draws)
     found = [anomaly_map(name, inference, reference, options=options.options.get(name)) for name in options.maps]
     scores: dict[str, float | str | None] = {}
@@ -114,7 +115,7 @@ def _judge(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSetti
         place = f"scans/{ref.id}"
         covered = coverage(prepared)
         nifti.write(out / place / "coverage.nii.gz", covered, prepared.input, description="1 where the maps speak")
-        heats = [np.where(covered > 0, restore(one.values, prepared), np.float32(0)) for one in found]
+        heats = [np.where(covered > 0, to_native(one.values, prepared), np.float32(0)) for one in found]
         for one, heat in zip(found, heats, strict=True):
             text = f"{one.name}, {one.unit}, {reference.status}; research use only"
             limits = (0.0, reference.limits[one.name])
@@ -132,7 +133,7 @@ def _judge(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSetti
 
 def _as_calibrated(trained: Model) -> Settings:
     """The model's settings, with the options of maps and scores that its Reference was made with."""
-    reference = trained.reference
+    reference = reference_of(trained)
     made_with = {"options": dict(reference.options), "top": reference.top, "draws": reference.draws}
     detect = trained.settings.detect.model_copy(update=made_with)
     return trained.settings.model_copy(update={"detect": detect})
@@ -166,7 +167,7 @@ def _write_scores(outcomes: Sequence[Outcome], trained: Model, options: DetectSe
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["id", "status", "code", *numbers, "calibrated", "n", "warnings"])
-    facts = ["yes" if trained.reference.calibrated else "no", trained.reference.n]
+    facts = ["yes" if reference_of(trained).calibrated else "no", reference_of(trained).n]
     for outcome in outcomes:
         values = [outcome.scores.get(column) for column in numbers]
         cells = ["" if value is None else f"{value:.6g}" for value in values]

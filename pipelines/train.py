@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medvae import console
+from medvae.anomaly.calibrate import uncalibrated
 from medvae.anomaly.inference import infer
-from medvae.checkpoint import build_vae, save
+from medvae.checkpoint.folder import save
+from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
 from medvae.errors import InputError, OutputError
 from medvae.prepare.preparation import Preparation
@@ -29,7 +31,7 @@ from medvae.run.engine import (
     run_scans,
 )
 from medvae.training.batches import Scans, store
-from medvae.training.finish import passes, remember
+from medvae.training.finish import remember
 from medvae.training.fit import fit, make_fabric, run_settings
 from medvae.training.logs import log_to, read_epochs, training_record
 from medvae.training.split import held_out
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.run.engine import Loaded, Summary
     from medvae.scan import ScanRef, Selection
     from medvae.settings import Settings
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SCRATCH = ("cache", "last", "best")  # folders that go when training has ended well
+_REFERENCE_SCANS = 200  # so many training scans show well enough what training scans look like
 _SHOWN = 4  # scans in the picture of reconstructions
 
 
@@ -175,8 +178,11 @@ def _remember(vae: VAE, refs: Sequence[ScanRef], *, out: Path, settings: Setting
     scans, labels = Scans([_cached(out, ref.id) for ref in usable]), [ref.label for ref in usable]
     steps = run_settings(settings.train, steps=record["steps"])  # in the place of a time budget
     settings = settings.model_copy(update={"train": steps})
-    with console.progress(passes(len(scans)), "remember") as bar:
-        return remember(vae, scans, labels=labels, settings=settings, record=record, on_scan=bar.advance)
+    with console.progress(len(scans), "remember") as bar:
+        model = remember(vae, scans, labels=labels, settings=settings, record=record, on_scan=bar.advance)
+    few = range(min(len(scans), _REFERENCE_SCANS))
+    with console.progress(2 * len(few), "reference") as bar:
+        return uncalibrated(model, lambda: (scans[index] for index in few), on_scan=bar.advance)
 
 
 def _draw(trained: Model, scans: Scans, *, out: Path) -> None:

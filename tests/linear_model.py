@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from medvae.anomaly.calibrate import empty_reference, make_reference
-from medvae.checkpoint import Latents, Model, TrainingScans, weights_hash
+from medvae.anomaly.calibrate import make_reference
+from medvae.anomaly.reference import with_reference
+from medvae.checkpoint.kept import Latents, TrainingScans
+from medvae.checkpoint.model import Model, weights_hash
 from medvae.prepare.preparation import Intensity, Preparation, Prepared
 from medvae.settings import LikelihoodSettings, Settings
-from medvae.vae.base import Posterior
-from medvae.vae.likelihoods import Gaussian, Observation
+from medvae.vae.base import VAE, Posterior
+from medvae.vae.likelihoods import Observation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +31,7 @@ SIGMA = 0.25
 WEIGHT = 6.0  # length of a pattern: a code of 1 moves the image by this much in all
 
 
-class Linear(torch.nn.Module):
+class Linear(VAE):
     """The network; `(B, UNITS)` latent, foreground everywhere on the grid."""
 
     stride: int | None = None
@@ -44,16 +46,13 @@ class Linear(torch.nn.Module):
     def w(self) -> torch.Tensor:
         return cast("torch.Tensor", self.patterns).flatten(1)
 
-    def encode(self, x: torch.Tensor) -> Posterior:
+    def encode(self, x: torch.Tensor, c: torch.Tensor | None = None) -> Posterior:
         precision = 1 + WEIGHT**2 / SIGMA**2
         mean = (x.flatten(1) @ self.w.T) / SIGMA**2 / precision
         return Posterior(mean, torch.full_like(mean, -np.log(precision)))
 
-    def render(self, z: torch.Tensor) -> torch.Tensor:
+    def render(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
         return (z @ self.w).view(-1, 1, *SHAPE)
-
-    def decode(self, z: torch.Tensor) -> Gaussian:
-        return cast("Gaussian", self.observation(self.render(z)))
 
     def latent_shape(self, grid: Any) -> tuple[int, ...]:
         return (UNITS,)
@@ -103,16 +102,15 @@ def settings(*, aligned: bool = True) -> Settings:
 def bare_model(*, aligned: bool = True) -> Model:
     """The model without any Reference."""
     vae, chosen = Linear().eval(), settings(aligned=aligned)
-    preparation, digest = Preparation(chosen.prepare), weights_hash(vae)
+    preparation, digest = Preparation(chosen.prepare), weights_hash({"vae": vae})
     nothing = np.zeros((0, UNITS), np.float32)
     images = np.zeros((0, 1, *SHAPE), np.float16)
     return Model(
-        vae=vae,
+        networks={"vae": vae},
         preparation=preparation,
         settings=chosen,
         latents=Latents(nothing, nothing, [], [], [], []),
         training=TrainingScans(images, images.astype(bool), None, [], []),
-        reference=empty_reference(digest, preparation.hash),
         hash=digest,
     )
 
@@ -126,4 +124,4 @@ def known_model(names: tuple[str, ...], *, aligned: bool = True, **changes: Any)
     model = bare_model(aligned=aligned)
     detect = model.settings.detect.model_copy(update=changes)
     reference = make_reference(model, healthy, names=names, calibrated=False, detect=detect)
-    return model.with_reference(reference)
+    return with_reference(model, reference)

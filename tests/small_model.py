@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvae.checkpoint import Model, build_vae
+from medvae.anomaly.calibrate import uncalibrated
+from medvae.checkpoint.model import Model, build_vae
 from medvae.prepare.preparation import Intensity, Preparation, Prepared
 from medvae.settings import Settings
 from medvae.training.batches import Scans, store
@@ -75,4 +76,5 @@ def trained(align: str = "mni152") -> Model:
         scans = stored(Path(place), 8, align=align)
         vae, fabric = build_vae(chosen), make_fabric("cpu", precision="32")
         list(fit(vae, scans, Scans([]), chosen, fabric=fabric, folder=Path(place), resume=False))
-        return remember(vae, scans, labels=["a", None] * 4, settings=chosen, record={"steps": 40})
+        model = remember(vae, scans, labels=["a", None] * 4, settings=chosen, record={"steps": 40})
+        return uncalibrated(model, lambda: (scans[i] for i in range(8)), on_scan=lambda: None)

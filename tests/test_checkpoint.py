@@ -13,7 +13,10 @@ import small_model
 import torch
 
 from medvae.anomaly.inference import infer
-from medvae.checkpoint import build_vae, find_device, load, save, save_reference, weights_hash
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.arrays import save_set
+from medvae.checkpoint.folder import find_device, load, save
+from medvae.checkpoint.model import build_vae, weights_hash
 from medvae.errors import ModelError, RunError
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 FILES = (
     "model.json",
-    "weights.safetensors",
+    "vae.safetensors",
     "latents.safetensors",
     "training.safetensors",
     "reference.safetensors",
@@ -49,10 +52,10 @@ def test_a_folder_holds_these_files_and_no_others(saved: Path) -> None:
 
 def test_everything_comes_back(saved: Path) -> None:
     ours, theirs = small_model.trained(), load(saved)
-    assert theirs.hash == ours.hash == weights_hash(cast("nn.Module", theirs.vae))
+    assert theirs.hash == ours.hash == weights_hash(theirs.networks)
     assert theirs.settings == ours.settings
     assert theirs.preparation.hash == ours.preparation.hash
-    assert theirs.reference.hash == ours.reference.hash
+    assert reference_of(theirs).hash == reference_of(ours).hash
     assert theirs.record == {"steps": 40}
     assert np.array_equal(theirs.latents.mean, ours.latents.mean)
     assert np.array_equal(theirs.latents.log_variance, ours.latents.log_variance)
@@ -93,9 +96,9 @@ def test_label_maps_and_infinite_bounds_come_back(tmp_path: Path) -> None:
 
 
 def test_a_new_reference_replaces_one_file(copied: Path, saved: Path) -> None:
-    other = replace(load(copied).reference, calibrated=True, n=3)
-    save_reference(other, copied)
-    assert load(copied).reference.hash == other.hash
+    other = replace(reference_of(load(copied)), calibrated=True, n=3)
+    save_set(copied, "reference", other.to_set())
+    assert reference_of(load(copied)).hash == other.hash
     for name in FILES[:-1]:
         assert (copied / name).read_bytes() == (saved / name).read_bytes()
 
@@ -116,7 +119,7 @@ def test_a_missing_file(copied: Path, name: str) -> None:
     problem = refused(copied)
     assert problem.hint
     if name == "model.json":
-        assert "no model: there is no model.json in it" in str(problem)
+        assert "not a model folder: there is no model.json in it" in str(problem)
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -188,7 +191,7 @@ def test_another_format_is_refused_by_name(copied: Path, other: int) -> None:
 
 
 def test_the_reference_of_another_model_is_refused(copied: Path) -> None:
-    save_reference(replace(load(copied).reference, model_hash="x"), copied)
+    save_set(copied, "reference", replace(reference_of(load(copied)), model_hash="x").to_set())
     assert "belongs to another model" in str(refused(copied))
 
 
@@ -211,7 +214,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
     for name in ("cuda", "cuda:3"):
         with pytest.raises(RunError, match=f"no device '{name}': torch sees 0 GPUs") as caught:
             load(saved, device=name)
-        assert "--device cpu" in str(caught.value.hint)
+        assert "device='cpu'" in str(caught.value.hint)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert find_device("auto") == "cuda"
@@ -221,10 +224,10 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
 
 
 def test_the_hash_is_of_the_weights_alone() -> None:
-    network = cast("nn.Module", build_vae(small_model.settings()))
-    before = weights_hash(network)
-    assert before == weights_hash(cast("nn.Module", build_vae(small_model.settings())))
+    network = build_vae(small_model.settings())
+    before = weights_hash({"vae": network})
+    assert before == weights_hash({"vae": build_vae(small_model.settings())})
     assert before != small_model.trained().hash
     with torch.no_grad():
         next(iter(network.parameters())).mul_(1.01)
-    assert weights_hash(network) != before
+    assert weights_hash({"vae": network}) != before

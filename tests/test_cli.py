@@ -23,7 +23,9 @@ import pytest
 import small_model
 
 import medvae
-from medvae.checkpoint import save, save_reference
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.arrays import save_set
+from medvae.checkpoint.folder import save
 from medvae.cli.main import main
 from medvae.io.files import PARTIAL
 from medvae.io.formats import nifti
@@ -198,16 +200,21 @@ def test_models_that_cannot_be_used(
 ) -> None:
     out = tmp_path / "out"
     line, hint = refused(capsys, "detect", scans, "--model", tmp_path / "gone", "--out", out)
-    assert "no model" in line
+    assert "not a model folder" in line
     assert "medvae train" in hint
-    assert "no model" in refused(capsys, "calibrate", tmp_path / "gone", scans)[0]
-    assert "no model" in refused(capsys, "augment", "--model", tmp_path / "gone", "--out", out, "--count", "2")[0]
+    assert "not a model folder" in refused(capsys, "calibrate", tmp_path / "gone", scans)[0]
+    assert (
+        "not a model folder"
+        in refused(capsys, "augment", "--model", tmp_path / "gone", "--out", out, "--count", "2")[0]
+    )
     detect = ("detect", scans, "--model", tmp_path / "copy", "--out", out)
     shutil.copytree(model, tmp_path / "copy")
-    truncated(tmp_path / "copy" / "weights.safetensors")
+    truncated(tmp_path / "copy" / "vae.safetensors")
     assert refused(capsys, *detect)[1]
-    shutil.copy(model / "weights.safetensors", tmp_path / "copy")
-    save_reference(replace(small_model.trained().reference, model_hash="another"), tmp_path / "copy")
+    shutil.copy(model / "vae.safetensors", tmp_path / "copy")
+    save_set(
+        tmp_path / "copy", "reference", replace(reference_of(small_model.trained()), model_hash="another").to_set()
+    )
     line, hint = refused(capsys, *detect)
     assert "the Reference belongs to another model" in line
     assert "medvae calibrate" in hint

@@ -17,12 +17,13 @@ from medvae.anomaly.anomaly_map import AnomalyMap, Unit, anomaly_map
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import residual_z
 from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.reference import reference_of
 from medvae.errors import SettingsError
 from medvae.settings import configure
 from medvae.vae.base import elbo
 
 if TYPE_CHECKING:
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
 
 NAMES = plugins.names("maps")
@@ -44,7 +45,7 @@ def scan(kind: str, *, lesion: float = 0.0) -> Prepared:
 
 
 def run(name: str, kind: str, prepared: Prepared) -> AnomalyMap:
-    return anomaly_map(name, infer(model(kind), prepared), model(kind).reference)
+    return anomaly_map(name, infer(model(kind), prepared), reference_of(model(kind)))
 
 
 @every_kind
@@ -67,7 +68,7 @@ def test_the_same_bytes_again_whatever_was_computed_before(name: str, kind: str)
     first = run(name, kind, scan(kind)).values
     inference = infer(model(kind), scan(kind))
     for other in (*NAMES, name):  # maps share an inference; none may change what the next one sees
-        again = anomaly_map(other, inference, model(kind).reference).values
+        again = anomaly_map(other, inference, reference_of(model(kind))).values
     assert np.array_equal(first, again)
     run(name, kind, scan(kind, lesion=3))
     assert np.array_equal(first, run(name, kind, scan(kind)).values)
@@ -99,7 +100,7 @@ def test_higher_on_a_bright_blob_than_elsewhere(name: str, kind: str) -> None:
 def test_sums_in_nats(kind: str) -> None:
     """The map of the ELBO sums to −ELBO of the same draws, that of the KL to the KL, that of −ln p to the rest."""
     inference = infer(model(kind), scan(kind), draws=3)
-    reference = model(kind).reference
+    reference = reference_of(model(kind))
     total = {
         name: anomaly_map(name, inference, reference).values.sum(dtype=np.float64) for name in ("elbo", "kl", "nll")
     }
@@ -121,17 +122,17 @@ def test_where_scans_are_not_aligned_a_map_by_place_is_refused(name: str) -> Non
     bare = linear_model.bare_model(aligned=False)
     inference = infer(bare, linear_model.scan(0))
     if not getattr(plugins.load("maps", name), "NEEDS_ALIGNMENT", False):
-        assert anomaly_map(name, inference, bare.reference).values.any()
+        assert anomaly_map(name, inference, reference_of(bare)).values.any()
         return
     with pytest.raises(SettingsError, match=f"{name}.*not aligned") as caught:
-        anomaly_map(name, inference, bare.reference)
+        anomaly_map(name, inference, reference_of(bare))
     assert "residual" in str(caught.value.hint)
 
 
 @every_map
 def test_an_unknown_option_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="unknown setting 'scale'"):
-        anomaly_map(name, infer(model("linear"), scan("linear")), model("linear").reference, options={"scale": 1})
+        anomaly_map(name, infer(model("linear"), scan("linear")), reference_of(model("linear")), options={"scale": 1})
 
 
 def test_an_unknown_map_is_refused_with_the_nearest_name() -> None:
@@ -149,11 +150,11 @@ def test_options_are_frozen() -> None:
 def test_a_scale_measured_with_other_options_is_not_used() -> None:
     inference = infer(model("linear"), scan("linear"))
     with pytest.raises(SettingsError, match=r"scale of 'residual_z' was measured with"):
-        anomaly_map("residual_z", inference, model("linear").reference, options={"scales_mm": [2]})
+        anomaly_map("residual_z", inference, reference_of(model("linear")), options={"scales_mm": [2]})
 
 
 def test_signs_of_the_residual() -> None:
-    inference, reference = infer(model("linear"), scan("linear", lesion=4)), model("linear").reference
+    inference, reference = infer(model("linear"), scan("linear", lesion=4)), reference_of(model("linear"))
     both, bright, dark = (
         anomaly_map("residual", inference, reference, options={"sign": sign}).values
         for sign in ("both", "bright", "dark")
@@ -165,7 +166,7 @@ def test_signs_of_the_residual() -> None:
 
 
 def test_maps_without_a_model_by_hand() -> None:
-    prepared, reference = scan("linear"), model("linear").reference
+    prepared, reference = scan("linear"), reference_of(model("linear"))
     image, mask = prepared.image[0], prepared.mask[0]
     inside = image[mask]
     spread = 1.4826 * np.median(np.abs(inside - np.median(inside)))
@@ -199,7 +200,7 @@ def test_a_score_is_the_mean_of_the_highest_voxels() -> None:
 
 def test_a_lesion_cannot_be_copied_beyond_what_is_normal() -> None:
     """The linear model copies a pattern it knows, whatever its size; of the winsorised scan it sees no more of it."""
-    prepared, reference = scan("linear"), model("linear").reference
+    prepared, reference = scan("linear"), reference_of(model("linear"))
     assert reference.image is not None
     unusual = replace(prepared, image=prepared.image + 20 * linear_model.patterns()[:1] * prepared.mask)
     more = replace(prepared, image=prepared.image + 40 * linear_model.patterns()[:1] * prepared.mask)
@@ -219,7 +220,7 @@ def test_a_lesion_cannot_be_copied_beyond_what_is_normal() -> None:
 
 
 def test_residual_z_by_hand() -> None:
-    prepared, reference = scan("linear", lesion=2), model("linear").reference
+    prepared, reference = scan("linear", lesion=2), reference_of(model("linear"))
     assert reference.image is not None
     assert reference.residual is not None
     inside = prepared.mask[0]

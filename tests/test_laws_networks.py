@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from medvae import plugins
-from medvae.checkpoint import build_vae, weights_hash
+from medvae.checkpoint.model import build_vae, weights_hash
 from medvae.errors import SettingsError
 from medvae.settings import Settings
 from medvae.training.losses import Objective

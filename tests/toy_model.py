@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from medvae.checkpoint import Latents, Model, TrainingScans
+from medvae.checkpoint.kept import Latents, TrainingScans
+from medvae.checkpoint.model import Model
 from medvae.prepare.intensity import fit as fit_intensity
 from medvae.prepare.preparation import Intensity, Preparation
 from medvae.settings import Settings
+from medvae.vae.base import VAE
 from medvae.vae.likelihoods import Bernoulli, Gaussian
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medvae.anomaly.reference import Reference
     from medvae.scan import Units
 
 SHAPE = (16, 18, 14)
@@ -24,7 +25,7 @@ LATENT = (2, 3)  # of two axes: a code's shape has to be kept
 NOISE = 0.3  # standard deviation of what the decoder cannot know
 
 
-class LinearVAE(torch.nn.Module):
+class LinearVAE(VAE):
     """Decodes a code to smooth patterns weighted by it."""
 
     def __init__(self, patterns: NDArray[np.float32], *, family: str) -> None:
@@ -32,7 +33,7 @@ class LinearVAE(torch.nn.Module):
         self.register_buffer("patterns", torch.from_numpy(patterns))
         self.family = family
 
-    def decode(self, z: torch.Tensor) -> Gaussian | Bernoulli:
+    def decode(self, z: torch.Tensor, c: torch.Tensor | None = None) -> Gaussian | Bernoulli:
         mean = torch.einsum("bk,kxyz->bxyz", z.flatten(1), cast("torch.Tensor", self.patterns))[:, None]
         return Bernoulli(8 * mean - 2) if self.family == "bernoulli" else Gaussian(mean, torch.tensor(np.log(NOISE)))
 
@@ -63,8 +64,7 @@ def toy_model(
     latents = _latents(n, labels)
     vae = LinearVAE(patterns(), family=family)
     training = _training(vae, latents, settings, keep=n if keep is None else keep, label_maps=label_maps)
-    reference = cast("Reference", None)  # samplers have no use for it
-    return Model(vae, Preparation(settings.prepare), settings, latents, training, reference, hash="toy")
+    return Model({"vae": vae}, Preparation(settings.prepare), settings, latents, training, hash="toy")
 
 
 def ellipsoid(code: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from medvae import plugins
 from medvae.anomaly.anomaly_map import anomaly_map
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import residual_z
-from medvae.anomaly.reference import Moments, Normal, Reference
+from medvae.anomaly.reference import NAME, Moments, Normal, Reference, reference_of, with_reference
 from medvae.errors import SettingsError
 from medvae.plugins import suggest
 from medvae.settings import configure
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.anomaly.inference import Inference
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
     from medvae.settings import DetectSettings
 
@@ -123,7 +123,7 @@ def make_reference(
     """
     detect = detect or model.settings.detect
     aligned = model.preparation.aligned
-    before = model.reference
+    before = reference_of(model) if NAME in model.sets else empty_reference(model.hash, model.preparation.hash)
     prior, options = None, _residual_options(detect)
     if calibrated:  # a second calibration is not shrunk towards the first
         prior = before.prior if before.calibrated else before.residual
@@ -201,6 +201,12 @@ def _note(seen: _Seen, name: str, inference: Inference, rest: Reference, *, opti
     seen.scores.append(found.score(mask, top=rest.top))
     seen.squares.append(float(np.mean(inside**2)))
     seen.limits.append(float(np.quantile(inside, LIMIT)))
+
+
+def uncalibrated(model: Model, scans: Callable[[], Iterator[Prepared]], *, on_scan: Callable[[], None]) -> Model:
+    """A model with its first Reference, from scans that training has seen."""
+    names = plugins.usable("maps")
+    return with_reference(model, make_reference(model, scans, names=names, calibrated=False, on_scan=on_scan))
 
 
 def empty_reference(model_hash: str, preparation_hash: str) -> Reference:

@@ -1,7 +1,7 @@
 """All that is known of one prepared scan: posterior and reconstruction once, moments over draws, gradients on demand.
 
 Maps share it. A scan goes through the network alone, so that nothing depends on other scans; draws are seeded by the
-scan's id; everything is float32.
+scan's content; everything is float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medvae.vae.base import elbo, log_likelihood, negative_elbo_map
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
     from medvae.vae.base import VAE, Posterior
     from medvae.vae.likelihoods import Likelihood
@@ -52,6 +52,7 @@ class Inference:
         vae: the network.
         image: float32 `(1, 1, X, Y, Z)` on the device.
         mask: bool, the same shape.
+        c: the scan's conditions, `(1, n)` on the device, or None.
         posterior: q(z|x).
         likelihood: p(x|z) at the posterior mean.
         draws: K.
@@ -62,6 +63,7 @@ class Inference:
     vae: VAE = field(repr=False)
     image: Tensor = field(repr=False)
     mask: Tensor = field(repr=False)
+    c: Tensor | None = field(repr=False)
     posterior: Posterior = field(repr=False)
     likelihood: Likelihood = field(repr=False)
     draws: int
@@ -89,8 +91,8 @@ class Inference:
         image, inside = self.prepared.image[0], self.prepared.mask[0]
         held = np.where(inside, np.clip(image, low, high), image)
         with torch.no_grad():
-            posterior = self.vae.encode(torch.from_numpy(held)[None, None].to(self.image.device))
-            expected = to_array(self.vae.decode(posterior.mean).mean)
+            posterior = self.vae.encode(torch.from_numpy(held)[None, None].to(self.image.device), self.c)
+            expected = to_array(self.vae.decode(posterior.mean, self.c).mean)
         difference: NDArray[np.float32] = np.where(inside, image - expected, np.float32(0))
         return difference
 
@@ -109,7 +111,7 @@ class Inference:
         with torch.no_grad():
             for _ in range(self.draws):
                 noise = torch.randn(self.posterior.mean.shape, generator=generator).to(self.image.device)
-                drawn = self.vae.decode(self.posterior.sample(noise))
+                drawn = self.vae.decode(self.posterior.sample(noise), self.c)
                 nll -= drawn.log_prob(self.image) * self.mask
                 loss += negative_elbo_map(self.image, self.mask, posterior=self.posterior, likelihood=drawn)
                 bound += float(elbo(self.image, self.mask, posterior=self.posterior, likelihood=drawn))
@@ -123,12 +125,12 @@ class Inference:
         """∂(what)/∂x by voxel in float32, z = posterior mean, `(X, Y, Z)` (Zimmerer et al., MICCAI 2019)."""
         x = self.image.clone().requires_grad_()
         with torch.enable_grad():
-            posterior = self.vae.encode(x)
+            posterior = self.vae.encode(x, self.c)
             kl = posterior.kl().sum()
             if of == "kl":
                 value = kl
             else:
-                log_prob = log_likelihood(x, self.mask, self.vae.decode(posterior.mean)).sum()
+                log_prob = log_likelihood(x, self.mask, self.vae.decode(posterior.mean, self.c)).sum()
                 value = log_prob - kl if of == "elbo" else log_prob
             (slope,) = torch.autograd.grad(value, x)
         return to_array(slope * self.mask)
@@ -145,14 +147,16 @@ def infer(model: Model, prepared: Prepared, *, draws: int | None = None) -> Infe
     image = torch.from_numpy(prepared.image)[None].to(model.device)
     mask = torch.from_numpy(prepared.mask)[None].to(model.device)
     with torch.no_grad():
-        posterior = model.vae.encode(image)
-        likelihood = model.vae.decode(posterior.mean)
-    digest = sha256(f"{model.settings.seed}/{prepared.id}".encode()).digest()
+        c = model.condition(prepared.conditions)
+        posterior = model.vae.encode(image, c)
+        likelihood = model.vae.decode(posterior.mean, c)
+    digest = sha256(f"{model.settings.seed}/{prepared.source_hash}".encode()).digest()
     return Inference(
         prepared=prepared,
         vae=model.vae,
         image=image,
         mask=mask,
+        c=c,
         posterior=posterior,
         likelihood=likelihood,
         draws=draws or model.settings.detect.draws,

@@ -6,14 +6,13 @@ scores are kept.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
+from medvae.checkpoint.arrays import ArraySet
 from medvae.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medvae.checkpoint.model import Model
+
+NAME = "reference"  # of the set in a checkpoint
 PRIOR_STRENGTH = 8.0  # how many scans the prior counts for
 FLOOR = 0.3  # a voxel's spread is at least this share of the typical one
 SMOOTH_MM = 3.0  # variances of neighbours are pooled at this σ: n is small, and spread is smooth
@@ -161,11 +163,7 @@ class Reference:
     @property
     def hash(self) -> str:
         """SHA-256 of all that is in it."""
-        digest = sha256(json.dumps(self.to_json(), sort_keys=True).encode())
-        for name, values in sorted(self.tensors().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()
+        return self.to_set().hash
 
     def p_value(self, name: str, score: float) -> float | None:
         """Conformal p of a scan's score: (1 + #{healthy ≥ score}) / (n + 1); None for a map without healthy scores.
@@ -184,8 +182,11 @@ class Reference:
             message = "the Reference belongs to another model or another preparation"
             raise ModelError(message, path=path, hint="run `medvae calibrate` with this model again")
 
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """The arrays, for safetensors."""
+    def to_set(self) -> ArraySet:
+        """As a checkpoint keeps it."""
+        return ArraySet(self._tensors(), self._facts(), self.status)
+
+    def _tensors(self) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {f"scores.{name}": values for name, values in self.scores.items()}
         for name in ("image", "residual", "prior"):
             normal: Normal | None = getattr(self, name)
@@ -193,8 +194,7 @@ class Reference:
                 arrays |= {f"{name}.mean": normal.mean, f"{name}.sd": normal.sd}
         return arrays
 
-    def to_json(self) -> dict[str, Any]:
-        """The rest, as plain data."""
+    def _facts(self) -> dict[str, Any]:
         return {
             "n": self.n,
             "image_n": None if self.image is None else self.image.n,
@@ -211,8 +211,9 @@ class Reference:
         }
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Reference:
-        """From what `tensors` and `to_json` gave."""
+    def from_set(cls, kept: ArraySet) -> Reference:
+        """What `to_set` gave."""
+        arrays, facts = kept.arrays, kept.facts
         normals = {
             name: Normal(arrays[f"{name}.mean"], arrays[f"{name}.sd"], facts[key]) if f"{name}.mean" in arrays else None
             for name, key in (("image", "image_n"), ("residual", "n"), ("prior", "prior_n"))
@@ -233,3 +234,21 @@ class Reference:
             preparation_hash=facts["preparation_hash"],
             scan_hashes=tuple(facts["scan_hashes"]),
         )
+
+
+def reference_of(model: Model) -> Reference:
+    """The Reference of a model.
+
+    Raises:
+        ModelError: it has none, or that of another model or preparation.
+    """
+    if NAME not in model.sets:
+        raise ModelError("the model has no Reference", path=model.path, hint="calibrate the model")
+    reference = Reference.from_set(model.sets[NAME])
+    reference.check(model_hash=model.hash, preparation_hash=model.preparation.hash, path=model.path)
+    return reference
+
+
+def with_reference(model: Model, reference: Reference) -> Model:
+    """The same model with another Reference."""
+    return model.with_set(NAME, reference.to_set())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.synthesis.generate import Sample
 
 _HEIGHT = 1.5  # inches of one row

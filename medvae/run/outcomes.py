@@ -14,6 +14,7 @@ from medvae.errors import CODES, MedVAEError, ScanError, is_disk_full, is_out_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from medvae.scan import ScanRef
 
@@ -107,6 +108,26 @@ class Summary:
             console.out(f"warning: {ids[0]}{more}: {warning}")
         if len(warned) > _SHOWN:
             console.out(f"warning: {len(warned) - _SHOWN} others, which the record of each scan has")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a pipeline gives back: how its scans ended, and what a person is told. Nothing has been printed.
+
+    Attributes:
+        out: the folder that was written.
+        summary: one outcome per scan.
+        lines: the text for a person, line by line, without the summary's own.
+    """
+
+    out: Path
+    summary: Summary
+    lines: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 all ok or skipped, 1 some rejected or failed, 2 nothing usable."""
+        return self.summary.exit_code
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
 
 COPY_QUANTILE = 0.05  # so often the distance of scans of different people is below the threshold
 _CHUNK = 1 << 24  # values that are compared at once

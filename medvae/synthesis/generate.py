@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.settings import AugmentSettings
     from medvae.synthesis.draws import Fitted
     from medvae.synthesis.outline import Outline

@@ -11,7 +11,7 @@ from medvae.synthesis.generate import is_binary
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.synthesis.generate import Sample, Synthesis
 
 

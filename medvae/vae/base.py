@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from medvae.scan import Shape
     from medvae.vae.likelihoods import Likelihood, Observation
 
@@ -51,26 +53,44 @@ class Posterior:
         return -0.5 * (square + self.log_variance + math.log(2 * math.pi)).flatten(1).sum(1)
 
 
-class VAE(Protocol):
-    """A network with an encoder and a decoder. It is a `torch.nn.Module`.
+class VAE(nn.Module):
+    """A network with an encoder and a decoder; base class of all networks.
 
-    - `encode(x)` takes prepared images `(B, 1, X, Y, Z)` and gives q(z|x).
-    - `decode(z)` gives p(x|z) on the grid.
-    - `render(z)` gives the decoder's raw output, which `observation` turns into a likelihood.
-    - `stride` is the grid voxels a latent cell spans along an axis; None where the latent has no place.
+    - `encode(x, c)` takes prepared images `(B, 1, X, Y, Z)` and gives q(z|x, c).
+    - `render(z, c)` gives the decoder's raw output, which `observation` turns into a likelihood.
     - `latent_shape(grid)` is `(C, *latent)`; it raises SettingsError where the grid does not fit.
+    - `c` is `(B, n)`, see `medvae.vae.conditions`; None for a network that was built without conditions.
+
+    Attributes:
+        stride: grid voxels that a latent cell spans along an axis; None where the latent has no place.
+        observation: from the decoder's output to p(x|z).
+        architecture: name and options that it was built from (`medvae.checkpoint.model.build_network`).
     """
 
     stride: int | None
     observation: Observation
+    architecture: Mapping[str, Any]
 
-    def encode(self, x: Tensor) -> Posterior: ...  # noqa: D102
+    def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
+        """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`."""
+        raise NotImplementedError
 
-    def decode(self, z: Tensor) -> Likelihood: ...  # noqa: D102
+    def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """The decoder's output `(B, channels, X, Y, Z)`."""
+        raise NotImplementedError
 
-    def render(self, z: Tensor) -> Tensor: ...  # noqa: D102
+    def decode(self, z: Tensor, c: Tensor | None = None) -> Likelihood:
+        """p(x|z, c) on the grid."""
+        likelihood: Likelihood = self.observation(self.render(z, c))
+        return likelihood
 
-    def latent_shape(self, grid: Shape) -> tuple[int, ...]: ...  # noqa: D102
+    def latent_shape(self, grid: Shape) -> tuple[int, ...]:
+        """`(C, *latent)` of a grid.
+
+        Raises:
+            SettingsError: the grid does not fit.
+        """
+        raise NotImplementedError
 
 
 def log_likelihood(x: Tensor, mask: Tensor, likelihood: Likelihood) -> Tensor:

@@ -15,7 +15,7 @@ from medvae.anomaly.anomaly_map import anomaly_map
 from medvae.anomaly.calibrate import LIMIT, empty_reference, make_reference, require_known
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import residual_z
-from medvae.anomaly.reference import Moments
+from medvae.anomaly.reference import Moments, reference_of, with_reference
 from medvae.errors import SettingsError
 from medvae.settings import DetectSettings
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from medvae.anomaly.reference import Normal, Reference
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
 
 NAMES = plugins.names("maps")
@@ -56,7 +56,7 @@ def asked(**changes: Any) -> DetectSettings:
 
 
 def test_what_a_first_reference_holds() -> None:
-    made, scans = model().reference, list(healthy())
+    made, scans = reference_of(model()), list(healthy())
     assert (made.n, made.calibrated, made.prior) == (8, False, None)
     assert made.scan_hashes == tuple(scan.source_hash for scan in scans)
     assert set(made.scores) == set(made.limits) == set(made.options) == set(NAMES)
@@ -73,7 +73,7 @@ def test_what_a_first_reference_holds() -> None:
 @pytest.mark.parametrize("name", ["atlas", "residual_z"])
 def test_scores_are_leave_one_out(name: str) -> None:
     """Against a reference that it sits in, a scan looks more normal than it is."""
-    made = model().reference
+    made = reference_of(model())
     inside = []
     for scan in healthy():
         found = anomaly_map(name, infer(model(), scan), made)
@@ -86,7 +86,7 @@ def test_scores_scales_and_limits_by_hand() -> None:
     """Each scan against residual statistics of the rest, made anew from the rest."""
     scans = list(healthy())
     spacing = model().preparation.grid.spacing
-    made, bare = model().reference, empty_reference("", "")
+    made, bare = reference_of(model()), empty_reference("", "")
     squares, scores, limits = [], [], []
     everyone = image_normal(scans)
     for out in scans:
@@ -108,7 +108,7 @@ def test_scores_scales_and_limits_by_hand() -> None:
 
 @pytest.mark.parametrize("known", ["uncalibrated", "calibrated"])
 def test_the_scale_makes_the_healthy_spread_one(known: str) -> None:
-    made = calibrated() if known == "calibrated" else model().reference
+    made = calibrated() if known == "calibrated" else reference_of(model())
     squares = []
     for scan in healthy(12, start=500):
         values = anomaly_map("residual_z", infer(model(), scan), made).values[scan.mask[0]]
@@ -117,7 +117,7 @@ def test_the_scale_makes_the_healthy_spread_one(known: str) -> None:
 
 
 def test_calibrating_keeps_the_atlas_and_shrinks_towards_the_training_scans() -> None:
-    before, after = model().reference, calibrated()
+    before, after = reference_of(model()), calibrated()
     assert (after.n, after.calibrated) == (8, True)
     assert after.image is before.image
     assert after.prior is before.residual
@@ -127,7 +127,7 @@ def test_calibrating_keeps_the_atlas_and_shrinks_towards_the_training_scans() ->
 
 
 def test_calibrating_twice_gives_the_same_reference() -> None:
-    again = make_reference(model().with_reference(calibrated()), others, names=NAMES, calibrated=True)
+    again = make_reference(with_reference(model(), calibrated()), others, names=NAMES, calibrated=True)
     assert again.hash == calibrated().hash
 
 
@@ -156,7 +156,7 @@ def test_another_winsor_than_the_training_scans_had_is_refused() -> None:
 
 def test_where_scans_are_not_aligned_only_scores_are_kept() -> None:
     unaligned = linear_model.known_model(NAMES, aligned=False)
-    made = unaligned.reference
+    made = reference_of(unaligned)
     assert made.image is made.residual is made.prior is None
     assert set(made.scores) == set(NAMES) - {"atlas", "residual_z"}
     assert not made.scales

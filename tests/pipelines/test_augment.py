@@ -13,12 +13,14 @@ import pytest
 from monai.data import load_decathlon_datalist
 
 from medvae import plugins
-from medvae.checkpoint import Model, load
+from medvae.checkpoint.folder import load
 from medvae.cli.main import main
 from medvae.synthesis import generate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from medvae.checkpoint.model import Model
 
 
 def augment(model: Path, out: Path, count: int, *more: str) -> int:

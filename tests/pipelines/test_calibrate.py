@@ -6,7 +6,8 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-from medvae.checkpoint import load
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.folder import load
 from medvae.cli.main import main
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 def test_the_reference_is_of_the_healthy_scans(model_folder: Path, trained_folder: Path) -> None:
     before, after = load(trained_folder), load(model_folder)
     assert after.hash == before.hash, "the weights are not touched"
-    assert after.reference.calibrated
-    assert after.reference.status == "calibrated, n=3"
-    assert set(after.reference.scores) == set(before.reference.scores)
-    assert after.reference.image is not None
-    assert after.reference.image.n == 5, "the atlas stays that of the training scans"
+    assert reference_of(after).calibrated
+    assert reference_of(after).status == "calibrated, n=3"
+    assert set(reference_of(after).scores) == set(reference_of(before).scores)
+    assert reference_of(after).image is not None
+    assert reference_of(after).image.n == 5, "the atlas stays that of the training scans"
     assert not (model_folder / "calibration" / "cache").exists()
 
 
@@ -44,7 +45,7 @@ def test_training_scans_and_their_subjects_are_left_out(
     (tmp_path / "list.csv").write_text("\n".join(["scan,subject", *rows]) + "\n", "utf-8")
     assert main(["calibrate", str(tmp_path / "model"), str(tmp_path / "list.csv"), "--quiet", "--workers", "0"]) == 0
     assert "skipped (seen_in_training)" in capsys.readouterr().out
-    assert load(tmp_path / "model").reference.n == 1
+    assert reference_of(load(tmp_path / "model")).n == 1
 
 
 def test_fewer_scans_than_before_are_warned_of(
@@ -65,7 +66,7 @@ def test_only_training_scans_are_nothing_to_calibrate_with(
     command = ["calibrate", str(tmp_path / "model"), str(brains / "train" / "t0.nii.gz"), "--workers", "0"]
     assert main([*command, "--quiet"]) == 2
     assert "none of the scans can be used" in capsys.readouterr().err
-    assert not load(tmp_path / "model").reference.calibrated
+    assert not reference_of(load(tmp_path / "model")).calibrated
 
 
 def test_a_wrong_option_of_a_map_is_refused_before_anything_is_prepared(

@@ -81,7 +81,7 @@ def _table(text: str) -> str:
 
 
 def test_the_preset_of_the_demo_is_one_that_trains() -> None:
-    from medvae.checkpoint import build_vae
+    from medvae.checkpoint.model import build_vae
 
     settings = load("demo")
     vae = build_vae(settings)

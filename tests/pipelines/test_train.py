@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from medvae.checkpoint import load
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.folder import load
 from medvae.cli.main import main
 from medvae.pipelines import train as pipeline
 from medvae.training.logs import read_epochs
@@ -59,9 +60,9 @@ def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
     assert model.settings.train.minutes is None
     assert model.record["steps"] == 6
     assert len(model.record["validation"]) == 1
-    assert not model.reference.calibrated
-    assert model.reference.n == 5
-    assert model.reference.image is not None
+    assert not reference_of(model).calibrated
+    assert reference_of(model).n == 5
+    assert reference_of(model).image is not None
 
 
 def test_the_log_has_every_epoch(trained_folder: Path) -> None:

@@ -14,7 +14,7 @@ from medvae.synthesis import copies, generate
 from medvae.synthesis.copies import Codes, Gallery, Nearest
 
 if TYPE_CHECKING:
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
 
 
 def training_image(model: Model, row: int) -> tuple[np.ndarray, np.ndarray]:

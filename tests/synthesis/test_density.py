@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage
 from toy_model import toy_model
 
-from medvae.checkpoint import Latents, Model
+from medvae.checkpoint.kept import Latents
 from medvae.errors import ModelError
 from medvae.synthesis.samplers import density
+
+if TYPE_CHECKING:
+    from medvae.checkpoint.model import Model
 
 
 def model_of(codes: np.ndarray, *, labels: list[str | None] | None = None, variance: float = 0.1) -> Model:

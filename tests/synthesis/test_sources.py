@@ -14,7 +14,7 @@ from medvae.settings import RandomizeSettings
 from medvae.synthesis.samplers import classical, interpolate, jitter
 
 if TYPE_CHECKING:
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
 
 STILL = RandomizeSettings(spatial=0, gamma=0, bias=0, blur=0, noise=0)
 

@@ -11,7 +11,8 @@ import small_model
 
 from medvae import plugins
 from medvae.anomaly.inference import infer
-from medvae.checkpoint import Model, build_vae, weights_hash
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.model import Model, build_vae, weights_hash
 from medvae.training import finish as module
 from medvae.training.batches import Scans, store
 from medvae.training.finish import passes, remember
@@ -81,7 +82,7 @@ def test_label_maps_are_kept_where_every_scan_has_one(tmp_path: Path) -> None:
 
 
 def test_the_first_reference_is_of_the_training_scans_and_says_so(scans: Scans) -> None:
-    reference = made(scans).reference
+    reference = reference_of(made(scans))
     assert reference.status == "uncalibrated, n=4"
     assert reference.scan_hashes == tuple(f"hash-{i}" for i in range(4))
     assert set(reference.limits) == {
@@ -94,6 +95,6 @@ def test_a_few_scans_are_enough_for_the_reference(scans: Scans, monkeypatch: pyt
     monkeypatch.setattr(module, "REFERENCE_SCANS", 2)
     calls: list[int] = []
     model = made(scans, calls=calls)
-    assert model.reference.n == 2
+    assert reference_of(model).n == 2
     assert len(model.latents.ids) == 4
     assert len(calls) == passes(4) == 8

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from medvae.checkpoint import build_vae, weights_hash
+from medvae.checkpoint.model import build_vae, weights_hash
 from medvae.training import fit as module
 from medvae.training.batches import Batch, Scans, training_batch
 from medvae.training.fit import Epoch, TrainingError, fit, make_fabric, run_settings

@@ -11,7 +11,7 @@ import numpy as np
 import small_model
 from safetensors.numpy import load_file
 
-from medvae.checkpoint import build_vae
+from medvae.checkpoint.model import build_vae
 from medvae.training.batches import store
 
 PROGRAM = """

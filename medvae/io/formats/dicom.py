@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from medvae.settings import ReadSettings
 
+BY_NAME = False  # a DICOM file may have any name
+
 
 def matches(path: Path) -> bool:
     """Whether the file has the signature of DICOM, or a name that promises it."""

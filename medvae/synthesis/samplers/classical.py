@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from medvae.checkpoint import Model, TrainingScans
+    from medvae.checkpoint.kept import TrainingScans
+    from medvae.checkpoint.model import Model
 
 
 SPACE = "image"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
 
 
 class Settings(Frozen):

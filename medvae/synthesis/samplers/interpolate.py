@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medvae.checkpoint import Latents, Model
+    from medvae.checkpoint.kept import Latents
+    from medvae.checkpoint.model import Model
 
 
 class Settings(Frozen):

@@ -15,7 +15,8 @@ from medvae.synthesis.samplers import _shared
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from medvae.checkpoint import Latents, Model
+    from medvae.checkpoint.kept import Latents
+    from medvae.checkpoint.model import Model
 
 
 class Settings(Frozen):

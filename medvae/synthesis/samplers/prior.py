@@ -14,7 +14,7 @@ from medvae.synthesis.draws import LatentDraw
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from medvae.checkpoint import Model
+    from medvae.checkpoint.model import Model
 
 
 class Settings(Frozen):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.likelihoods import Likelihood, Observation
+from medvae.vae.likelihoods import Observation
 from medvae.vae.networks._blocks import Decoder, Encoder, channels_last
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Settings(Frozen):
     latent: int = Field(128, ge=1, description="length of the latent vector")
 
 
-def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape) -> VAE:
+def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> VAE:
     """The network for one grid; other grids are refused.
 
     Raises:
@@ -39,7 +39,7 @@ def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape) -> VA
     return vae
 
 
-class Flat(nn.Module):
+class Flat(VAE):
     """q(z|x) and p(x|z) with a latent `(B, C)`."""
 
     def __init__(self, settings: Settings, likelihood: LikelihoodSettings, grid: Shape) -> None:
@@ -58,7 +58,7 @@ class Flat(nn.Module):
         self.squeeze = nn.Linear(math.prod(self.inner), 2 * settings.latent)
         self.spread = nn.Linear(settings.latent, math.prod(self.inner))
 
-    def encode(self, x: Tensor) -> Posterior:
+    def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x) of prepared images `(B, 1, X, Y, Z)`.
 
         Raises:
@@ -67,15 +67,10 @@ class Flat(nn.Module):
         self.latent_shape((x.shape[2], x.shape[3], x.shape[4]))
         return Posterior.of(self.squeeze(self.encoder(x).flatten(1)))
 
-    def render(self, z: Tensor) -> Tensor:
+    def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The decoder's output `(B, channels, X, Y, Z)`."""
         output: Tensor = self.decoder(self.spread(z).view(-1, *self.inner))
         return output
-
-    def decode(self, z: Tensor) -> Likelihood:
-        """p(x|z)."""
-        likelihood: Likelihood = self.observation(self.render(z))
-        return likelihood
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
         """`(C,)`, for the one grid it was built for."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.likelihoods import Likelihood, Observation
+from medvae.vae.likelihoods import Observation
 from medvae.vae.networks._blocks import Decoder, Encoder, channels_last
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from medvae.scan import Shape
 
 
@@ -26,7 +27,7 @@ class Settings(Frozen):
     latent: int = Field(4, ge=1, description="channels of the latent")
 
 
-def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape) -> VAE:
+def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> VAE:
     """The network for a grid.
 
     Raises:
@@ -38,7 +39,7 @@ def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape) -> VA
     return vae
 
 
-class Spatial(nn.Module):
+class Spatial(VAE):
     """q(z|x) and p(x|z) with a latent `(B, C, X/stride, Y/stride, Z/stride)`."""
 
     def __init__(self, settings: Settings, likelihood: LikelihoodSettings) -> None:
@@ -50,19 +51,14 @@ class Spatial(nn.Module):
         self.encoder = Encoder(**shape, out=2 * settings.latent)  # type: ignore[arg-type]
         self.decoder = Decoder(**shape, into=settings.latent, out=self.observation.channels)  # type: ignore[arg-type]
 
-    def encode(self, x: Tensor) -> Posterior:
+    def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x) of prepared images `(B, 1, X, Y, Z)`."""
         return Posterior.of(self.encoder(x))
 
-    def render(self, z: Tensor) -> Tensor:
+    def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The decoder's output `(B, channels, X, Y, Z)`."""
         output: Tensor = self.decoder(z)
         return output
-
-    def decode(self, z: Tensor) -> Likelihood:
-        """p(x|z)."""
-        likelihood: Likelihood = self.observation(self.render(z))
-        return likelihood
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
         """`(C, *latent)` of a grid."""

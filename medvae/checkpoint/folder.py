@@ -1,0 +1,161 @@
+"""Saving and loading a checkpoint folder: safetensors and JSON, never code; damage is noticed.
+
+MODEL/
+  model.json             settings, conditions, hashes, how it was trained
+  vae.safetensors        averaged weights of the network; one such file for each further network
+  latents.safetensors    posteriors of the training scans
+  training.safetensors   prepared training scans (up to `train.keep_scans`): patients' images
+  reference.safetensors  and other sets, each complete in itself: calibrating replaces this one file
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from medvae import __version__
+from medvae.checkpoint.arrays import load_set, save_arrays, save_set
+from medvae.checkpoint.kept import Latents, TrainingScans
+from medvae.checkpoint.model import Model, build_network, weights_hash
+from medvae.errors import MedVAEError, ModelError, RunError
+from medvae.io.files import write_json
+from medvae.prepare.preparation import Preparation
+from medvae.settings import Settings, validate
+from medvae.vae.conditions import Conditions
+
+if TYPE_CHECKING:
+    from medvae.checkpoint.arrays import ArraySet
+
+FORMAT = 3  # of model.json; another one is refused. 3: named networks and sets, conditions
+_KEPT = ("latents", "training")  # sets that training writes once; model.json knows their hashes
+_TRAIN_AGAIN = "copy the model folder again, or train again"
+
+
+def save(model: Model, folder: Path) -> None:
+    """Write a checkpoint folder; `model.json` comes last, so that a folder with it is whole."""
+    for name, network in model.networks.items():
+        weights = {key: value.detach().cpu().contiguous().numpy() for key, value in network.state_dict().items()}
+        save_arrays(folder / f"{name}.safetensors", weights)
+    kept = {"latents": model.latents.to_set(), "training": model.training.to_set()}
+    for name, one in {**kept, **model.sets}.items():
+        save_set(folder, name, one)
+    tree = {
+        "format": FORMAT,
+        "medvae": __version__,
+        "notice": "Research use only. training.safetensors and the weights derive from patients' scans.",
+        "hash": model.hash,
+        "networks": {name: network.architecture for name, network in model.networks.items()},
+        "sets": {name: one.hash for name, one in kept.items()},
+        "others": sorted(model.sets),
+        "preparation_hash": model.preparation.hash,
+        "conditions": model.conditions.to_json(),
+        "settings": model.settings.model_dump(mode="json"),
+        "record": dict(model.record),
+    }
+    write_json(folder / "model.json", tree)
+
+
+def find_device(name: str) -> str:
+    """A device for torch from "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        RunError: a GPU that is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    number = int(name.partition(":")[2] or 0)
+    if name.startswith("cuda") and number >= torch.cuda.device_count():
+        raise RunError(
+            f"there is no device {name!r}: torch sees {torch.cuda.device_count()} GPUs",
+            hint="pass device='cpu', or install a build of torch for your GPU",
+        )
+    return name
+
+
+def load(folder: Path | str, *, device: str = "auto") -> Model:
+    """Load a checkpoint folder onto a device (`find_device`). Nothing in it is run, no path in it is opened.
+
+    Raises:
+        ModelError: it is missing, damaged, of another format, or its parts do not belong together.
+        RunError: the device is not there.
+    """
+    folder, device = Path(folder), find_device(device)
+    tree = _read_json(folder)
+    if tree.get("format") != FORMAT:
+        message = f"format {tree.get('format')} is not the {FORMAT} that medvae {__version__} reads"
+        hint = "train it again, or use the version of medvae that it was trained with"
+        raise ModelError(message, path=folder, hint=hint)
+    try:
+        model = _assemble(tree, folder, device=device)
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as bad:
+        text = " ".join(str(bad).split())[:200]
+        raise _damaged(f"{type(bad).__name__}: {text}", folder) from bad
+    except MedVAEError as bad:
+        if isinstance(bad, ModelError) and bad.path == str(folder):
+            raise
+        raise _damaged(" ".join(str(bad).split())[:200], folder) from bad
+    if model.preparation.hash != tree["preparation_hash"]:
+        raise ModelError(
+            "the preparation differs from the one it was trained with (another MNI152 template?)", path=folder
+        )
+    return model
+
+
+def _damaged(what: str, folder: Path) -> ModelError:
+    return ModelError(f"the checkpoint is damaged ({what})", path=folder, hint=_TRAIN_AGAIN)
+
+
+def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
+    settings = validate(Settings, tree["settings"], where="model.json")
+    conditions = Conditions.from_json(tree["conditions"])
+    networks = {
+        name: build_network(one["name"], one["options"], settings=settings, conditions=conditions)
+        for name, one in tree["networks"].items()
+    }
+    for name, network in networks.items():
+        weights = load_file(folder / f"{name}.safetensors")
+        network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
+    if weights_hash(networks) != tree["hash"]:
+        raise _damaged("the weights are not those that model.json was written for", folder)
+    kept = {name: load_set(folder / f"{name}.safetensors") for name in _KEPT}
+    for name in _KEPT:
+        if kept[name].hash != tree["sets"][name]:
+            raise _damaged(f"{name}.safetensors is not the file that model.json was written for", folder)
+    for network in networks.values():
+        network.to(device).eval().requires_grad_(requires_grad=False)
+    return Model(
+        networks=networks,
+        preparation=Preparation(settings.prepare),
+        settings=settings,
+        latents=Latents.from_set(kept["latents"]),
+        training=TrainingScans.from_set(kept["training"]),
+        hash=tree["hash"],
+        conditions=conditions,
+        sets=_others(folder, tree["others"]),
+        record=dict(tree["record"]),
+        path=folder,
+    )
+
+
+def _others(folder: Path, names: list[str]) -> dict[str, ArraySet]:
+    """The further sets that `model.json` names."""
+    return {name: load_set(folder / f"{name}.safetensors") for name in names}
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    if not path.is_file():
+        there = "there is no model.json in it" if folder.is_dir() else "it does not exist"
+        raise ModelError(f"not a model folder: {there}", path=folder, hint="train a model first, or correct the path")
+    try:
+        tree = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as problem:
+        raise ModelError(f"model.json cannot be read: {problem}", path=folder, hint=_TRAIN_AGAIN) from problem
+    if not isinstance(tree, dict):
+        raise ModelError("model.json is not an object", path=folder, hint=_TRAIN_AGAIN)
+    return tree

@@ -1,0 +1,39 @@
+"""A NIfTI file to be written, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from medvae.io.formats.nifti import write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medvae.scan import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiFile:
+    """An image; see `medvae.io.nifti.write.write` for what its fields mean.
+
+    Attributes:
+        name: path below the output folder, ends in `.nii` or `.nii.gz`.
+        data: `(X, Y, Z)`, float32, uint8 or int16.
+        geometry: where its voxels lie.
+        description: what it is and its unit, at most 79 bytes.
+        limits: display range; the data's own if None.
+    """
+
+    name: str
+    data: NDArray[np.float32] | NDArray[np.integer] = field(repr=False)
+    geometry: Geometry
+    description: str
+    limits: tuple[float, float] | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write it below `folder`."""
+        write(folder / self.name, self.data, self.geometry, description=self.description, limits=self.limits)

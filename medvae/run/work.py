@@ -1,0 +1,104 @@
+"""Work as plain data: a job, what it gives back, and the files to be written. All of it can be pickled.
+
+An engine needs nothing else: `load(job)` reads, `compute(job, loaded)` gives a `Result`, whose files are then written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from medvae.io.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+
+class Job(Protocol):
+    """One piece of work, e.g. a scan (`ScanRef`) or the number of a sample.
+
+    - `id` is safe as a file name and unique within a run.
+    - `fingerprint()` is a hash of the contents of everything the job reads; it may take as long as reading does.
+    """
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+
+class File(Protocol):
+    """A file to be written: plain data until `write` is called.
+
+    - `name` is the path below the output folder, with "/" between its parts.
+    - `write(folder)` writes it atomically.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    def write(self, folder: Path) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text in UTF-8."""
+
+    name: str
+    text: str = field(repr=False)
+
+    def write(self, folder: Path) -> None:
+        """Write it below `folder`."""
+        write_text(folder / self.name, self.text)
+
+
+@dataclass(frozen=True)
+class JsonFile:
+    """JSON, indented, keys in the given order."""
+
+    name: str
+    tree: Any = field(repr=False)
+
+    def write(self, folder: Path) -> None:
+        """Write it below `folder`."""
+        write_json(folder / self.name, self.tree)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job gives back.
+
+    Attributes:
+        files: to be written.
+        scores: numbers by name; None where one is not known.
+        facts: words by name, e.g. the class of a sample or the path of its label map.
+        warnings: what a reader of the outputs should know.
+    """
+
+    files: tuple[File, ...] = ()
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    facts: Mapping[str, str | None] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: what a callback is given. The library never draws it.
+
+    Attributes:
+        stage: what is being done, e.g. "prepare", "train".
+        done: steps or scans done.
+        total: of how many.
+        note: the latest numbers, in words.
+    """
+
+    stage: str
+    done: int
+    total: int
+    note: str = ""
+
+
+def ignore(progress: Progress) -> None:
+    """A callback for those who do not want to know."""
