@@ -16,7 +16,7 @@ from medvae.cohort.find import find
 from medvae.errors import InputError, ScanError
 from medvae.run.engine import Done, OutputFolder, ReadAndPrepare, check_disk, check_memory, require, run_scans
 from medvae.settings import adjust
-from medvae.training.batches import Scans, store
+from medvae.training.store import Scans, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

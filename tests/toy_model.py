@@ -13,7 +13,8 @@ from medvae.prepare.intensity import fit as fit_intensity
 from medvae.prepare.preparation import Intensity, Preparation
 from medvae.settings import Settings
 from medvae.vae.base import VAE
-from medvae.vae.likelihoods import Bernoulli, Gaussian
+from medvae.vae.likelihoods.bernoulli import Bernoulli
+from medvae.vae.likelihoods.gaussian import Gaussian
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
