@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
     from medvae.cohort.find import find, read
     from medvae.errors import MedVAEError, RunError, ScanError
-    from medvae.io.formats.nifti import write
+    from medvae.io.writing import write
     from medvae.prepare.preparation import Preparation, Prepared, coverage, restore
     from medvae.prepare.preparation import prepare as prepare_scan
     from medvae.scan import Geometry, Scan, ScanRef, Selection
@@ -75,7 +75,7 @@ _HOMES = {
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
     "read": ("cohort.find", "read"),
     "restore": ("prepare.preparation", "restore"),
-    "write": ("io.formats.nifti", "write"),
+    "write": ("io.writing", "write"),
 }
 
 
