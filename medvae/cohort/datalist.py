@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from medvae.cohort.rows import COLUMNS, HINT, MODALITIES, NO_LIST, row
+from medvae.cohort.rows import HINT, MODALITIES, NO_LIST, row
 from medvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def parse(text: str, path: Path) -> list[Row] | Path:
         tree = json.loads(text)
     except (ValueError, RecursionError) as problem:
         hint = "check it, e.g. with `python -m json.tool`"
-        raise InputError(f"not valid JSON: {problem}", path=path, hint=hint) from None
+        raise InputError(f"not valid JSON: {problem}", code=NO_LIST, path=path, hint=hint) from None
     if isinstance(tree, list):
         return [_item(item, f"item {n}", path) for n, item in enumerate(tree, start=1)]
     if isinstance(tree, dict) and {"command", "medvae"} <= set(tree):

@@ -1,4 +1,4 @@
-"""Tables as spreadsheets and scripts write them: CSV or TSV in any usual encoding, with empty columns and rows around."""
+"""Tables as spreadsheets and scripts write them: CSV or TSV in the usual encodings, empty columns and rows included."""
 
 from __future__ import annotations
 
