@@ -78,7 +78,7 @@ def read_fragments(image: Image, numbers: Collection[int]) -> Iterator[tuple[int
             except (MemoryError, OSError):
                 raise
             except Exception:
-                raise ScanError(f"frame {number + 1} of {image.count} is not there", code="undecodable") from None
+                raise ScanError(f"frame {number + 1} of {image.count} is missing", code="undecodable") from None
             if number in numbers:
                 yield number, stream
 

@@ -91,7 +91,7 @@ def read_header(path: Path) -> Header:
         with open(path, "rb") as file:
             return _parse(file, path=path)
     except (StructError, OverflowError):
-        raise ScanError("the header cannot be followed", code="malformed", path=path) from None
+        raise ScanError("the header cannot be parsed", code="malformed", path=path) from None
     except ScanError as problem:
         raise ScanError(problem.message, code=problem.code, path=path, hint=problem.hint) from None
 
@@ -140,7 +140,7 @@ def _walk(walker: _Walker, start: int, found: Values, *, order: str, implicit: b
         if 0 < walker.size - end < 8 and walker.pixels is None and any(walker.take(end, walker.size - end)):
             return "truncated", "the file ends inside its header"
     except (StructError, OverflowError):
-        return "malformed", "the header cannot be followed"
+        return "malformed", "the header cannot be parsed"
     except ScanError as problem:
         return problem.code, problem.message
     return None
@@ -158,13 +158,13 @@ def _refuse(head: bytes) -> NoReturn:
     if head.startswith(b"version https://git-lfs"):
         raise ScanError("a Git LFS pointer, not the file itself", code="not_a_scan")
     if head[:2] == b"\x1f\x8b":
-        raise ScanError("gzip-compressed, no DICOM as it is", code="not_a_scan", hint="unpack it first")
+        raise ScanError("gzip-compressed, not a DICOM file", code="not_a_scan", hint="decompress it first")
     if not head:
         raise ScanError("an empty file", code="not_a_scan")
     if _starts_like_dataset(head):
         raise ScanError("a DICOM dataset without preamble and file meta information", code="malformed")
     text = not head.translate(None, bytes(range(32, 127)) + b"\t\r\n")
-    raise ScanError("a text file, no DICOM" if text else "no DICOM file", code="not_a_scan")
+    raise ScanError("a text file, not DICOM" if text else "not a DICOM file", code="not_a_scan")
 
 
 def _starts_like_dataset(head: bytes) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.io.dicom.stack import FEWEST, along, distinct, regular
+from medvae.io.dicom.tags import uid_name
 from medvae.io.dicom.traits import words_of
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _Tag:
 
     def spoken(self, frame: Frame, label: int) -> str:
         """The value of a frame as a user reads it; where it is not shown, its number."""
-        return f"{self.words(self.value(frame))[:40] or 'none'}" if self.words else f"no. {label + 1}"
+        return f"{self.words(self.value(frame))[:40] or 'none'}" if self.words else f"value {label + 1}"
 
 
 @dataclass(frozen=True)
@@ -96,29 +97,28 @@ def split(frames: Sequence[Frame]) -> list[Part]:
 
 
 def mixture(frames: Sequence[Frame]) -> str:
-    """The tags along which frames are mixed, each with how many frames have which value; "" where there are none."""
-    told = []
-    for tag, labels in _divide(frames)[1]:
-        counts = Counter(label for label in labels if label is not None)
-        shown = [f"{tag.spoken(frames[labels.index(n)], n)} ({counts[n]})" for n in list(counts)[:_SHOWN]]
-        told.append(f"along {tag.name}: {', '.join(shown)}{', ...' if len(counts) > _SHOWN else ''}")
-    return ", ".join(told)
+    """The tags that divide a series, each with how many frames have which value; "" where it is not mixed."""
+    tags = [_counted(frames, tag, labels=labels) for tag, labels in _divide(frames)[1]]
+    return f"the slices differ in {', in '.join(tags)}" if tags else ""
 
 
 def unequal_rescale(frames: Sequence[Frame]) -> str:
     """What is unequal about the rescale of the slices of one volume, in words, or "".
 
-    In CT all slices share one rescale, for HU are the same everywhere. In other modalities each slice may have its own
-    (as in PET); then one that has lost its rescale is told by having none.
+    All slices of a CT have the same rescale. In other modalities each slice may have its own, as in PET: there only a
+    slice that has none, among others that have one, has lost it.
     """
     if len({(frame.slope, frame.intercept) for frame in frames}) == 1:
         return ""
     labels = _RESCALE.labels(frames)
-    if not any(labels):
-        return ""
-    counts = Counter(labels)
-    shown = [f"{_RESCALE.spoken(frames[labels.index(n)], n)} ({counts[n]})" for n in list(counts)[:_SHOWN]]
-    return f"along {_RESCALE.name}: {', '.join(shown)}{', ...' if len(counts) > _SHOWN else ''}"
+    return f"the slices differ in {_counted(frames, _RESCALE, labels=labels)}" if any(labels) else ""
+
+
+def _counted(frames: Sequence[Frame], tag: _Tag, *, labels: Sequence[int | None]) -> str:
+    """A tag and its values, each with the number of frames that have it."""
+    counts = Counter(label for label in labels if label is not None)
+    shown = [f"{tag.spoken(frames[labels.index(n)], n)} ({counts[n]})" for n in list(counts)[:_SHOWN]]
+    return f"{tag.name}: {', '.join(shown)}{', ...' if len(counts) > _SHOWN else ''}"
 
 
 # ----------------------------------------------------------------------------------------------------------- values
@@ -223,7 +223,7 @@ _SOMETIMES: tuple[tuple[Rule, _Tag], ...] = (
     (_acquisition, _trait("DiffusionBValue", " s/mm2")),
     (_acquisition, _trait("ConvolutionKernel")),
     (_acquisition, _trait("KVP", " kV")),
-    (_contrast, _trait("SOPClassUID", shown=False)),
+    (_contrast, _Tag("SOPClassUID", lambda frame: frame.traits["SOPClassUID"], words=uid_name)),
     (_contrast, _trait("ImageType", key="ImageType (origin)")),
     (_contrast, _trait("EchoTime", " ms", tolerance=_ECHO)),
     (_contrast, _trait("InversionTime", " ms")),

@@ -44,7 +44,7 @@ def check_decodable(image: Image) -> list[Reason]:
     if pixels is None:
         return []
     if (syntax in NATIVE) != (pixels.length is not None):
-        return [("malformed", f"pixels are not stored as {syntax_name(syntax)} demands")]
+        return [("malformed", f"pixels are not stored as {syntax_name(syntax)} requires")]
     if syntax == BIG_ENDIAN and image.stored.allocated == 8 and pixels.words:
         return [("undecodable", f"8-bit pixels in 16-bit words, {syntax_name(syntax)}")]
     return []
