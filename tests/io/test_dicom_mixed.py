@@ -186,6 +186,13 @@ def test_stacks_of_other_spacing_and_extent(tmp_path: Path) -> None:
     assert [scan.geometry.spacing[2] for scan in scans] == pytest.approx([4, 5.5])
 
 
+def test_a_stray_slice_does_not_hide_two_acquisitions(tmp_path: Path) -> None:
+    """Twenty slices of two acquisitions and one of a third, evenly spaced as they lie."""
+    made = slices(ramp((9, 7, 21)))
+    put(tmp_path, made, lambda one, number: setattr(one, "AcquisitionNumber", 3 if number == 20 else 1 + number % 2))
+    assert refusal(tmp_path).message == "the slices differ in AcquisitionNumber: 1 (10), 2 (10), 3 (1)"
+
+
 def test_directions_and_b_values(tmp_path: Path) -> None:
     """Tags that only together tell all volumes apart."""
     made = []

@@ -1,7 +1,7 @@
 """From the header of a DICOM file to its frames: what kind of object it is, and where and how each frame is stored.
 
 Geometry and rescale of a multi-frame object come from the functional groups of each frame, shared ones as fallback,
-never from the top level, which lies in such files. Everything is LPS here.
+never from the top level, which may be wrong in such files. Everything is LPS here.
 """
 
 from __future__ import annotations
@@ -109,14 +109,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What the header of one file says of its image.
+    """The image that the header of one file describes.
 
     Attributes:
         header: where it comes from.
         stored: how pixels are stored.
         count: number of frames in the file.
         frames: its frames; empty where the geometry is missing.
-        problems: why it cannot be used, as far as one file can say.
+        problems: why it cannot be used, as far as one file shows.
     """
 
     header: Header
@@ -127,7 +127,7 @@ class Image:
 
     @property
     def modality(self) -> str:
-        """Modality as the file says it."""
+        """Modality as written in the file."""
         return self.header.tags.text("Modality")
 
 
@@ -237,7 +237,7 @@ def _problems(header: Header, stored: Stored, count: int) -> list[Reason]:
 
 
 def _pixel_problems(header: Header, nbytes: int, count: int) -> list[Reason]:
-    """What is wrong with the pixels of `count` frames of `nbytes` each, as far as their place and length say it."""
+    """What is wrong with the pixels of `count` frames of `nbytes` each, as far as their place and length show."""
     pixels = header.pixels
     if pixels is None:
         return [("malformed", "there is no pixel data")]
@@ -256,7 +256,7 @@ def _frames(header: Header, stored: Stored, count: int) -> tuple[Frame, ...]:
     person, traits = person_of(tags), traits_of_file(tags)
     if "PerFrameFunctionalGroupsSequence" not in tags:
         if count != 1 or tags.text("SOPClassUID") in _ENHANCED:
-            raise ScanError("no functional groups that say where the frames lie", code="no_geometry")
+            raise ScanError("no functional groups with the positions of the frames", code="no_geometry")
         traits |= image_type_of(tags) | traits_of_frame(tags)
         return (_frame(header, stored, 0, (tags, tags, tags, tags), kind=(person, traits)),)
     groups = tags.items("PerFrameFunctionalGroupsSequence")

@@ -64,7 +64,7 @@ class Header:
     Attributes:
         path: the file.
         syntax: TransferSyntaxUID.
-        media: MediaStorageSOPClassUID, the only thing a DICOMDIR says of itself.
+        media: MediaStorageSOPClassUID, the only identifier of a DICOMDIR.
         tags: the wanted elements.
         pixels: None where there are none.
         inflate_from: offset of the deflated dataset; 0 where it is not deflated.
@@ -84,7 +84,7 @@ def read_header(path: Path) -> Header:
     """The header of a DICOM file, as far as it goes.
 
     Raises:
-        ScanError: `not_a_scan` where the file is no DICOM; `malformed`, `truncated` or `corrupt` where it says nothing.
+        ScanError: `not_a_scan` where the file is no DICOM; `malformed`, `truncated` or `corrupt` where it is useless.
         OSError: it cannot be opened.
     """
     try:
@@ -154,7 +154,7 @@ def _inflate(file: BinaryIO, count: int) -> bytes:
 
 
 def _refuse(head: bytes) -> NoReturn:
-    """Say what a file is that has no DICOM signature."""
+    """Refuse a file without the DICOM signature, naming what it is."""
     if head.startswith(b"version https://git-lfs"):
         raise ScanError("a Git LFS pointer, not the file itself", code="not_a_scan")
     if head[:2] == b"\x1f\x8b":

@@ -32,6 +32,7 @@ _COSINE = 1e-3  # cosines nearer than this are one orientation
 _SPACING = 1e-4  # mm; over 512 pixels 0.05 mm
 _ECHO = 0.02  # ms; echo times nearer than this are one
 _SHARED = 0.5  # of the shorter of two stacks: sharing less, they are blocks of one volume with common slices at the rim
+_STRAY = 0.1  # of the slices may have values of their own beside the stacks that a tag makes
 _SHOWN = 4  # values of a mixed tag in a message
 
 
@@ -73,7 +74,7 @@ class _Tag:
             return len(known)
         return next((n for n, other in enumerate(known) if _apart(value, other) <= self.tolerance), len(known))
 
-    def spoken(self, frame: Frame, label: int) -> str:
+    def shown(self, frame: Frame, label: int) -> str:
         """The value of a frame as a user reads it; where it is not shown, its number."""
         return f"{self.words(self.value(frame))[:40] or 'none'}" if self.words else f"value {label + 1}"
 
@@ -117,7 +118,7 @@ def unequal_rescale(frames: Sequence[Frame]) -> str:
 def _counted(frames: Sequence[Frame], tag: _Tag, *, labels: Sequence[int | None]) -> str:
     """A tag and its values, each with the number of frames that have it."""
     counts = Counter(label for label in labels if label is not None)
-    shown = [f"{tag.spoken(frames[labels.index(n)], n)} ({counts[n]})" for n in list(counts)[:_SHOWN]]
+    shown = [f"{tag.shown(frames[labels.index(n)], n)} ({counts[n]})" for n in list(counts)[:_SHOWN]]
     return f"{tag.name}: {', '.join(shown)}{', ...' if len(counts) > _SHOWN else ''}"
 
 
@@ -170,7 +171,8 @@ def _trait(
 
 
 # ------------------------------------------------------------------------------------------------------------ rules
-# of heights along the normal, and of the same heights by the value of a tag: do the values part one place's stacks?
+# Each takes the heights of slices along their normal, and the same heights grouped by the value of a tag, and decides
+# whether the groups are separate stacks at one place.
 
 
 def _share_place(groups: Iterable[NDArray[np.float64]]) -> bool:
@@ -281,17 +283,21 @@ def _pieces(frames: Sequence[Frame], part: Part, tag: _Tag, *, labels: Sequence[
     for member in part.members:
         groups.setdefault(labels[member], []).append(member)
     return [
-        Part(tuple(members), (*part.words, f"{tag.name} {tag.spoken(frames[members[0]], label)}"))
+        Part(tuple(members), (*part.words, f"{tag.name} {tag.shown(frames[members[0]], label)}"))
         for label, members in groups.items()
     ]
 
 
 def _divides(frames: Sequence[Frame], part: Part, rule: Rule, *, labels: Sequence[int]) -> bool:
-    """Whether the labels part the frames of a part into several stacks that share their place."""
+    """Whether the labels part the frames of a part into several stacks that share their place.
+
+    Values of a few slices only make no stack. Where there are many of them, the tag changes from slice to slice.
+    """
     own = np.array([labels[member] for member in part.members])
     kinds, counts = np.unique(own, return_counts=True)
-    if len(kinds) < 2 or counts.min() < FEWEST:  # the latter: a value for each slice or two tells no stacks apart
+    large = kinds[counts >= FEWEST]
+    if len(large) < 2 or counts[counts < FEWEST].sum() > _STRAY * len(own):
         return False
     heights = along([frames[member] for member in part.members])
-    groups = [heights[own == kind] for kind in kinds]
+    groups = [heights[own == kind] for kind in large]
     return min(len(distinct(group)) for group in groups) >= FEWEST and rule(heights, groups)

@@ -36,7 +36,7 @@ class _Pixels:
 
 
 def check_decodable(image: Image) -> list[Reason]:
-    """Why the pixels of a file cannot be decoded, as far as its header says it."""
+    """Why the pixels of a file cannot be decoded, as far as its header shows."""
     syntax = image.header.syntax
     if syntax not in NATIVE and syntax not in _CODED and syntax != _RLE:
         return [("undecodable", f"no decoder for {syntax_name(syntax)}")]

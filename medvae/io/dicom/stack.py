@@ -1,7 +1,7 @@
 """How slices lie along the normal of their planes: at one place, evenly spaced, sheared. LPS, mm.
 
-Positions are the only witness of where slices lie. InstanceNumber, SliceLocation, SliceThickness and
-SpacingBetweenSlices are never asked.
+Only ImagePositionPatient counts. InstanceNumber, SliceLocation, SliceThickness and SpacingBetweenSlices are often wrong
+and never used.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Volume:
         images: its files, without copies.
         frames: its slices, in order.
         geometry: where its voxels lie, RAS+.
-        modality: "CT", "MR", "PT", or what the user says where the file names none of these.
+        modality: "CT", "MR", "PT", or the user's where the file has none of these.
         units: of the rescaled values.
         warnings: what a user should know.
     """
@@ -102,11 +102,11 @@ def _combined(problems: list[ScanError]) -> ScanError:
     found: dict[tuple[str, str], list[ScanError]] = {}
     for problem in problems:
         found.setdefault((problem.code, problem.message), []).append(problem)
-    told = [
+    reasons = [
         (code, f"{message} ({len(same)} files)" if len(same) > 1 else message)
         for (code, message), same in found.items()
     ]
-    error = ScanError.of_all(told)
+    error = ScanError.of_all(reasons)
     first = next(problem for problem in problems if problem.code == error.code)
     return ScanError(error.message, code=error.code, path=first.path, hint=first.hint)
 

@@ -82,7 +82,7 @@ def read(ref: ScanRef, settings: ReadSettings) -> Scan:
     """Read a series as float32 `(columns, rows, slices)`, rescaled slice by slice.
 
     `valid` is False at padding. `source` holds the identifiers of study, series, frame of reference and slices, as text
-    by keyword ("\\" between several, in slice order); nothing in it says who the patient is.
+    by keyword ("\\" between several, in slice order); nothing in it identifies the patient.
 
     Raises:
         ScanError: as `inspect`; and `undecodable`, `truncated`, `corrupt`, `non_finite`, `blank`.
