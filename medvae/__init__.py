@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from medvae.scan import Geometry, Scan, ScanRef, Selection
     from medvae.settings import Settings
     from medvae.settings import load as load_settings
+    from medvae.synthesis.synthesize import synthesize
+    from medvae.synthesis.synthetic import Synthetic
 
 __version__ = "0.1.0"
 
@@ -38,6 +40,7 @@ __all__ = [
     "ScanRef",
     "Selection",
     "Settings",
+    "Synthetic",
     "anomaly_map",
     "coverage",
     "find",
@@ -47,6 +50,7 @@ __all__ = [
     "prepare_scan",
     "read",
     "restore",
+    "synthesize",
     "write",
 ]
 
@@ -66,6 +70,7 @@ _HOMES = {
     "ScanRef": ("scan", "ScanRef"),
     "Selection": ("scan", "Selection"),
     "Settings": ("settings", "Settings"),
+    "Synthetic": ("synthesis.synthetic", "Synthetic"),
     "anomaly_map": ("anomaly.anomaly_map", "anomaly_map"),
     "coverage": ("prepare.preparation", "coverage"),
     "find": ("cohort.find", "find"),
@@ -75,6 +80,7 @@ _HOMES = {
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
     "read": ("cohort.find", "read"),
     "restore": ("prepare.preparation", "restore"),
+    "synthesize": ("synthesis.synthesize", "synthesize"),
     "write": ("io.formats.nifti", "write"),
 }
 
