@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from medvae.plugins import Kind
+    from medvae.run.outcomes import Finished
     from medvae.scan import Selection
     from medvae.settings import Settings
 
@@ -161,16 +162,25 @@ def _augment(args: argparse.Namespace) -> int:
     overrides = _overrides(args)
     from medvae.pipelines import augment
 
-    code: int = augment.run(
-        args.model,
-        out=args.out,
-        count=args.count,
-        config=args.config,
-        overrides=overrides,
-        device=args.device,
-        overwrite=args.overwrite,
+    return _finish(
+        augment.run(
+            args.model,
+            out=args.out,
+            count=args.count,
+            config=args.config,
+            overrides=overrides,
+            device=args.device,
+            overwrite=args.overwrite,
+        )
     )
-    return code
+
+
+def _finish(finished: Finished) -> int:
+    """Print how a run ended; returns the exit code."""
+    finished.summary.report()
+    for line in finished.lines:
+        console.out(line)
+    return finished.exit_code
 
 
 def _demo(args: argparse.Namespace) -> int:
