@@ -1,4 +1,4 @@
-"""A model that was never trained: a linear decoder over smooth patterns. Tests of samplers, audit and augment use it."""
+"""A model that was never trained: a linear decoder over smooth patterns, for tests of samplers and the audit."""
 
 from __future__ import annotations
 

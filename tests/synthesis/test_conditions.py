@@ -47,7 +47,8 @@ def test_a_value_that_the_source_lacks_is_missing() -> None:
     """The last training scan has no age."""
     synthesizer = fit(conditional(n=3), sampler="jitter")
     samples = [synthesizer.sample(index) for index in range(12)]
-    assert {s.sources[0]: "age" in s.conditions for s in samples} == {"scan-00": True, "scan-01": True, "scan-02": False}
+    known = {sample.sources[0]: "age" in sample.conditions for sample in samples}
+    assert known == {"scan-00": True, "scan-01": True, "scan-02": False}
 
 
 def test_interpolation_has_the_conditions_of_the_nearer_scan() -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from toy_model import toy_model
 
 from medvae import synthesize
-from medvae.checkpoint.model import Model
 from medvae.errors import ModelError, SettingsError
 from medvae.settings import AugmentSettings
 from medvae.synthesis import generate
 from medvae.synthesis.synthesize import augment_settings, with_screen
 from medvae.synthesis.synthetic import SyntheticSet
+
+if TYPE_CHECKING:
+    from medvae.checkpoint.model import Model
 
 
 def with_augment(**changes: Any) -> Model:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +13,9 @@ from toy_model import SHAPE, block, toy_model
 
 from medvae import synthesize
 from medvae.synthesis.synthetic import SampleJob
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def first(**options: Any) -> Any:
