@@ -50,8 +50,9 @@ def run(
     folder = OutputFolder(out, command="augment", identity=identity, overwrite=overwrite)
 
     whole = with_screen(synthesizer, on_progress=on_progress)
-    summary = _run_jobs([SampleJob(index) for index in range(count)], whole, folder=folder, model=model)
-    rows = _rows(summary.outcomes)
+    jobs = [SampleJob(index) for index in range(count)]
+    summary = _run_jobs(jobs, whole, folder=folder, model=model)
+    rows = _rows([*summary.outcomes, *folder.others(_refs(jobs, model))])
     with disk_errors(out):
         for file in tables.set_files(rows, whole):
             file.write(out)
@@ -67,11 +68,13 @@ def _identity(trained: Model) -> dict[str, str]:
 
 
 def _rows(outcomes: Iterable[Outcome]) -> list[tables.Row]:
-    return [
+    """The samples that were written, now or by earlier runs, in the order of their numbers."""
+    rows = [
         tables.Row(one.id, one.scores, one.scores, one.warnings)  # type: ignore[arg-type]
         for one in outcomes
         if one.status == "ok"
     ]
+    return sorted(rows, key=lambda row: row.index)
 
 
 def _run_jobs(jobs: Sequence[SampleJob], whole: SyntheticSet, *, folder: OutputFolder, model: Path) -> Summary:
@@ -88,5 +91,8 @@ def _run_jobs(jobs: Sequence[SampleJob], whole: SyntheticSet, *, folder: OutputF
 
         return Done(write, {**result.facts, **result.scores}, result.warnings)
 
-    refs = [ScanRef(job.id, "synthetic", (model / "model.json",)) for job in jobs]
-    return run_scans(refs, lambda ref: None, handle, folder=folder, workers=0, title="augment")
+    return run_scans(_refs(jobs, model), lambda ref: None, handle, folder=folder, workers=0, title="augment")
+
+
+def _refs(jobs: Sequence[SampleJob], model: Path) -> list[ScanRef]:
+    return [ScanRef(job.id, "synthetic", (model / "model.json",)) for job in jobs]
