@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from medvae.scan import Geometry, Scan, ScanRef, Selection
     from medvae.settings import Settings
     from medvae.settings import load as load_settings
+    from medvae.synthesis.synthesize import synthesize
+    from medvae.synthesis.synthetic import Synthetic
 
 __version__ = "0.1.0"
 
@@ -41,6 +43,7 @@ __all__ = [
     "ScanRef",
     "Selection",
     "Settings",
+    "Synthetic",
     "anomaly_map",
     "coverage",
     "find",
@@ -49,6 +52,7 @@ __all__ = [
     "load_settings",
     "prepare_scan",
     "read",
+    "synthesize",
     "to_native",
     "write",
 ]
@@ -70,6 +74,7 @@ _HOMES = {
     "ScanRef": ("scan", "ScanRef"),
     "Selection": ("scan", "Selection"),
     "Settings": ("settings", "Settings"),
+    "Synthetic": ("synthesis.synthetic", "Synthetic"),
     "anomaly_map": ("anomaly.anomaly_map", "anomaly_map"),
     "coverage": ("prepare.native", "coverage"),
     "find": ("cohort.find", "find"),
@@ -78,6 +83,7 @@ _HOMES = {
     "load_settings": ("settings", "load"),
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
     "read": ("cohort.read", "read"),
+    "synthesize": ("synthesis.synthesize", "synthesize"),
     "to_native": ("prepare.native", "to_native"),
     "write": ("io.writing", "write"),
 }

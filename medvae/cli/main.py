@@ -162,16 +162,17 @@ def _augment(args: argparse.Namespace) -> int:
     overrides = _overrides(args)
     from medvae.pipelines import augment
 
-    code: int = augment.run(
-        args.model,
-        out=args.out,
-        count=args.count,
-        config=args.config,
-        overrides=overrides,
-        device=args.device,
-        overwrite=args.overwrite,
+    return _finish(
+        augment.run(
+            args.model,
+            out=args.out,
+            count=args.count,
+            config=args.config,
+            overrides=overrides,
+            device=args.device,
+            overwrite=args.overwrite,
+        )
     )
-    return code
 
 
 def _demo(args: argparse.Namespace) -> int:
