@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medvae.cohort.find import find
+from medvae.cohort.find import read
 from medvae.errors import ScanError
 from medvae.io import reading
 from medvae.prepare import template
@@ -34,7 +34,7 @@ HEADS = {  # and whether it is whole
 
 @cache
 def prepared(path: Path) -> tuple[Scan, Prepared]:
-    scan = find.read(path)
+    scan = read(path)
     return scan, prepare(scan, RECIPE)
 
 
@@ -86,7 +86,7 @@ def test_whole_or_masked_it_is_the_same_place(shared_data: Path) -> None:
 
 @cache
 def chest(shared_data: Path) -> Scan:
-    return find.read(shared_data / "dicom" / "chest-ct" / "siemens-sensation10-8mm-whole")
+    return read(shared_data / "dicom" / "chest-ct" / "siemens-sensation10-8mm-whole")
 
 
 def test_a_chest_is_no_head(shared_data: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_hippocampus_preset_keeps_the_whole_crop(shared_data: Path) -> None:
     recipe = Preparation(load("hippocampus-mri").prepare)
     spread = []
     for path in sorted((shared_data / "hippocampus" / "images").iterdir())[:12]:
-        scan = find.read(path)
+        scan = read(path)
         labels = reading.read_label_map(
             shared_data / "hippocampus" / "labels" / path.name, scan.geometry, ReadSettings()
         )
