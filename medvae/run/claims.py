@@ -1,8 +1,8 @@
 """Claims in a folder that several runs share: a file that only one of them can create.
 
-Creating a file that must not exist is the one thing that is atomic on local disks and network file systems alike (a lock
-of the file is not). A claim names its process; that process touches it while it lives, so that a claim of a process that
-was killed is taken over: at once on the same machine, after `SILENCE_S` from another one.
+Creating a file that must not exist is the one thing that is atomic on local disks and network file systems alike; a
+lock of a file is not. A claim names its process, which touches it while it lives, so that a claim of a process that was
+killed is taken over: at once on the same machine, after `SILENCE_S` on another one.
 """
 
 from __future__ import annotations
