@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from medvae.cohort.read import read
     from medvae.errors import MedVAEError, RunError, ScanError
     from medvae.io.writing import write
-    from medvae.prepare.preparation import Preparation, Prepared, coverage, restore
+    from medvae.prepare.native import coverage, to_native
+    from medvae.prepare.preparation import Preparation, Prepared
     from medvae.prepare.preparation import prepare as prepare_scan
     from medvae.scan import Geometry, Scan, ScanRef, Selection
     from medvae.settings import Settings
     from medvae.settings import load as load_settings
+    from medvae.synthesis.synthesize import synthesize
+    from medvae.synthesis.synthetic import Synthetic
 
 __version__ = "0.1.0"
 
@@ -40,6 +43,7 @@ __all__ = [
     "ScanRef",
     "Selection",
     "Settings",
+    "Synthetic",
     "anomaly_map",
     "coverage",
     "find",
@@ -48,7 +52,8 @@ __all__ = [
     "load_settings",
     "prepare_scan",
     "read",
-    "restore",
+    "synthesize",
+    "to_native",
     "write",
 ]
 
@@ -69,15 +74,17 @@ _HOMES = {
     "ScanRef": ("scan", "ScanRef"),
     "Selection": ("scan", "Selection"),
     "Settings": ("settings", "Settings"),
+    "Synthetic": ("synthesis.synthetic", "Synthetic"),
     "anomaly_map": ("anomaly.anomaly_map", "anomaly_map"),
-    "coverage": ("prepare.preparation", "coverage"),
+    "coverage": ("prepare.native", "coverage"),
     "find": ("cohort.find", "find"),
     "infer": ("anomaly.inference", "infer"),
     "load_model": ("checkpoint.folder", "load"),
     "load_settings": ("settings", "load"),
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
     "read": ("cohort.read", "read"),
-    "restore": ("prepare.preparation", "restore"),
+    "synthesize": ("synthesis.synthesize", "synthesize"),
+    "to_native": ("prepare.native", "to_native"),
     "write": ("io.writing", "write"),
 }
 

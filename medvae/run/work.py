@@ -1,12 +1,14 @@
 """Work as plain data: a job, what it gives back, and the files to be written. All of it can be pickled.
 
-An engine needs nothing else: `load(job)` reads, `compute(job, loaded)` gives a `Result`, whose files are then written.
+`load(job)` reads, `compute(job, loaded)` gives a `Result`, whose files are then written.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from hashlib import sha256
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from medvae.io.files import write_json, write_text
 
@@ -20,13 +22,36 @@ class Job(Protocol):
     """One piece of work, e.g. a scan (`ScanRef`) or the number of a sample.
 
     - `id` is safe as a file name and unique within a run.
-    - `fingerprint()` is a hash of the contents of everything the job reads; it may take as long as reading does.
+    - `fingerprint()` is a hash of everything that the result depends on besides the run's settings: the contents of the
+      files that the job reads, and what a list says of it. It may take as long as reading does.
     """
 
     @property
     def id(self) -> str: ...  # noqa: D102
 
     def fingerprint(self) -> str: ...  # noqa: D102
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """What a job with files has besides, e.g. a scan: two of them may have one id where they lie in different places.
+
+    - `paths` are its files, at least one.
+    - `with_id(name)` is the same job under another id.
+    """
+
+    @property
+    def paths(self) -> tuple[Path, ...]: ...  # noqa: D102
+
+    def with_id(self, name: str) -> Self: ...  # noqa: D102
+
+
+def source_of(job: object) -> str:
+    """Hash of the place of a job's files, or of their common folder; "" for a job without files. Without identity."""
+    if not isinstance(job, Placed):
+        return ""
+    place = os.path.commonpath([os.path.abspath(path) for path in job.paths])
+    return sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 class File(Protocol):
@@ -81,6 +106,12 @@ class Result:
     scores: Mapping[str, float | None] = field(default_factory=dict)
     facts: Mapping[str, str | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Write all files below `folder`; returns their names."""
+        for file in self.files:
+            file.write(folder)
+        return tuple(file.name for file in self.files)
 
 
 @dataclass(frozen=True)
