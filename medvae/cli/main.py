@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from medvae.plugins import Kind
+    from medvae.run.outcomes import Finished
     from medvae.scan import Selection
     from medvae.settings import Settings
 
@@ -129,7 +130,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     overrides = _overrides(args)
     from medvae.pipelines import calibrate
 
-    code: int = calibrate.run(
+    finished = calibrate.run(
         _selection(args),
         model=args.model,
         config=args.config,
@@ -137,14 +138,14 @@ def _calibrate(args: argparse.Namespace) -> int:
         device=args.device,
         workers=_workers(args),
     )
-    return code
+    return _finish(finished)
 
 
 def _detect(args: argparse.Namespace) -> int:
     overrides = _overrides(args)
     from medvae.pipelines import detect
 
-    code: int = detect.run(
+    finished = detect.run(
         _selection(args),
         model=args.model,
         out=args.out,
@@ -154,23 +155,24 @@ def _detect(args: argparse.Namespace) -> int:
         workers=_workers(args),
         overwrite=args.overwrite,
     )
-    return code
+    return _finish(finished)
 
 
 def _augment(args: argparse.Namespace) -> int:
     overrides = _overrides(args)
     from medvae.pipelines import augment
 
-    code: int = augment.run(
-        args.model,
-        out=args.out,
-        count=args.count,
-        config=args.config,
-        overrides=overrides,
-        device=args.device,
-        overwrite=args.overwrite,
+    return _finish(
+        augment.run(
+            args.model,
+            out=args.out,
+            count=args.count,
+            config=args.config,
+            overrides=overrides,
+            device=args.device,
+            overwrite=args.overwrite,
+        )
     )
-    return code
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -181,6 +183,14 @@ def _demo(args: argparse.Namespace) -> int:
         args.out, settings=settings, device=args.device, workers=_workers(args), overwrite=args.overwrite
     )
     return code
+
+
+def _finish(finished: Finished) -> int:
+    """Print how a run ended; returns the exit code."""
+    finished.summary.report()
+    for line in finished.lines:
+        console.out(line)
+    return finished.exit_code
 
 
 def _selection(args: argparse.Namespace) -> Selection:
@@ -296,8 +306,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=Path, help="folder that `train` wrote; the Reference goes there")
     _add_input(parser)
+    _add_model(parser)
     _add_machine(parser)
     _add_common(parser, _calibrate, config="a YAML file with changes")
 
