@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 Triple = tuple[float, float, float]
 Grid = tuple[int, int, int]
+Spread = Literal["shared", "learned", "voxel"]
 
 
 class Frozen(BaseModel):
@@ -109,8 +110,9 @@ class ModelSettings(Frozen):
 class LikelihoodSettings(Frozen):
     """What p(x|z) is."""
 
-    family: Literal["gaussian", "laplace", "bernoulli"] = Field("gaussian", description="the family of p(x|z)")
-    spread: Literal["shared", "learned", "voxel"] = Field(
+    family: str = Field("gaussian", description="family of p(x|z) (see Likelihoods)")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the family")
+    spread: Spread = Field(
         "shared",
         description="shared: one analytic variance (σ-VAE); learned: one parameter; voxel: an output of the decoder",
     )
@@ -121,6 +123,9 @@ class TrainSettings(Frozen):
 
     minutes: float | None = Field(None, gt=0, description="time budget; turned into a number of steps after a warm-up")
     steps: int = Field(2000, ge=1, description="optimiser steps, where no time budget is given")
+    plan: tuple[tuple[int, int], ...] = Field(
+        (), description="(step, planned total) pairs of a run with a time budget, as recorded; repeats that run"
+    )
     batch: int = Field(2, ge=1, description="scans a step and process")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
@@ -130,11 +135,17 @@ class TrainSettings(Frozen):
     beta: float = Field(1.0, gt=0, description="weight of the KL in training; scoring always uses 1")
     kl_warmup: float = Field(0.25, ge=0, lt=1, description="share of the steps in which beta rises from near 0")
     free_bits: float = Field(0.0, ge=0, description="nats a latent channel may use unpenalised")
+    drop_conditions: float = Field(
+        0.1, ge=0, lt=1, description="probability of hiding a condition in training, so that a missing one is known"
+    )
     validation: float = Field(0.1, ge=0, lt=0.5, description="share of the subjects held out to watch the fit")
     validate_every: int = Field(100, ge=1, description="steps between two looks at the validation scans: one epoch")
     patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0 never stops early")
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(str)] = Field(  # 32 is a number in YAML
         "auto", description="auto takes bf16 where it is faster"
+    )
+    keep_state: bool = Field(
+        True, description="keep the state of the training, four times the size of the weights, to train further"
     )
     keep_scans: int = Field(200, ge=0, description="prepared training scans kept in the checkpoint for the copy audit")
     randomize: RandomizeSettings = RandomizeSettings()
@@ -151,15 +162,18 @@ class DetectSettings(Frozen):
 
 
 class AugmentSettings(Frozen):
-    """How synthetic scans are made."""
+    """How synthetic scans are generated."""
 
-    sampler: str = Field("density", description="a file of medvae/samplers")
+    sampler: str = Field("density", description="name of the sampler (see Samplers)")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the sampler")
     classes: Literal["training", "balanced"] = Field(
-        "training", description="shares of the classes: as among the training scans, or all alike"
+        "training", description="shares of the classes: as among the training scans, or all equal"
     )
     texture: bool = Field(
         False, description="add noise with the spectrum and size of the residuals: no longer smooth, but speckled"
+    )
+    conditions: dict[str, float | str | None] = Field(
+        default_factory=dict, description="fixed conditions of all samples, e.g. {age: 70}; null: missing"
     )
 
 
@@ -196,11 +210,20 @@ def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Se
     return validate(Settings, tree, where=where)
 
 
-def adjust(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Settings:
+def adjust(
+    base: Settings, config: str | None, overrides: tuple[str, ...], *, uses: tuple[str, ...] | None = None
+) -> Settings:
     """Settings of a checkpoint with a user's changes on top; what made the checkpoint cannot be changed.
 
+    Args:
+        base: of the checkpoint.
+        config: name of a preset, or path of a YAML file; its other sections are ignored.
+        overrides: `section.key=value` texts.
+        uses: sections that have an effect here, e.g. ("augment", "seed"); an override of another one is refused. None
+            allows all.
+
     Raises:
-        SettingsError: as `load`, or a change of preparation, model, likelihood or training.
+        SettingsError: as `load`; a change of preparation, model, likelihood or training; an override without effect.
     """
     changed = load(config, overrides, base=base)
     for section in ("prepare", "model", "likelihood", "train"):
@@ -209,6 +232,10 @@ def adjust(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Se
                 f"{section}.* belongs to the model and cannot be changed after training",
                 hint="leave it out here, or train a model with it",
             )
+    for key in (text.partition("=")[0].strip() for text in overrides):
+        if uses is not None and key.partition(".")[0] not in uses:
+            hint = f"leave it out; settings that are used here: {', '.join(uses)}"
+            raise SettingsError(f"the setting {key!r} has no effect here", hint=hint)
     return changed
 
 

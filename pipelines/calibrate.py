@@ -26,7 +26,7 @@ from medvae.run.outcomes import Finished
 from medvae.run.processes import Processes
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
-from medvae.training.batches import Scans, store
+from medvae.training.store import Scans, store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

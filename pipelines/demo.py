@@ -66,7 +66,7 @@ def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: 
     codes += [_finish(found)]
 
     console.out(f"\n5/5 augment: {SYNTHETIC} synthetic scans")
-    codes += [augment.run(model, out=synthetic, count=SYNTHETIC, device=device, overwrite=overwrite)]
+    codes += [augment.run(model, out=synthetic, count=SYNTHETIC, device=device, overwrite=overwrite).exit_code]
 
     cases = [simulated.case(ref, out / "cohort") for ref in refs if ref.split == "test"]
     _report(cases, maps, names=settings.detect.maps)
