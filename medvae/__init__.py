@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.folder import load as load_model
     from medvae.checkpoint.model import Model
-    from medvae.cohort.find import find, read
+    from medvae.cohort.find import Cohort, find
+    from medvae.cohort.read import read
     from medvae.errors import MedVAEError, RunError, ScanError
     from medvae.io.writing import write
     from medvae.prepare.native import coverage, to_native
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnomalyMap",
+    "Cohort",
     "Geometry",
     "Inference",
     "MedVAEError",
@@ -58,6 +60,7 @@ __all__ = [
 # Public name -> the module it lives in, and its name there.
 _HOMES = {
     "AnomalyMap": ("anomaly.anomaly_map", "AnomalyMap"),
+    "Cohort": ("cohort.find", "Cohort"),
     "Geometry": ("scan", "Geometry"),
     "Inference": ("anomaly.inference", "Inference"),
     "MedVAEError": ("errors", "MedVAEError"),
@@ -79,7 +82,7 @@ _HOMES = {
     "load_model": ("checkpoint.folder", "load"),
     "load_settings": ("settings", "load"),
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
-    "read": ("cohort.find", "read"),
+    "read": ("cohort.read", "read"),
     "synthesize": ("synthesis.synthesize", "synthesize"),
     "to_native": ("prepare.native", "to_native"),
     "write": ("io.writing", "write"),

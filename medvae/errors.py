@@ -82,8 +82,16 @@ CODES: dict[str, Code] = {
     "registration_failed": Code(
         "rejected", "the scan could not be aligned to the template", "align it first, or check field of view"
     ),
+    "unknown_condition": Code(
+        "rejected", "a condition has a value that training did not have", "correct the value in the list, or clear it"
+    ),
     "seen_in_training": Code(
         "skipped", "training has seen this scan or its subject", "nothing to do: it is left out of the Reference"
+    ),
+    "claimed": Code(
+        "skipped",
+        "another run is working on this scan",
+        "run again when it has ended; a run that was killed on another machine counts as ended after 10 minutes",
     ),
     "out_of_memory": Code("failed", "memory ran out", "use fewer --workers, or a machine with more memory"),
     "internal": Code("failed", "an unexpected error", "run again with --verbose and report it"),

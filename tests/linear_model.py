@@ -18,11 +18,9 @@ from medvae.checkpoint.model import Model, weights_hash
 from medvae.prepare.preparation import Intensity, Preparation, Prepared
 from medvae.settings import LikelihoodSettings, Settings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.likelihoods import Observation
+from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 SHAPE = (12, 10, 8)
@@ -38,7 +36,7 @@ class Linear(VAE):
 
     def __init__(self) -> None:
         super().__init__()
-        self.observation = Observation(LikelihoodSettings())
+        self.observation = build_observation(LikelihoodSettings())
         self.observation.log_scale.fill_(np.log(SIGMA))
         self.register_buffer("patterns", torch.from_numpy(patterns()))
 
@@ -115,13 +113,13 @@ def bare_model(*, aligned: bool = True) -> Model:
     )
 
 
-def healthy(count: int = 8, *, start: int = 100) -> Iterator[Prepared]:
-    return (scan(start + i) for i in range(count))
+def healthy(count: int = 8, *, start: int = 100) -> list[Prepared]:
+    return [scan(start + i) for i in range(count)]
 
 
-def known_model(names: tuple[str, ...], *, aligned: bool = True, **changes: Any) -> Model:
+def known_model(names: tuple[str, ...] | None = None, *, aligned: bool = True, **changes: Any) -> Model:
     """The model with a Reference from healthy scans, uncalibrated as after training."""
     model = bare_model(aligned=aligned)
     detect = model.settings.detect.model_copy(update=changes)
-    reference = make_reference(model, healthy, names=names, calibrated=False, detect=detect)
+    reference = make_reference(model, healthy(), names=names, calibrated=False, detect=detect)
     return with_reference(model, reference)

@@ -8,6 +8,7 @@ Exit codes: 0 every scan ok, skipped or done before; 1 some rejected or failed; 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -106,8 +107,16 @@ def _info(args: argparse.Namespace) -> int:
     settings = _settings(args)
     from medvae.pipelines import info
 
-    code: int = info.run(_selection(args), settings=settings, check=args.check, as_json=args.json)
-    return code
+    report = info.run(_selection(args), settings=settings, check=args.check)
+    if args.json:
+        for record in report.records:
+            console.out(json.dumps(record, ensure_ascii=False, allow_nan=False))
+    else:
+        console.table(report.columns, report.rows)
+        console.out()
+        for line in report.lines:
+            console.out(line)
+    return int(report.exit_code)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -130,7 +139,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     overrides = _overrides(args)
     from medvae.pipelines import calibrate
 
-    code: int = calibrate.run(
+    finished = calibrate.run(
         _selection(args),
         model=args.model,
         config=args.config,
@@ -138,14 +147,14 @@ def _calibrate(args: argparse.Namespace) -> int:
         device=args.device,
         workers=_workers(args),
     )
-    return code
+    return _finish(finished)
 
 
 def _detect(args: argparse.Namespace) -> int:
     overrides = _overrides(args)
     from medvae.pipelines import detect
 
-    code: int = detect.run(
+    finished = detect.run(
         _selection(args),
         model=args.model,
         out=args.out,
@@ -155,7 +164,7 @@ def _detect(args: argparse.Namespace) -> int:
         workers=_workers(args),
         overwrite=args.overwrite,
     )
-    return code
+    return _finish(finished)
 
 
 def _augment(args: argparse.Namespace) -> int:
@@ -175,14 +184,6 @@ def _augment(args: argparse.Namespace) -> int:
     )
 
 
-def _finish(finished: Finished) -> int:
-    """Print how a run ended; returns the exit code."""
-    finished.summary.report()
-    for line in finished.lines:
-        console.out(line)
-    return finished.exit_code
-
-
 def _demo(args: argparse.Namespace) -> int:
     settings = _settings(args)
     from medvae.pipelines import demo
@@ -191,6 +192,14 @@ def _demo(args: argparse.Namespace) -> int:
         args.out, settings=settings, device=args.device, workers=_workers(args), overwrite=args.overwrite
     )
     return code
+
+
+def _finish(finished: Finished) -> int:
+    """Print how a run ended; returns the exit code."""
+    finished.summary.report()
+    for line in finished.lines:
+        console.out(line)
+    return finished.exit_code
 
 
 def _selection(args: argparse.Namespace) -> Selection:
@@ -306,8 +315,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=Path, help="folder that `train` wrote; the Reference goes there")
     _add_input(parser)
+    _add_model(parser)
     _add_machine(parser)
     _add_common(parser, _calibrate, config="a YAML file with changes")
 

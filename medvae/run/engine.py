@@ -5,42 +5,17 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from medvae import console
-from medvae.prepare.load import Loaded, ReadAndPrepare
-from medvae.run.checks import check_disk, check_memory, default_workers, require
-from medvae.run.folder import RESEARCH_USE, OutputFolder, disk_errors, hash_of
+from medvae.errors import ScanError
 from medvae.run.outcomes import Outcome, Summary
-from medvae.run.processes import Processes
 from medvae.run.task import Engine, Task, Todo
 from medvae.run.work import Job, Progress, Result, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
-    from medvae.scan import ScanRef
-
-__all__ = [
-    "RESEARCH_USE",
-    "Done",
-    "Engine",
-    "Loaded",
-    "Outcome",
-    "OutputFolder",
-    "Processes",
-    "ReadAndPrepare",
-    "Summary",
-    "check_disk",
-    "check_memory",
-    "default_workers",
-    "disk_errors",
-    "hash_of",
-    "require",
-    "run_jobs",
-    "run_scans",
-]
+    from medvae.run.folder import OutputFolder
 
 log = logging.getLogger(__name__)
 J = TypeVar("J", bound=Job)
@@ -60,7 +35,8 @@ def run_jobs(
     """Do every job that is not done yet: `compute(job, load(job))`, and write the files of the result.
 
     What was done before is known by content: a job whose `id` and `fingerprint()` have a whole result in the folder is
-    not done again.
+    not done again. Several runs may share a folder: a job that another one holds ends as `skipped` with the code
+    `claimed`, unless it is done by the end of this run.
 
     Args:
         jobs: their ids differ.
@@ -79,78 +55,100 @@ def run_jobs(
         OutputError: the disk is full; the jobs before it are done.
         KeyboardInterrupt: passed on after everything was stopped; no partial file is left.
     """
-    task, ended = Task(load, compute, folder.path), dict[str, Outcome]()
-    taken = (Todo(job, known=folder.known(job)) for job in jobs)
-    before = 0
+    run = _Run(Task(load, compute, folder.path), folder, engine)
+    ended = dict[int, Outcome]()
     on_progress(Progress(stage, 0, len(jobs)))
-    with closing(engine.run(taken, task)) as outcomes:
-        for todo, outcome in outcomes:
-            if outcome.input in todo.known:
-                before += 1
-            else:
-                folder.append(outcome)
-            ended[todo.job.id] = outcome
-            on_progress(Progress(stage, len(ended), len(jobs), note=todo.job.id))
-    if before:
-        log.info("%d of %d were done before", before, len(jobs))
-    return Summary(tuple(ended[job.id] for job in jobs))
+    for _ in range(2):  # what another run holds is looked at again at the end: by then it may be done
+        waiting = [(index, job) for index, job in enumerate(jobs) if index not in ended]
+        for index, outcome in run.outcomes(waiting):
+            ended[index] = outcome
+            on_progress(Progress(stage, len(ended), len(jobs), note=outcome.id))
+    if run.before:
+        log.info("%d of %d were done before", run.before, len(jobs))
+    return Summary(tuple(ended.get(index) or _claimed(job) for index, job in enumerate(jobs)))
 
 
-# ------------------------------------------------------------------- until all pipelines have moved to `run_jobs`
+@dataclass
+class _Run:
+    """Jobs on their way through an engine, each closed to other runs meanwhile."""
+
+    task: Task[Any, Any]
+    folder: OutputFolder
+    engine: Engine
+    before: int = 0
+    in_flight: dict[str, tuple[int, Todo[Any]]] = field(default_factory=dict)
+
+    def outcomes(self, jobs: Sequence[tuple[int, Job]]) -> Iterator[tuple[int, Outcome]]:
+        """The outcomes of those jobs that no other run holds, with their indices."""
+        try:
+            with closing(self.engine.run(self._taken(jobs), self.task)) as ended:
+                for todo, outcome in ended:
+                    if outcome.input in todo.known:
+                        self.before += 1
+                    else:
+                        self.folder.append(outcome)
+                    index, _ = self.in_flight.pop(todo.job.id)
+                    self.folder.release(todo)
+                    yield index, outcome
+        finally:
+            for _, todo in self.in_flight.values():
+                self.folder.release(todo)
+
+    def _taken(self, jobs: Sequence[tuple[int, Job]]) -> Iterator[Todo[Any]]:
+        for index, job in jobs:
+            todo = self.folder.take(job)
+            if todo is not None:
+                self.in_flight[todo.job.id] = index, todo
+                yield todo
 
 
-@dataclass(frozen=True)
-class Done:
-    """What `handle` gives back for one scan: its numbers, and how to write its files."""
-
-    write: Callable[[], Sequence[str]] = tuple
-    scores: dict[str, float | str | None] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+def _claimed(job: Job) -> Outcome:
+    return Outcome.of(job, ScanError("another run is working on it", code="claimed"), stage="read")
 
 
-@dataclass(frozen=True)
-class _AsResult(Result):
-    done: Done = field(default_factory=Done)
+# Until all pipelines import these from where they are.
+if TYPE_CHECKING:
+    from medvae.prepare.load import Loaded, ReadAndPrepare
+    from medvae.run.checks import check_disk, check_memory, default_workers, require
+    from medvae.run.folder import RESEARCH_USE
+    from medvae.run.former import Done, run_scans
+    from medvae.run.record import disk_errors, hash_of
+__all__ = [
+    "RESEARCH_USE",
+    "Done",
+    "Loaded",
+    "Outcome",
+    "OutputFolder",
+    "ReadAndPrepare",
+    "Summary",
+    "check_disk",
+    "check_memory",
+    "default_workers",
+    "disk_errors",
+    "hash_of",
+    "require",
+    "run_jobs",
+    "run_scans",
+]
+_MOVED = {
+    "Done": "former",
+    "run_scans": "former",
+    "check_disk": "checks",
+    "check_memory": "checks",
+    "default_workers": "checks",
+    "require": "checks",
+    "RESEARCH_USE": "folder",
+    "OutputFolder": "folder",
+    "disk_errors": "record",
+    "hash_of": "record",
+}
 
-    def write(self, folder: Path) -> tuple[str, ...]:
-        return tuple(self.done.write())
 
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
 
-def run_scans(
-    refs: Sequence[ScanRef],
-    load: Callable[[ScanRef], T],
-    handle: Callable[[ScanRef, T], Done],
-    *,
-    folder: OutputFolder,
-    workers: int,
-    title: str,
-) -> Summary:
-    """The former `run_jobs`."""
-
-    def compute(ref: ScanRef, loaded: T) -> Result:
-        done = handle(ref, loaded)
-        return _AsResult(scores=done.scores, warnings=done.warnings, done=done)  # type: ignore[arg-type]
-
-    with console.progress(len(refs), title) as bar:
-        return run_jobs(
-            refs,
-            load,
-            compute,
-            folder=folder,
-            engine=Processes(workers),
-            stage=title,
-            on_progress=_moves(bar),
-        )
-
-
-def _moves(bar: console.Bar) -> Callable[[Progress], None]:
-    done = 0
-
-    def move(progress: Progress) -> None:
-        nonlocal done
-        bar.note(progress.note)
-        if progress.done > done:
-            bar.advance(progress.done - done)
-        done = progress.done
-
-    return move
+    if name in ("ReadAndPrepare", "Loaded"):
+        return getattr(import_module("medvae.prepare.load"), name)
+    if name in _MOVED:
+        return getattr(import_module(f"medvae.run.{_MOVED[name]}"), name)
+    raise AttributeError(name)
