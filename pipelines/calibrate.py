@@ -71,7 +71,7 @@ def run(
     refs = find(selection, settings.read).refs
     require(refs)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
-    folder = OutputFolder(out, command="calibrate", identity={"model": trained.hash})
+    folder = OutputFolder(out, command="calibrate", identity={"model": trained.hash}, part_of_model=True)
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
     load_one = ReadAndPrepare(settings.read, trained.preparation)
