@@ -188,10 +188,9 @@ def _demo(args: argparse.Namespace) -> int:
     settings = _settings(args)
     from medvae.pipelines import demo
 
-    code: int = demo.run(
-        args.out, settings=settings, device=args.device, workers=_workers(args), overwrite=args.overwrite
+    return _finish(
+        demo.run(args.out, settings=settings, device=args.device, workers=_workers(args), overwrite=args.overwrite)
     )
-    return code
 
 
 def _finish(finished: Finished) -> int:
