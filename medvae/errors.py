@@ -82,6 +82,9 @@ CODES: dict[str, Code] = {
     "registration_failed": Code(
         "rejected", "the scan could not be aligned to the template", "align it first, or check field of view"
     ),
+    "unknown_condition": Code(
+        "rejected", "a condition has a value that training did not have", "correct the value in the list, or clear it"
+    ),
     "seen_in_training": Code(
         "skipped", "training has seen this scan or its subject", "nothing to do: it is left out of the Reference"
     ),

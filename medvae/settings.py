@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 Triple = tuple[float, float, float]
 Grid = tuple[int, int, int]
+Spread = Literal["shared", "learned", "voxel"]
 
 
 class Frozen(BaseModel):
@@ -109,8 +110,9 @@ class ModelSettings(Frozen):
 class LikelihoodSettings(Frozen):
     """What p(x|z) is."""
 
-    family: Literal["gaussian", "laplace", "bernoulli"] = Field("gaussian", description="the family of p(x|z)")
-    spread: Literal["shared", "learned", "voxel"] = Field(
+    family: str = Field("gaussian", description="family of p(x|z) (see Likelihoods)")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the family")
+    spread: Spread = Field(
         "shared",
         description="shared: one analytic variance (σ-VAE); learned: one parameter; voxel: an output of the decoder",
     )
@@ -121,6 +123,9 @@ class TrainSettings(Frozen):
 
     minutes: float | None = Field(None, gt=0, description="time budget; turned into a number of steps after a warm-up")
     steps: int = Field(2000, ge=1, description="optimiser steps, where no time budget is given")
+    plan: tuple[tuple[int, int], ...] = Field(
+        (), description="(step, planned total) pairs of a run with a time budget, as recorded; repeats that run"
+    )
     batch: int = Field(2, ge=1, description="scans a step and process")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
@@ -130,11 +135,17 @@ class TrainSettings(Frozen):
     beta: float = Field(1.0, gt=0, description="weight of the KL in training; scoring always uses 1")
     kl_warmup: float = Field(0.25, ge=0, lt=1, description="share of the steps in which beta rises from near 0")
     free_bits: float = Field(0.0, ge=0, description="nats a latent channel may use unpenalised")
+    drop_conditions: float = Field(
+        0.1, ge=0, lt=1, description="probability of hiding a condition in training, so that a missing one is known"
+    )
     validation: float = Field(0.1, ge=0, lt=0.5, description="share of the subjects held out to watch the fit")
     validate_every: int = Field(100, ge=1, description="steps between two looks at the validation scans: one epoch")
     patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0 never stops early")
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(str)] = Field(  # 32 is a number in YAML
         "auto", description="auto takes bf16 where it is faster"
+    )
+    keep_state: bool = Field(
+        True, description="keep the state of the training, four times the size of the weights, to train further"
     )
     keep_scans: int = Field(200, ge=0, description="prepared training scans kept in the checkpoint for the copy audit")
     randomize: RandomizeSettings = RandomizeSettings()

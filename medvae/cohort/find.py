@@ -19,11 +19,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from medvae.cohort import doubts, participants, subjects, twins
 from medvae.cohort.gather import READS, Found, gather
-from medvae.cohort.names import Candidate, entries, says_nothing, unique
+from medvae.cohort.names import Candidate, entries, plural, says_nothing, unique
 from medvae.errors import InputError
 from medvae.scan import ScanRef, Selection
 from medvae.settings import ReadSettings, Settings
@@ -44,8 +44,9 @@ class Cohort(Sequence[ScanRef]):
     Attributes:
         refs: the scans.
         ignored: how many files are no scans, in no format that medvae reads.
-        origins: per scan, how its subject is known: "list", "patient" (the PatientID of DICOM), "bids" (the names of
-            BIDS), or "scan": nothing says who was scanned, and the scan is a subject of its own.
+        origins: per scan, how its subject is known: "list", "patient" (the PatientID of DICOM), "study" (of DICOM
+            without a usable PatientID), "bids" (the names of BIDS), or "scan": nothing says who was scanned, and the
+            scan is a subject of its own.
     """
 
     refs: tuple[ScanRef, ...]
@@ -72,7 +73,7 @@ class Cohort(Sequence[ScanRef]):
         return self.refs[index]
 
     def __repr__(self) -> str:
-        return f"Cohort({len(self)} scans of {len(self.subjects)} subjects)"
+        return f"Cohort({plural(len(self), 'scan')} of {plural(len(self.subjects), 'subject')})"
 
 
 def find(what: Wanted | Iterable[Wanted], settings: ReadSettings | Settings | None = None) -> Cohort:
@@ -117,7 +118,8 @@ def _understood(what: Wanted | Iterable[Wanted]) -> tuple[Selection, list[Candid
     """Where to look, and the scans that were given themselves."""
     if isinstance(what, Selection):
         return what, []
-    several: list[object] = [what] if isinstance(what, str | Path | ScanRef) else list(what)
+    one = isinstance(what, str | Path | ScanRef) or not isinstance(what, Iterable)
+    several: list[object] = [what] if one else list(cast("Iterable[object]", what))
     wrong = next((one for one in several if not isinstance(one, str | Path | ScanRef)), None)
     if wrong is not None:
         message = f"scans are found from paths, ScanRefs or a Selection, not from {type(wrong).__name__}"
@@ -162,8 +164,7 @@ def _nothing(found: Found, selection: Selection) -> InputError:
     if not found.rest:
         return InputError("no files in it", path=path, hint=f"check the path; {READS}")
     kinds = Counter(Path(file).suffix.lower() or "without suffix" for file in found.rest)
-    files = "1 file" if len(found.rest) == 1 else f"{len(found.rest)} files"
     sheets = {".xlsx", ".xls", ".ods"} & set(kinds)
     hint = f"save the {sheets.pop()} file as CSV to use it as a list" if sheets else READS
     shown = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(3))
-    return InputError(f"no scan in {files} ({shown})", path=path, hint=hint)
+    return InputError(f"no scan in {plural(len(found.rest), 'file')} ({shown})", path=path, hint=hint)

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from medvae.scan import ScanRef
 
-Origin = Literal["list", "patient", "bids", "scan"]
+Origin = Literal["list", "patient", "study", "bids", "scan"]
 _LONGEST_ID = 120
 
 
@@ -29,12 +30,30 @@ class Candidate:
     Attributes:
         ref: the scan.
         root: folder of the input that it was found in; ids and BIDS names count from here.
-        origin: how its subject is known: from a list, as a DICOM patient, from its BIDS name, or not at all: "scan".
+        origin: how its subject is known: from a list, as a DICOM patient or study, from its BIDS name, or not at all
+            ("scan").
     """
 
     ref: ScanRef
     root: Path
     origin: Origin = "scan"
+
+    @property
+    def label(self) -> str:
+        """The name of its file without the suffix; "" for DICOM, whose file names say nothing."""
+        return "" if self.ref.format == "dicom" else stem_of(self.ref.path.name)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders above it, from the input's own folder down, absolute."""
+        return _folders(os.path.abspath(self.ref.path.parent), os.path.abspath(self.root))
+
+
+@lru_cache(maxsize=10_000)  # asked for several times per scan, and the same for all scans of a folder
+def _folders(inner: str, outer: str) -> tuple[Path, ...]:
+    below = [part for part in os.path.relpath(inner, outer).split(os.sep) if part not in ("..", ".")]
+    above = (Path(inner), *Path(inner).parents)
+    return tuple(reversed(above[: len(below) + 1]))
 
 
 def scan_id(file: Path, root: Path) -> str:
@@ -43,11 +62,6 @@ def scan_id(file: Path, root: Path) -> str:
     text = normalize("NFC", "_".join([*parts[:-1], stem_of(parts[-1])]))
     name = re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "scan"
     return name if len(name.encode()) <= _LONGEST_ID else f"{name[: _LONGEST_ID // 4]}-{digest(name)}"
-
-
-def label(one: Candidate) -> str:
-    """The name of a scan's file without its suffix; "" for DICOM, whose file names say nothing."""
-    return "" if one.ref.format == "dicom" else stem_of(one.ref.path.name)
 
 
 def digest(text: str, length: int = 12) -> str:
@@ -93,3 +107,8 @@ def entries(one: Candidate) -> tuple[object, ...]:
 def says_nothing(one: Candidate) -> bool:
     """Whether no list says anything of a scan."""
     return not any(entries(one))
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 scan`, `2 scans`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -110,6 +110,14 @@ def test_a_list_and_a_patient_id_win_over_names(tmp_path: Path) -> None:
     assert cohort.subjects[2].startswith("patient-")
 
 
+def test_names_help_where_the_patient_id_is_a_placeholder(tmp_path: Path) -> None:
+    for place in ("sub-01/ses-1", "sub-01/ses-2", "other"):
+        put(tmp_path / place, slices(ramp()), lambda one, _: setattr(one, "PatientID", "ANONYMOUS"))
+    cohort = find(tmp_path)
+    assert sorted(cohort.origins) == ["bids", "bids", "study"]
+    assert len(cohort.subjects) == 2
+
+
 # ------------------------------------------------------------------------------------------------ what a user is told
 
 
@@ -117,7 +125,7 @@ def test_how_subjects_are_known_is_told_in_one_line(tmp_path: Path, caplog: pyte
     caplog.set_level("INFO")
     subjects(tmp_path, "sub-01_T1w", "sub-01_FLAIR", "case7")
     assert [record.getMessage() for record in caplog.records] == [
-        "subjects of the scans: 2 by BIDS names, 1 each a subject of its own"
+        "subjects: 2 scans guessed from BIDS names, 1 scan taken as separate subjects"
     ]
     caplog.clear()
     (tmp_path / "list.csv").write_text("scan,subject\nsub-01_T1w.nii.gz,a\ncase7.nii.gz,b\n", "utf-8")

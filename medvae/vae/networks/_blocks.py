@@ -1,10 +1,12 @@
-"""Blocks that the networks share: made so that nothing with more than two channels exists at full resolution.
+"""Blocks that the networks share, built so that nothing with more than two channels exists at full resolution.
 
 A CPU or GPU spends its time there on memory traffic: the stem folds space into channels, the end unfolds it.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +15,10 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from medvae.vae.base import Posterior
+
+_GAIN = 8.0  # of m(c) in `Conditioned`: a regression bears larger steps of the optimiser than a network does
 
 
 def fold(x: Tensor, by: int) -> Tensor:
@@ -96,6 +102,44 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """The image's parameters at full resolution."""
         return unfold(self.layers(z), self.stem)
+
+
+class Conditioned(nn.Module):
+    """Where conditions put a scan in latent space: m(c), a linear function of them, at first 0.
+
+    An encoder takes m(c) off its posterior mean and a decoder adds it to z, so that z is what conditions do not say:
+    p(z) is N(0, I) whatever they are. m(c) has no part in the reconstruction; the KL fits it, as a regression of the
+    latent on the conditions. Without conditions it has no weights and changes nothing.
+
+    Make it after all other parts of a network, so that these begin with the same weights as without conditions.
+
+    Args:
+        conditions: length of `c`; 0 for none.
+        shape: of the latent, `(C, *latent)`.
+    """
+
+    def __init__(self, conditions: int, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.linear = nn.Linear(conditions, math.prod(shape), bias=False) if conditions else None
+        if self.linear is not None:
+            nn.init.zeros_(self.linear.weight)
+
+    def removed(self, posterior: Posterior, c: Tensor | None) -> Posterior:
+        """The posterior of what conditions do not say."""
+        shift = self._shift(c)
+        return posterior if shift is None else replace(posterior, mean=posterior.mean - shift)
+
+    def added(self, z: Tensor, c: Tensor | None) -> Tensor:
+        """z and m(c)."""
+        shift = self._shift(c)
+        return z if shift is None else z + shift
+
+    def _shift(self, c: Tensor | None) -> Tensor | None:
+        if (c is None) != (self.linear is None):
+            wants = "takes no conditions" if self.linear is None else "needs conditions"
+            raise ValueError(f"this network {wants}: pass c as `Model.condition` gives it")
+        return None if c is None or self.linear is None else (_GAIN * self.linear(c)).float().view(-1, *self.shape)
 
 
 def channels_last(module: nn.Module) -> nn.Module:
