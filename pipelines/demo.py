@@ -47,17 +47,16 @@ def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: 
     healthy, others, tested = (Selection((made,), split=name) for name in SIZES)
 
     console.out(f"\n2/5 train on {SIZES['train']} of them, all healthy")
-    codes: list[int] = [
-        train.run(
-            healthy,
-            settings=settings,
-            out=model,
-            device=device,
-            workers=busy,
-            resume=not overwrite,
-            overwrite=overwrite,
-        )
-    ]
+    trained = train.run(
+        healthy,
+        settings=settings,
+        out=model,
+        device=device,
+        workers=busy,
+        resume=not overwrite,
+        overwrite=overwrite,
+    )
+    codes: list[int] = [_finish(trained)]
     console.out(f"\n3/5 calibrate on {SIZES['calibrate']} others, healthy, too")
     codes += [_finish(calibrate.run(others, model=model, device=device, workers=busy))]
 
