@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from medvae import console
+from medvae.cli import console
 from medvae.errors import RunError
 
 if TYPE_CHECKING:
