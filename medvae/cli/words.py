@@ -20,7 +20,6 @@ _RULES: tuple[tuple[str, str], ...] = (
 
 def translated(text: str) -> str:
     """A text of the library with Python's arguments as options, e.g. "overwrite=True" as "--overwrite"."""
-    for pattern, option in _OPTIONS = "include|exclude|split|config|workers|device|minutes|count|sampler|map|out|model"
-_RULES:
+    for pattern, option in _RULES:
         text = re.sub(pattern, option, text)
     return text.replace("--hash_ids", "--hash-ids")
