@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
     from medvae.cohort.find import find, read
     from medvae.errors import MedVAEError, RunError, ScanError
-    from medvae.io.formats.nifti import write
-    from medvae.prepare.preparation import Preparation, Prepared, coverage, restore
+    from medvae.io.writing import write
+    from medvae.prepare.native import coverage, to_native
+    from medvae.prepare.preparation import Preparation, Prepared
     from medvae.prepare.preparation import prepare as prepare_scan
     from medvae.scan import Geometry, Scan, ScanRef, Selection
     from medvae.settings import Settings
@@ -46,7 +47,7 @@ __all__ = [
     "load_settings",
     "prepare_scan",
     "read",
-    "restore",
+    "to_native",
     "write",
 ]
 
@@ -67,15 +68,15 @@ _HOMES = {
     "Selection": ("scan", "Selection"),
     "Settings": ("settings", "Settings"),
     "anomaly_map": ("anomaly.anomaly_map", "anomaly_map"),
-    "coverage": ("prepare.preparation", "coverage"),
+    "coverage": ("prepare.native", "coverage"),
     "find": ("cohort.find", "find"),
     "infer": ("anomaly.inference", "infer"),
     "load_model": ("checkpoint.folder", "load"),
     "load_settings": ("settings", "load"),
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
     "read": ("cohort.find", "read"),
-    "restore": ("prepare.preparation", "restore"),
-    "write": ("io.formats.nifti", "write"),
+    "to_native": ("prepare.native", "to_native"),
+    "write": ("io.writing", "write"),
 }
 
 

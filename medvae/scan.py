@@ -19,6 +19,25 @@ Modality = Literal["CT", "MR", "PT", "SHAPE"]
 Units = Literal["HU", "a.u.", "BQML", "SUV", "binary"]
 
 
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """How a file writes its geometry down.
+
+    What belongs to a scan is written the same way, so that every reader sees both at the same place, whichever entry
+    of the header it uses.
+
+    Attributes:
+        unit: length of the file's unit in mm: 1 for mm, 1000 for metres, 0.001 for microns.
+        rigid: 4×4, a pose without shear that the file states beside its affine (the qform of NIfTI), voxel index ->
+            RAS+ mm; None if there is none, or a broken one.
+        codes: what the affine and the rigid pose refer to (sform_code and qform_code of NIfTI); 0 if not stated.
+    """
+
+    unit: float = 1.0
+    rigid: NDArray[np.float64] | None = field(default=None, repr=False)
+    codes: tuple[int, int] = (1, 1)
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Where the voxels of an image lie.
@@ -29,10 +48,12 @@ class Geometry:
     Attributes:
         shape: voxels along the three array axes, `(X, Y, Z)`.
         affine: 4×4 float64, voxel index (centre of voxel at integers) -> RAS+ mm. Shear is legal.
+        stored: how the file that it comes from writes it down, for the writer; no part of what is equal.
     """
 
     shape: Shape
     affine: NDArray[np.float64] = field(repr=False)
+    stored: Stored | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Anomaly maps of a directory of scans: read, prepare, infer, map, restore, write; one row of scores a scan."""
+"""Anomaly maps of a directory of scans: read, prepare, infer, map, bring back, write; one row of scores a scan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
 from medvae.io.files import write_text
 from medvae.io.formats import nifti
-from medvae.prepare.preparation import coverage, restore
+from medvae.prepare.native import coverage, to_native
 from medvae.review.montage import Picture, find_peaks, scan_montage
 from medvae.run.engine import (
     RESEARCH_USE,
@@ -115,7 +115,7 @@ def _judge(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSetti
         place = f"scans/{ref.id}"
         covered = coverage(prepared)
         nifti.write(out / place / "coverage.nii.gz", covered, prepared.input, description="1 where the maps speak")
-        heats = [np.where(covered > 0, restore(one.values, prepared), np.float32(0)) for one in found]
+        heats = [np.where(covered > 0, to_native(one.values, prepared), np.float32(0)) for one in found]
         for one, heat in zip(found, heats, strict=True):
             text = f"{one.name}, {one.unit}, {reference.status}; research use only"
             limits = (0.0, reference.limits[one.name])

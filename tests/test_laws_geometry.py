@@ -1,4 +1,4 @@
-"""Laws 1 and 2: a landmark keeps its place through read, prepare, restore, write; one matrix there and back."""
+"""Laws 1 and 2: a landmark keeps its place through read, prepare, to_native, write; one matrix there and back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from scipy import ndimage
 
 from medvae.io import reading
 from medvae.io.formats import nifti
-from medvae.prepare.preparation import Preparation, Prepared, coverage, prepare, restore
+from medvae.prepare.native import coverage, to_native
+from medvae.prepare.preparation import Preparation, Prepared, prepare
 from medvae.scan import Geometry, Scan, ScanRef
 from medvae.settings import PrepareSettings, ReadSettings
 
@@ -67,7 +68,7 @@ def test_read_of_write_is_the_same_scan(geometry: Geometry, seed: int, suffix: s
 @settings(max_examples=2)
 @given(data=st.data())
 def test_a_landmark_keeps_its_place(orientation: np.ndarray[Any, Any], data: st.DataObject) -> None:
-    """Read, prepare, restore, write, in each of the 48 axis orders, oblique and anisotropic."""
+    """Read, prepare, to_native, write, in each of the 48 axis orders, oblique and anisotropic."""
     geometry = data.draw(geometries(orientation=orientation))
     off = np.array(data.draw(st.tuples(*[st.floats(-0.12, 0.12)] * 3))) * np.array(geometry.shape)
     landmark = geometry.to_world((np.array(geometry.shape) - 1) / 2 + off)
@@ -76,7 +77,7 @@ def test_a_landmark_keeps_its_place(orientation: np.ndarray[Any, Any], data: st.
     prepared = prepare(scan, recipe(shape=(52, 52, 52)))
     there = centre_of_mass(prepared.image[0], on_grid(prepared))
     assert np.linalg.norm(there - landmark) < near
-    back = written_and_read(restore(prepared.image[0], prepared), prepared.input)
+    back = written_and_read(to_native(prepared.image[0], prepared), prepared.input)
     assert np.linalg.norm(centre_of_mass(back.data, back.geometry) - landmark) < near
     assert back.geometry.distance_to(geometry) < 1e-4
 
@@ -87,7 +88,7 @@ def test_a_lesion_keeps_its_place_through_alignment() -> None:
     assert prepared.label_map is not None
     there = centre_of_mass(prepared.label_map[0], on_grid(prepared))
     assert np.linalg.norm(there - lesion) < 1.0  # the grid's voxels have 4 mm
-    back = written_and_read(restore(prepared.label_map[0].astype(np.float32), prepared), prepared.input)
+    back = written_and_read(to_native(prepared.label_map[0].astype(np.float32), prepared), prepared.input)
     assert np.linalg.norm(centre_of_mass(back.data, back.geometry) - lesion) < 1.0
     brightest = prepared.image[0][prepared.label_map[0] > 0].mean()
     assert brightest > prepared.image[0][(prepared.label_map[0] == 0) & prepared.mask[0]].mean() + 0.8
@@ -134,7 +135,7 @@ def test_there_and_back_is_the_identity_on_a_smooth_volume(
 ) -> None:
     data = waves(geometry, mm=90) + 2
     prepared = prepare(Scan(data, geometry), recipe(spacing=spacing, shape=shape))
-    back = restore(prepared.image[0], prepared)
+    back = to_native(prepared.image[0], prepared)
     assert back.shape == prepared.input.shape == data.shape
     assert prepared.input == geometry
     covered = coverage(prepared)
@@ -148,7 +149,7 @@ def test_there_and_back_through_alignment() -> None:
     prepared = aligned_brain()
     data = waves(prepared.input, mm=120)
     grid_values = waves(on_grid(prepared), mm=120)
-    back = restore(grid_values, prepared)
+    back = to_native(grid_values, prepared)
     assert back.shape == prepared.input.shape
     within = inner(coverage(prepared) > 0, prepared)
     assert within.sum() > 20000
@@ -180,7 +181,7 @@ def test_labels_keep_their_set_of_values(geometry: Geometry, seed: int) -> None:
     assert prepared.label_map is not None
     assert prepared.label_map.dtype == np.int16
     assert set(np.unique(prepared.label_map)) <= {0, *np.unique(labels)}
-    back = restore(prepared.label_map[0], prepared, labels=True)
+    back = to_native(prepared.label_map[0], prepared, labels=True)
     assert back.dtype == np.int16
     assert set(np.unique(back)) <= {0, *np.unique(labels)}
     same = (back == labels)[coverage(prepared) > 0]  # all but the voxels at the borders of the blocks
@@ -191,7 +192,7 @@ def test_labels_keep_their_set_of_values(geometry: Geometry, seed: int) -> None:
 def test_outside_the_grid_a_map_is_0_and_coverage_says_so(spacing: float) -> None:
     geometry = centred((30, 32, 34), rotation(10, -20, 5) @ np.diag([2, 1.5, 1.0]))
     prepared = prepare(Scan(waves(geometry, mm=40), geometry), recipe(spacing=(spacing,) * 3, shape=(12, 12, 12)))
-    ones = restore(np.ones(prepared.grid.shape, np.float32), prepared)
+    ones = to_native(np.ones(prepared.grid.shape, np.float32), prepared)
     covered = coverage(prepared)
     index = on_grid(prepared).to_index(geometry.to_world(np.stack(np.indices(geometry.shape), axis=-1)))
     outside = ((index < -0.501) | (index > np.array(prepared.grid.shape) - 0.499)).any(axis=-1)

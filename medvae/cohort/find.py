@@ -24,7 +24,7 @@ from unicodedata import normalize
 
 from medvae.cohort import lists
 from medvae.errors import InputError, ScanError
-from medvae.io import reading
+from medvae.io import discover, reading
 from medvae.io.formats import nifti
 from medvae.plugins import suggest
 from medvae.scan import ScanRef, Selection
@@ -207,40 +207,10 @@ def _matches(path: Path, selection: Selection) -> bool:
 
 
 def _scans(files: Sequence[Path], root: Path, settings: ReadSettings) -> _Found:
-    """Files as scans: NIfTI by the name, the others as DICOM where they are."""
-    by_name = [file for file in files if nifti.matches(file)]
-    there = set(by_name)
-    halves = {half for file in by_name for half in _pair(file)[1:] if _pair(file)[0] in there}
-    images = [file for file in by_name if file not in halves]  # an image file counts where its header is not named
-    lone = {one for one in images if _pair(one) == (one,) and _half(one) == "img"}  # a habit: DICOM files called .img
-    refs = [ScanRef(_id(file, root), "nifti", _pair(file), subject=_subject(file, root)) for file in images]
-    others = [file for file in files if file in lone or not nifti.matches(file)]
-    if not others:
-        return _Found(refs)
-    from medvae.io.formats import dicom
-
-    series, rest = dicom.find(others, settings)
-    refs = [ref for ref in refs if ref.path not in lone or ref.path in rest]
-    return _Found(refs + list(series), [file for file in rest if file not in lone])
-
-
-def _pair(path: Path) -> tuple[Path, ...]:
-    """The header with its image file, where `path` is a half of a pair; else the file alone."""
-    half = _half(path)
-    if half is None:
-        return (path,)
-    stem, zipped = _stem(path.name), ".gz" if path.name.lower().endswith(".gz") else ""
-    other = "img" if half == "hdr" else "hdr"
-    beside = (path.with_name(f"{stem}.{other}{end}") for end in dict.fromkeys((zipped, ".gz", "")))
-    found = next((one for one in beside if one.is_file()), None)
-    if found is None:
-        return (path,)
-    return (path, found) if half == "hdr" else (found, path)
-
-
-def _half(path: Path) -> str | None:
-    match = re.search(r"\.(hdr|img)(\.gz)?$", path.name.lower())
-    return match.group(1) if match else None
+    """Files as scans, in whatever format; those that their format does not name are named after their path."""
+    refs, rest = discover.scans_of(files, settings)
+    named = [ref if ref.id else replace(ref, id=_id(ref.path, root), subject=_subject(ref.path, root)) for ref in refs]
+    return _Found(named, rest)
 
 
 # ------------------------------------------------------------------------------------------------------------ lists

@@ -1,26 +1,28 @@
-"""Reading scans: one module a format. This one finds the module by `ScanRef.format` and reads what lies beside a scan.
-
-A format offers `matches(path)`, `read(ref, settings)` and `inspect(ref, settings)`.
-"""
+"""Reading: a scan by its format, and the masks and label maps that lie beside it, on its grid or refused."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae import plugins
 from medvae.errors import ScanError
+from medvae.io import contract
+from medvae.io.same_voxels import SAME_PLACE_MM, turned_onto
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+    from typing import Any
 
     from numpy.typing import NDArray
 
     from medvae.scan import Geometry, Scan, ScanInfo, ScanRef
     from medvae.settings import ReadSettings
 
-SAME_PLACE_MM = 0.1  # a mask lies on its scan when all corners agree to this
+__all__ = ["SAME_PLACE_MM", "inspect", "read", "read_label_map", "read_mask"]
+
+_NEAR_WHOLE = 0.01  # of labels that went through floating point
 
 
 def read(ref: ScanRef, settings: ReadSettings) -> Scan:
@@ -29,8 +31,10 @@ def read(ref: ScanRef, settings: ReadSettings) -> Scan:
     Raises:
         ScanError: it cannot be used; the code says why.
     """
-    scan: Scan = _guarded(ref, "read", settings)
-    return scan
+    try:
+        return contract.get(ref.format).read(ref, settings)
+    except OSError as error:
+        raise _unreadable(error, ref.path) from error
 
 
 def inspect(ref: ScanRef, settings: ReadSettings) -> ScanInfo:
@@ -39,43 +43,71 @@ def inspect(ref: ScanRef, settings: ReadSettings) -> ScanInfo:
     Raises:
         ScanError: the headers show that it cannot be used.
     """
-    info: ScanInfo = _guarded(ref, "inspect", settings)
-    return info
+    try:
+        return contract.get(ref.format).inspect(ref, settings)
+    except OSError as error:
+        raise _unreadable(error, ref.path) from error
 
 
 def read_label_map(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.int16]:
-    """Labels on the grid `like`, `(X, Y, Z)`.
+    """Labels on the grid `like`, `(X, Y, Z)`, turned onto it where the file's axes run another way.
 
     Raises:
         ScanError: unreadable, not whole numbers, or `mask_mismatch` where it does not lie on the grid.
     """
-    from medvae.io.formats import nifti
-
-    data, geometry = nifti.read_values(path, settings)
-    if geometry.distance_to(like) > SAME_PLACE_MM:
-        raise ScanError(
-            f"shape {geometry.shape} against {like.shape}, corners {geometry.distance_to(like):.3g} mm apart",
-            code="mask_mismatch",
-            path=path,
-        )
+    data = _values_on(path, like, settings)
     labels = np.rint(data)
-    if not np.array_equal(labels, data) or np.abs(labels).max() > np.iinfo(np.int16).max:
+    near = bool(np.abs(data - labels).max() <= _NEAR_WHOLE) if np.isfinite(data).all() else False
+    if not near or np.abs(labels).max() > np.iinfo(np.int16).max:
         raise ScanError("labels are not whole numbers within int16", code="mask_mismatch", path=path)
     return labels.astype(np.int16)
 
 
 def read_mask(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.bool_]:
-    """A foreground mask on the grid `like`, `(X, Y, Z)`: True where the file is not 0.
+    """A foreground mask on the grid `like`, `(X, Y, Z)`: True wherever the file is not 0, and not NaN.
 
     Raises:
-        ScanError: as `read_label_map`.
+        ScanError: unreadable, or `mask_mismatch` where it does not lie on the grid.
     """
-    mask: NDArray[np.bool_] = read_label_map(path, like, settings) != 0
+    data = _values_on(path, like, settings)
+    mask: NDArray[np.bool_] = (data != 0) & ~np.isnan(data)
     return mask
 
 
-def _guarded(ref: ScanRef, what: str, settings: ReadSettings) -> Any:
-    try:
-        return getattr(plugins.load("formats", ref.format), what)(ref, settings)
-    except OSError as error:
-        raise ScanError(error.strerror or str(error), code="unreadable", path=ref.path) from error
+def _values_on(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.float32]:
+    """The values of a mask or label map, in the axis order and directions of `like`."""
+    data, own = _read_values(path, settings)
+    turned = turned_onto(data, own, like)
+    if turned is None:
+        apart = own.distance_to(like)
+        where = f", corners {apart:.3g} mm apart" if np.isfinite(apart) else ""
+        message = f"shape {own.shape} against {like.shape} of the scan{where}"
+        raise ScanError(message, code="mask_mismatch", path=path)
+    return turned
+
+
+def _read_values(path: Path, settings: ReadSettings) -> tuple[NDArray[np.float32], Geometry]:
+    """By the format that the name promises; where it promises none, by the first that can read the file."""
+    named = contract.offering("read_values", path).values()
+    others = (one.read_values for one in contract.formats().values() if hasattr(one, "read_values"))
+    return _first_that_reads(named or others, path, settings)
+
+
+def _first_that_reads(
+    readers: Iterable[Any], path: Path, settings: ReadSettings
+) -> tuple[NDArray[np.float32], Geometry]:
+    problem = ScanError("no format that can hold a mask or label map", code="not_a_scan", path=path)
+    for read_values in readers:
+        try:
+            found: tuple[NDArray[np.float32], Geometry] = read_values(path, settings)
+        except OSError as error:
+            problem = _unreadable(error, path)
+        except ScanError as error:
+            problem = error
+        else:
+            return found
+    raise problem
+
+
+def _unreadable(error: OSError, path: Path) -> ScanError:
+    return ScanError(error.strerror or str(error), code="unreadable", path=path)

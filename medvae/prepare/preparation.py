@@ -1,4 +1,4 @@
-"""From a scan to the model's grid and back: every spatial step is part of one matrix, applied in one resampling."""
+"""From a scan to the model's grid: every spatial step is part of one matrix, applied in one resampling."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Intensity", "Preparation", "Prepared", "coverage", "prepare", "restore"]
+__all__ = ["Intensity", "Preparation", "Prepared", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -177,25 +177,6 @@ def prepare(
         warnings=(*scan.warnings, *(("whole_head",) if whole_head else ())),
         conditions=dict(conditions or {}),
     )
-
-
-def restore(
-    values: NDArray[np.float32] | NDArray[np.integer], prepared: Prepared, *, labels: bool = False
-) -> NDArray[np.float32] | NDArray[np.int16]:
-    """Bring values `(X, Y, Z)` on the model's grid back onto the scan's own grid, exactly its shape.
-
-    Linear, smoothed first where the scan is coarser than the grid, 0 outside the grid. With `labels`: nearest
-    neighbour, int16, the set of values is kept.
-    """
-    back = np.linalg.inv(np.asarray(prepared.to_input, np.float64))
-    if labels:
-        return resample_labels(np.asarray(values, np.int16), back, prepared.input.shape)
-    return resample(np.asarray(values, np.float32), back, prepared.input.shape)
-
-
-def coverage(prepared: Prepared) -> NDArray[np.uint8]:
-    """Where a map speaks, on the scan's own grid: 1 in the foreground that lay on the model's grid, else 0."""
-    return restore(prepared.mask[0], prepared, labels=True).astype(np.uint8)
 
 
 def _check(

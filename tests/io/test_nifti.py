@@ -254,10 +254,10 @@ def test_wrong_header(tmp_path: Path, fields: dict[str, object], code: str, says
 
 def test_hints_say_which_volumes_there_are(tmp_path: Path) -> None:
     path = put(tmp_path / "a.nii", ramp((4, 5, 6, 3)))
-    assert "--volume 0 to 2" in (code_of(path).hint or "")
-    assert "--volume 0 to 2" in (code_of(path, volume=3).hint or "")
+    assert "0 to 2: set read.volume=0" in (code_of(path).hint or "")
+    assert "0 to 2: set read.volume=0" in (code_of(path, volume=3).hint or "")
     flat = put(tmp_path / "b.nii", ramp((4, 5)), dim=[2, 4, 5, 1, 1, 1, 1, 1])
-    assert "--volume" not in (code_of(flat).hint or "")
+    assert "read.volume" not in (code_of(flat).hint or "")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from made_scans import MNI, aligned_brain, as_scan, centred, made_brain, rotatio
 
 from medvae.errors import ScanError, SettingsError
 from medvae.prepare import template
-from medvae.prepare.preparation import Preparation, Prepared, coverage, prepare, restore
+from medvae.prepare.native import coverage, to_native
+from medvae.prepare.preparation import Preparation, Prepared, prepare
 from medvae.scan import Geometry, Scan, scan_hash
 from medvae.settings import PrepareSettings
 
@@ -62,8 +63,8 @@ def test_a_given_mask_is_respected_holes_included() -> None:
     mask[10:14, 11:15, 12:16] = False
     wild = np.where(mask, VALUES, np.random.default_rng(1).normal(5000, 99, VALUES.shape)).astype(np.float32)
     one = prepared(wild, mask=mask)
-    assert restore(one.mask[0], one, labels=True)[12, 13, 14] == 0
-    back = restore(one.mask[0], one, labels=True)
+    assert to_native(one.mask[0], one, labels=True)[12, 13, 14] == 0
+    back = to_native(one.mask[0], one, labels=True)
     assert 2 * (back * mask).sum() / (back.sum() + mask.sum()) > 0.9
     assert one.intensity.offset == pytest.approx(500, abs=60)  # its rim is mixed with what lies around
 
@@ -72,7 +73,7 @@ def test_holes_of_a_found_foreground_are_filled() -> None:
     """A voxel of a brain may happen to be 0."""
     data = STRIPPED.copy()
     data[10:14, 11:15, 12:16] = 0
-    assert restore(prepared(data).mask[0], prepared(data), labels=True)[12, 13, 14] == 1
+    assert to_native(prepared(data).mask[0], prepared(data), labels=True)[12, 13, 14] == 1
 
 
 def test_a_mask_or_label_map_of_another_shape_is_a_mistake_of_the_caller() -> None:
@@ -114,7 +115,7 @@ def test_hounsfield_units_stay_through_preparation_and_back() -> None:
     one = prepared(hu, modality="CT", units="HU", settings=settings)
     assert one.units == "HU"
     assert (one.image[~one.mask] == -1).all(), "outside the body is air"
-    back = restore(one.intensity.invert(one.image[0]), one)
+    back = to_native(one.intensity.invert(one.image[0]), one)
     assert back[12, 5, 14] == pytest.approx(40, abs=1)
     assert back[12, 13, 14] == pytest.approx(-850, abs=60)  # a hole of four voxels, interpolated twice
     assert one.mask[0].sum() == pytest.approx(BALL.sum(), rel=0.05), "the lung belongs to the body"
@@ -129,7 +130,7 @@ def test_filled_voxels_have_no_weight_and_are_left_out() -> None:
     for filling in (0.0, 1e6):
         data = np.where(valid, smooth, np.float32(filling))
         one = prepared(data, valid=valid)
-        assert restore(one.mask[0], one, labels=True)[12, 13, 14] == 0
+        assert to_native(one.mask[0], one, labels=True)[12, 13, 14] == 0
         assert not coverage(one)[11:13, 12:14, 13:15].any()
         mine = one.intensity.invert(one.image[0])[one.mask[0]]
         theirs = plain.intensity.invert(plain.image[0])[one.mask[0]]
@@ -156,7 +157,7 @@ def test_aligned_scans_share_a_grid_in_mni_space() -> None:
 def test_restored_values_have_exactly_the_shape_of_the_scan() -> None:
     one = aligned_brain()
     for labels, dtype in ((False, np.float32), (True, np.int16)):
-        back = restore(one.mask[0].astype(np.float32), one, labels=labels)
+        back = to_native(one.mask[0].astype(np.float32), one, labels=labels)
         assert back.shape == made_brain().data.shape
         assert back.dtype == dtype
 

@@ -13,7 +13,8 @@ from medvae.cohort.find import read
 from medvae.errors import ScanError
 from medvae.io import reading
 from medvae.prepare import template
-from medvae.prepare.preparation import Preparation, Prepared, coverage, prepare, restore
+from medvae.prepare.native import coverage, to_native
+from medvae.prepare.preparation import Preparation, Prepared, prepare
 from medvae.scan import Scan
 from medvae.settings import ReadSettings, load
 
@@ -61,7 +62,7 @@ def test_a_head_lands_on_the_template(shared_data: Path, name: str) -> None:
     assert 0.9 < litres_inside(one) < 1.9, "the size of a brain, in the scan's own millimetres"
     covered = coverage(one)
     assert covered.shape == scan.data.shape
-    assert restore(one.image[0], one).shape == scan.data.shape
+    assert to_native(one.image[0], one).shape == scan.data.shape
     if not HEADS[name]:
         mask = scan.data != 0
         assert 2 * (covered * mask).sum() / (covered.sum() + mask.sum()) > 0.95
@@ -104,7 +105,7 @@ def test_a_chest_keeps_its_hounsfield_units(shared_data: Path) -> None:
     one = prepare(scan, Preparation(load("chest-ct").prepare))
     assert one.units == "HU"
     assert 0.2 < one.mask.mean() < 0.6
-    back: Any = restore(one.intensity.invert(one.image[0]), one)
+    back: Any = to_native(one.intensity.invert(one.image[0]), one)
     body = ndimage.binary_erosion(coverage(one) > 0, iterations=5)
     windowed = np.clip(scan.data, -1000, 400)
     smooth = ndimage.gaussian_filter(windowed, (4, 4, 0.5))
@@ -124,7 +125,7 @@ def test_the_hippocampus_preset_keeps_the_whole_crop(shared_data: Path) -> None:
         )
         one = prepare(scan, recipe, label_map=labels)
         assert one.mask.sum() == scan.data.size, "at 1 mm every voxel has its place on the grid"
-        np.testing.assert_array_equal(restore(one.label_map[0], one, labels=True), labels)  # type: ignore[index]
+        np.testing.assert_array_equal(to_native(one.label_map[0], one, labels=True), labels)  # type: ignore[index]
         spread.append((scan.data.std(), one.image[one.mask].std()))
     files, grids = np.array(spread).T
     assert files.max() / files.min() > 5

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from medvae.scan import Geometry
     from medvae.settings import ReadSettings
 
+BY_NAME = False  # a DICOM file may have any name
 _PET_UNITS: dict[str, Units] = {"BQML": "BQML", "GML": "SUV"}
 
 

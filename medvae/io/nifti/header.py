@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from zlib import error as ZlibError
@@ -10,27 +9,24 @@ from zlib import error as ZlibError
 import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
-from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from nibabel.spatialimages import HeaderDataError
 
 from medvae.errors import ScanError
-from medvae.scan import Geometry, Shape
+from medvae.io.nifti.geometry import read_geometry
+from medvae.io.nifti.pairs import half_of, pair_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
+    from medvae.scan import Geometry
     from medvae.settings import ReadSettings
 
 GZIP_ERRORS: Any = (igzip.BadGzipFile, isal_zlib.error, ZlibError)
 TRAILING_LIMIT = 1 << 20  # bytes after the voxels that are tolerated
 _DEFLATE_LIMIT = 1032  # no gzip member inflates to more than this times its size
-_HALF = re.compile(r"(.+)(\.hdr|\.img)(\.gz)?", re.IGNORECASE)
 _SINGLE, _PAIR = (b"n+1\0", b"n+2\0"), (b"ni1\0", b"ni2\0")
-_TO_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7: metre, mm, micron; unknown is taken as mm
 _KINDS = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "complex", 1536: "128-bit float", 1: "1-bit"}
-_NO_VOLUME = "only volumes are read: --exclude it"
+_NO_VOLUME = "only 3D volumes can be read; leave the file out with exclude="
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def read_header(path: Path, settings: ReadSettings) -> Header:
     dims = _dims(header, path)
     volume = _volume(dims, settings, path)
     shape = (dims[0], dims[1], dims[2])
-    geometry, warnings = _geometry(header, shape, settings, path)
+    geometry, warnings = read_geometry(header, shape, settings, path)
     size = _product(shape) * dtype.itemsize
     slope, inter = _scaling(header, path)
     offset = _offset(header, path, minimum=start) + volume * size
@@ -95,17 +91,15 @@ def is_gzip(file: BinaryIO) -> bool:
 
 def _pair(path: Path) -> tuple[Path, Path]:
     """Header file and data file; the same for a single file. The half that was named is the half that is taken."""
-    match = _HALF.fullmatch(path.name)
-    if match is None:
+    half, found = half_of(path), pair_of(path)
+    if half is None:
         return path, path
-    stem, half, gz = match.group(1), match.group(2), match.group(3) or ""
-    other = ".img" if half.lower() == ".hdr" else ".hdr"
-    other = other.upper() if half.isupper() else other
-    beside = [path.with_name(stem + other + end) for end in (gz, ".gz", "")]
-    found = [one for one in beside if one.is_file()]
-    if not found:
-        raise ScanError(f"there is no {stem}{other} beside it", code="unpaired", path=path)
-    return (path, found[0]) if half.lower() == ".hdr" else (found[0], path)
+    if len(found) < 2:
+        other = ".img" if half == "hdr" else ".hdr"
+        raise ScanError(
+            f"the other half of the pair, a {other} file of the same name, is missing", code="unpaired", path=path
+        )
+    return found[0], found[1]
 
 
 def _parse(path: Path, *, single: bool) -> tuple[int, Any]:
@@ -185,7 +179,7 @@ def _volume(dims: tuple[int, ...], settings: ReadSettings, path: Path) -> int:
     count = _product(dims[3:])
     if count == 1:
         return 0
-    hint = f"choose one of its {count} volumes with --volume 0 to {count - 1}"
+    hint = f"choose one of its {count} volumes, 0 to {count - 1}: set read.volume=0"
     if settings.volume is None:
         raise ScanError(f"shape {_times(dims)} is not one 3D volume", code="not_3d", path=path, hint=hint)
     if settings.volume >= count:
@@ -232,63 +226,3 @@ def _check_size(header: Header, path: Path, settings: ReadSettings) -> None:
         raise ScanError(f"{size} bytes cannot hold the {needed} that the header needs", code="truncated", path=path)
     if not zipped and size > needed + TRAILING_LIMIT:
         raise ScanError("far more data than the header says", code="malformed", path=path)
-
-
-# -------------------------------------------------------------------------------------------------------- geometry
-
-
-def _geometry(header: Any, shape: Shape, settings: ReadSettings, path: Path) -> tuple[Geometry, tuple[str, ...]]:
-    """The affine by the rule: sform if coded, else qform if coded, else refused."""
-    scale = _TO_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    sform = _scaled(header.get_sform(), scale) if int(header["sform_code"]) > 0 else None
-    qform = _scaled(_qform(header), scale) if int(header["qform_code"]) > 0 else None
-    chosen = qform if sform is None else sform
-    if chosen is None:
-        if settings.assume_orientation is None:
-            raise ScanError("neither sform nor qform is set", code="no_orientation", path=path)
-        zooms = np.abs(np.asarray(header["pixdim"][1:4], np.float64)) * scale
-        chosen = _assumed(shape, zooms, settings.assume_orientation)
-    if not _is_usable(chosen):
-        raise ScanError("the affine is singular or not finite", code="bad_affine", path=path)
-    geometry = Geometry(shape, chosen)
-    if sform is None or qform is None:
-        return geometry, ()
-    if not _is_usable(qform):
-        return geometry, ("the qform is broken; the sform is used, other tools may differ",)
-    apart = geometry.distance_to(Geometry(shape, qform))
-    if apart <= 0.1:
-        return geometry, ()
-    return geometry, (f"sform and qform are {apart:.1f} mm apart; the sform is used, other tools may differ",)
-
-
-def _qform(header: Any) -> NDArray[np.float64]:
-    """The quaternion's affine, NaN where there is none. By the standard qfac is 1 if it is not −1."""
-    header = header.copy()
-    header["pixdim"][0] = -1 if header["pixdim"][0] == -1 else 1
-    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
-    try:
-        return np.asarray(header.get_qform(), np.float64)
-    except (HeaderDataError, ValueError):
-        return np.full((4, 4), np.nan)
-
-
-def _is_usable(affine: NDArray[np.float64]) -> bool:
-    """Finite, and not flat: the volume of a voxel beside that of a box with its edges."""
-    if not np.isfinite(affine).all():
-        return False
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(edges.min() > 0 and abs(np.linalg.det(affine[:3, :3] / edges)) > 1e-6)
-
-
-def _scaled(affine: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    return np.vstack([np.asarray(affine, np.float64)[:3] * scale, [0.0, 0.0, 0.0, 1.0]])
-
-
-def _assumed(shape: Shape, zooms: NDArray[np.float64], axes: str) -> NDArray[np.float64]:
-    """Axes as the user says, the centre of the image at the origin."""
-    reorder = inv_ornt_aff(axcodes2ornt(tuple(axes)), shape)  # index in RAS order -> index as stored
-    linear = np.linalg.inv(reorder)[:3, :3] @ np.diag(zooms)
-    affine = np.eye(4)
-    affine[:3, :3] = linear
-    affine[:3, 3] = -linear @ ((np.array(shape) - 1) / 2)
-    return affine

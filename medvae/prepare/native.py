@@ -1,0 +1,42 @@
+"""From the model's grid back to a scan's own grid, along the matrix that brought the scan there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medvae.prepare.grid import resample, resample_labels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medvae.prepare.preparation import Prepared
+
+
+def to_native(
+    values: NDArray[np.float32] | NDArray[np.integer], prepared: Prepared, *, labels: bool = False
+) -> NDArray[np.float32] | NDArray[np.int16]:
+    """Bring values on the model's grid onto the scan's own grid, exactly its shape.
+
+    Args:
+        values: `(X, Y, Z)` on the model's grid, e.g. an anomaly map.
+        prepared: the scan, as it was prepared for the model.
+        labels: nearest neighbour, int16, so that the set of values is kept. Else linear, smoothed first where the scan
+            is coarser than the grid.
+
+    Returns:
+        `(X, Y, Z)` on the scan's grid, 0 outside the model's grid.
+    """
+    back = np.linalg.inv(np.asarray(prepared.to_input, np.float64))
+    if labels:
+        return resample_labels(np.asarray(values, np.int16), back, prepared.input.shape)
+    return resample(np.asarray(values, np.float32), back, prepared.input.shape)
+
+
+def coverage(prepared: Prepared) -> NDArray[np.uint8]:
+    """Which voxels of a scan are evaluated, `(X, Y, Z)` on its own grid: 1 = voxel was evaluated, 0 = not evaluated.
+
+    Evaluated is the foreground that lies on the model's grid. 0 does not mean healthy.
+    """
+    return to_native(prepared.mask[0], prepared, labels=True).astype(np.uint8)
