@@ -86,6 +86,13 @@ def enhanced(frames: Sequence[tuple[NDArray[Any], Dataset]], shared: Dataset | N
     return one
 
 
+def same_series(first: Dataset, *others: Dataset) -> None:
+    """Give objects the study, series and frame of reference of the first."""
+    for one in others:
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            setattr(one, keyword, first[keyword].value)
+
+
 def groups(**macros: dict[str, Any]) -> Dataset:
     """Functional groups: the macros by the keywords of their sequences, without "Sequence"."""
     made = Dataset()

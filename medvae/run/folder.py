@@ -11,7 +11,7 @@ from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from medvae import __version__
 from medvae.errors import OutputError, is_disk_full
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from medvae.run.outcomes import Summary
-    from medvae.scan import ScanRef
+    from medvae.run.work import Job
 
 RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis."
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel", "pydicom", "SimpleITK", "scikit-learn")
@@ -36,13 +36,26 @@ class OutputFolder:
         command: name of the command.
         identity: what makes two runs the same run (settings, hash of the model): a folder of another one is refused.
         overwrite: begin anew; what an earlier run listed in the manifest is removed, and nothing else.
+        exclusive: one run at a time, and ids are this run's own, as in a model folder. Otherwise several runs may write
+            into the folder at once, e.g. one job per subject.
+        part_of_model: the folder is a model folder or lies in one; without it that is refused.
 
     Raises:
         OutputError: the folder belongs to another run, holds other files, or cannot be written.
     """
 
-    def __init__(self, path: Path, *, command: str, identity: dict[str, Any], overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        command: str,
+        identity: dict[str, Any],
+        overwrite: bool = False,
+        exclusive: bool = False,
+        part_of_model: bool = False,
+    ) -> None:
         self.path = path
+        self._exclusive, self._part_of_model = exclusive, part_of_model
         self._record = {"command": command, "medvae": __version__, "notice": RESEARCH_USE, "identity": identity}
         self._record |= {"versions": _versions(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         self._clock = time.monotonic()
@@ -50,6 +63,12 @@ class OutputFolder:
             path.mkdir(parents=True, exist_ok=True)
             remove_partials(path)
             self._open(overwrite=overwrite)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the folder to others."""
 
     def _open(self, *, overwrite: bool) -> None:
         run, manifest = self.path / "run.json", self.path / "manifest.jsonl"
@@ -92,19 +111,26 @@ class OutputFolder:
             hint = "choose another folder, or pass --overwrite to begin anew"
             raise OutputError("the folder holds a run with other settings or another model", path=self.path, hint=hint)
 
-    def done(self, ref: ScanRef) -> Outcome | None:
-        """The outcome of a scan that ended ok before, with all its files still there and the input unchanged."""
-        outcome = self._before.get(ref.id)
-        if outcome is None or not self._is_whole(outcome) or outcome.input != fingerprint(ref):
-            return None
-        return outcome
+    def known(self, job: Job) -> dict[str, Outcome]:
+        """Whole results of this job from before, by fingerprint."""
+        outcome = self._before.get(job.id)
+        return {outcome.input: outcome} if outcome is not None and self._is_whole(outcome) else {}
 
-    def others(self, refs: Iterable[ScanRef]) -> tuple[Outcome, ...]:
-        """Scans that earlier runs brought to a good end and whose files are still there, those of `refs` not included.
+    @contextmanager
+    def rows(self) -> Iterator[tuple[Outcome, ...]]:
+        """How all scans of the folder ended, by id, those of other runs included: what its tables are made from.
+
+        No other run writes tables while the block is open.
+        """
+        rows = _read_outcomes(self.path / "manifest.jsonl")
+        yield tuple(one for _, one in sorted(rows.items()) if one.status != "ok" or self._is_whole(one))
+
+    def others(self, jobs: Iterable[Job]) -> tuple[Outcome, ...]:
+        """Scans that earlier runs brought to a good end and whose files are still there, those of `jobs` not included.
 
         In the order of their ids, so that a table of the folder loses no row where fewer scans are given again.
         """
-        now = {ref.id for ref in refs}
+        now = {job.id for job in jobs}
         return tuple(one for name, one in sorted(self._before.items()) if name not in now and self._is_whole(one))
 
     def _is_whole(self, outcome: Outcome) -> bool:
@@ -146,13 +172,6 @@ def _named(problem: Exception, path: Path) -> str:
     """The file that could not be written, by the name it would have got."""
     name = getattr(problem, "filename", None)
     return re.sub(rf"{re.escape(PARTIAL)}\d+-", "", str(name)) if name else str(path)
-
-
-def fingerprint(ref: ScanRef) -> str:
-    """Names, sizes and times of change of all files of a scan, its mask and label map included."""
-    paths = [path for path in (*ref.paths, ref.mask, ref.label_map) if path is not None and path.exists()]
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return f"{len(stats)} files, {hash_of(stats)}"
 
 
 def hash_of(value: Any) -> str:

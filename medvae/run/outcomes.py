@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from medvae import console
 from medvae.errors import CODES, MedVAEError, ScanError, is_disk_full, is_out_of_memory
+from medvae.run.work import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from medvae.scan import ScanRef
-
 log = logging.getLogger(__name__)
+J = TypeVar("J", bound=Job)
 T = TypeVar("T")
 Stage = Literal["read", "compute", "write"]
-_SHOWN = 10  # warnings that are told; those that hold a number may be as many as scans
+_SHOWN = 10  # warnings in the text for a person: those with a number in them may be as many as scans
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ class Outcome:
         outputs: files written, relative to the output folder.
         seconds: wall time of computing and writing.
         warnings: what a reader of the outputs should know.
-        scores: numbers by name, for the tables.
-        input: fingerprint of the input files (names, sizes, times of change): a changed input is done again.
+        scores: numbers by name, for the tables; None where one is not known.
+        facts: words by name, for the tables.
+        input: fingerprint of what the job reads: a changed input is done again.
+        source: hash of the place of the input; says nothing of whose it is.
     """
 
     id: str
@@ -52,12 +54,14 @@ class Outcome:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     scores: dict[str, float | str | None] = field(default_factory=dict)
+    facts: dict[str, str | None] = field(default_factory=dict)
     input: str = ""
+    source: str = ""
 
     @classmethod
-    def of(cls, ref: ScanRef, problem: ScanError, *, stage: Stage) -> Outcome:
+    def of(cls, job: Job, problem: ScanError, *, stage: Stage) -> Outcome:
         """The outcome of a scan that could not be used."""
-        return cls(ref.id, problem.status, problem.code, stage, problem.message, problem.hint or "")
+        return cls(job.id, problem.status, problem.code, stage, problem.message, problem.hint or "")
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> Outcome:
@@ -84,30 +88,38 @@ class Summary:
             return 2
         return 1 if bad else 0
 
-    def report(self) -> None:
-        """Say on stdout what did not end ok, grouped by code, what was warned of, and the counts."""
+    def lines(self) -> list[str]:
+        """The text for a person: what did not end ok, grouped by code; each warning once; the counts."""
         by_code: dict[str, list[Outcome]] = {}
         for outcome in self.outcomes:
             if outcome.status != "ok":
                 by_code.setdefault(outcome.code or "internal", []).append(outcome)
+        lines = []
         for code in sorted(by_code, key=list(CODES).index):
             first = by_code[code][0]
             more = f" and {len(by_code[code]) - 1} more" if len(by_code[code]) > 1 else ""
-            console.out(f"{first.status} ({code}): {first.id}{more}: {first.message}\n  hint: {first.hint}")
-        self._report_warnings()
-        console.out(", ".join(f"{n} {status}" for status, n in sorted(self.counts.items())))
+            lines += [f"{first.status} ({code}): {first.id}{more}: {first.message}", f"  hint: {first.hint}"]
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items()))
+        return [*lines, *self._warnings(), counts]
 
-    def _report_warnings(self) -> None:
+    def report(self) -> None:
+        """Print `lines()`."""
+        for line in self.lines():
+            console.out(line)
+
+    def _warnings(self) -> list[str]:
         """Each warning once, with the first scan that has it."""
         warned: dict[str, list[str]] = {}
         for outcome in self.outcomes:
             for warning in outcome.warnings:
                 warned.setdefault(warning, []).append(outcome.id)
+        lines = []
         for warning, ids in list(warned.items())[:_SHOWN]:
             more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-            console.out(f"warning: {ids[0]}{more}: {warning}")
+            lines.append(f"warning: {ids[0]}{more}: {warning}")
         if len(warned) > _SHOWN:
-            console.out(f"warning: {len(warned) - _SHOWN} others, which the record of each scan has")
+            lines.append(f"warning: {len(warned) - _SHOWN} others; manifest.jsonl lists them per scan")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -143,15 +155,15 @@ class Failed:
     trace: str = ""
 
 
-def attempt(call: Callable[[ScanRef], T], ref: ScanRef) -> T | Failed:
-    """`call(ref)`, or what is wrong with that scan, so that it never stops the others.
+def attempt(call: Callable[[J], T], job: J) -> T | Failed:
+    """`call(job)`, or what is wrong with that job, so that it never stops the others.
 
     Raises:
         MedVAEError: one that is about the whole run.
         OSError: the disk is full, which is about the whole run, too.
     """
     try:
-        return call(ref)
+        return call(job)
     except ScanError as problem:
         return Failed(problem)
     except MedVAEError:
@@ -160,18 +172,18 @@ def attempt(call: Callable[[ScanRef], T], ref: ScanRef) -> T | Failed:
         if is_disk_full(problem):
             raise
         if is_out_of_memory(problem):
-            return Failed(ScanError("memory ran out", code="out_of_memory", path=ref.path))
+            return Failed(ScanError("memory ran out", code="out_of_memory"))
         text = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
-        return Failed(ScanError(text, code="internal", path=ref.path), traceback.format_exc())
+        return Failed(ScanError(text, code="internal"), traceback.format_exc())
 
 
-def settled(result: T | Failed, ref: ScanRef, *, stage: Stage) -> T | Outcome:
+def settled(result: T | Failed, job: Job, *, stage: Stage) -> T | Outcome:
     """What `attempt` gave, a failure as the scan's outcome."""
     if not isinstance(result, Failed):
         return result
     if result.trace:
-        log.debug("%s: %s", ref.id, result.trace)
-    return Outcome.of(ref, result.problem, stage=stage)
+        log.debug("%s: %s", job.id, result.trace)
+    return Outcome.of(job, result.problem, stage=stage)
 
 
 def plain(scores: Mapping[str, Any]) -> dict[str, float | str | None]:

@@ -1,6 +1,6 @@
 """Work as plain data: a job, what it gives back, and the files to be written. All of it can be pickled.
 
-An engine needs nothing else: `load(job)` reads, `compute(job, loaded)` gives a `Result`, whose files are then written.
+`load(job)` reads, `compute(job, loaded)` gives a `Result`, whose files are then written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Job(Protocol):
     """One piece of work, e.g. a scan (`ScanRef`) or the number of a sample.
 
     - `id` is safe as a file name and unique within a run.
-    - `fingerprint()` is a hash of the contents of everything the job reads; it may take as long as reading does.
+    - `fingerprint()` is a hash of everything that the result depends on besides the run's settings: the contents of the
+      files that the job reads, and what a list says of it. It may take as long as reading does.
     """
 
     @property
@@ -81,6 +82,12 @@ class Result:
     scores: Mapping[str, float | None] = field(default_factory=dict)
     facts: Mapping[str, str | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Write all files below `folder`; returns their names."""
+        for file in self.files:
+            file.write(folder)
+        return tuple(file.name for file in self.files)
 
 
 @dataclass(frozen=True)

@@ -116,14 +116,17 @@ TABLE: dict[str, Folder] = {
         "IM-0001-0170-0001.dcm", Reads((256, 256, 8), (1.0, 1.0, 1.2), 0, 1081.74853)
     ),
     "dicom2nifti-tests/philips_enhanced_dti_001": one(
-        "IM-0001-3835-0001.dcm", Refused("duplicate_positions", "32 slices lie at 8 positions")
+        "IM-0001-3835-0001.dcm",
+        Refused("mixed_series", "DiffusionBValue: 0 s/mm2 (8), 1300 s/mm2 (24), along DiffusionG"),
     ),
     "dicom2nifti-tests/philips_enhanced_fmri_001": one(
         "IM-0001-9600-0001.dcm", Refused("mixed_series", "TemporalPositionIdentifier: 1 (8), 2 (8), 3 (8), 4 (8)")
     ),
     "dicom2nifti-tests/philips_fmri_001": one("IM-0001-0050-0001.dcm", Refused("duplicate_positions", FMRI, files=8)),
     "dicom2nifti-tests/siemens_anatomical_001": one("IM-0001-0112-0001.dcm", SMALL),
-    "dicom2nifti-tests/siemens_dti_classic_001": one("001.dcm", Refused("duplicate_positions", f"8 {GE_DTI}", files=8)),
+    "dicom2nifti-tests/siemens_dti_classic_001": one(
+        "001.dcm", Refused("mixed_series", "AcquisitionNumber: 1 (4), 2 (4)", files=8)
+    ),
     "dicom2nifti-tests/siemens_fmri_001": one("IM-0001-0001.dcm", Refused("mosaic", "MOSAIC", files=2)),
     # no shared functional groups
     "dicom2nifti-tests/siemens_multiframe_anatomical_001": one(

@@ -150,17 +150,6 @@ def test_without_any_uid_the_content_tells_objects_apart(tmp_path: Path) -> None
     assert len({ref.id for ref in refs}) == 2
 
 
-def test_subjects_are_hashes_of_the_patient_id(tmp_path: Path) -> None:
-    put(tmp_path / "a", slices(ramp()))
-    put(tmp_path / "b", slices(ramp()))
-    put(tmp_path / "c", slices(ramp()), lambda one, _: setattr(one, "PatientID", "another"))
-    put(tmp_path / "d", slices(ramp()), lambda one, _: setattr(one, "PatientID", ""))
-    a, b, c, d = (find_one(tmp_path / name) for name in "abcd")
-    assert a.subject == b.subject != c.subject
-    assert d.subject == d.id
-    assert len({a.id, b.id, c.id, d.id}) == 4
-
-
 def everything_said(files: list[Path], settings: ReadSettings) -> list[str]:
     """Ids, words, errors, warnings and reprs of all scans among files."""
     said = []
@@ -197,40 +186,59 @@ def test_nothing_of_the_patient_is_said(tmp_path: Path, *, split_mixed: bool) ->
     assert not [text for text in said for secret in (NAME, PATIENT, "Secret", "Zaphod", "4711") if secret in text]
 
 
-def test_source_holds_what_a_writer_needs(tmp_path: Path) -> None:
+def test_source_holds_what_a_writer_needs_and_nobody(tmp_path: Path) -> None:
     made = slices(ramp())
     for one in made:
-        one.SpecificCharacterSet, one.PatientName = "ISO_IR 192", "Müller^Jürgen"
-        one.StudyDate, one.PatientSex = "20240229", "O"
+        one.PatientBirthDate, one.PatientSex, one.AccessionNumber = "19700203", "O", "ACC-SECRET"
     put(tmp_path, made)
-    source = read_one(tmp_path).source
-    assert source["PatientName"] == "Müller^Jürgen"
-    assert source["PatientID"] == PATIENT
-    assert source["StudyInstanceUID"] == made[0].StudyInstanceUID
-    assert source["SOPInstanceUID"].split("\\") == [one.SOPInstanceUID for one in made]
-    assert (source["StudyDate"], source["PatientSex"], source["StudyID"]) == ("20240229", "O", "S1")
-    assert source["FrameOfReferenceUID"] == made[0].FrameOfReferenceUID
-    assert "FrameNumber" not in source
+    assert read_one(tmp_path).source == {
+        "StudyInstanceUID": made[0].StudyInstanceUID,
+        "SeriesInstanceUID": made[0].SeriesInstanceUID,
+        "FrameOfReferenceUID": made[0].FrameOfReferenceUID,
+        "SOPClassUID": made[0].SOPClassUID,
+        "Modality": "CT",
+        "SOPInstanceUID": "\\".join(one.SOPInstanceUID for one in made),
+    }
 
 
 @pytest.mark.parametrize(
-    ("charset", "coded", "name"),
+    ("said", "description"),
     [
-        (b"NONSENSE", b"M\xfcller^Zaphod", "Müller^Zaphod"),
-        (b"ISO_IR 100", b"M\xfcller^Zaphod", "Müller^Zaphod"),
-        (b"\\ISO 2022 IR 87 ", b"Y^T=\x1b$B;3ED\x1b(B^T ", "Y^T=山田^T"),
+        ("Thorax  1.0  B40f ", "Thorax 1.0 B40f"),
+        ("", ""),
+        ("x" * 100, "x" * 64),
+        ("ax\tT1\x00\x1bpost", "ax T1 post"),
+        ("T1 of zaphod", ""),
+        ("secret-T2", ""),
+        ("pat-4711-secret", ""),
+        ("4711", ""),
     ],
 )
-def test_source_in_other_character_sets(
-    tmp_path: Path, charset: bytes, coded: bytes, name: str, caplog: pytest.LogCaptureFixture
+def test_description_is_what_the_series_calls_itself(tmp_path: Path, said: str, description: str) -> None:
+    """One line of at most 64 characters, unless it says who the patient is."""
+    put(tmp_path, slices(ramp()), lambda one, _: one.add_new("SeriesDescription", "LT", said))
+    assert reading.inspect(find_one(tmp_path), SETTINGS).description == description
+
+
+@pytest.mark.parametrize(
+    ("charset", "coded", "description"),
+    [
+        (b"NONSENSE", b"Sch\xe4del ", "Schädel"),
+        (b"ISO_IR 100", b"Sch\xe4del ", "Schädel"),
+        (b"ISO_IR 192", b"Sch\xc3\xa4del", "Schädel"),
+        (b"\\ISO 2022 IR 87 ", b"T1 \x1b$B;3ED\x1b(B ", "T1 山田"),
+    ],
+)
+def test_description_in_other_character_sets(
+    tmp_path: Path, charset: bytes, coded: bytes, description: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put(tmp_path, slices(ramp()), lambda one, _: setattr(one, "PatientName", "x" * len(coded)))
+    put(tmp_path, slices(ramp()), lambda one, _: setattr(one, "SeriesDescription", "x" * len(coded)))
     for path in tmp_path.iterdir():
         raw = path.read_bytes().replace(b"x" * len(coded), coded)
         at = raw.index(b"\x08\x00\x08\x00CS")
         element = b"\x08\x00\x05\x00CS" + len(charset).to_bytes(2, "little") + charset
         path.write_bytes(raw[:at] + element + raw[at:])
-    assert read_one(tmp_path).source["PatientName"] == name
+    assert reading.inspect(find_one(tmp_path), SETTINGS).description == description
     assert not caplog.records
 
 

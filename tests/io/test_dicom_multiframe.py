@@ -6,9 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from dicom_made import GEOMETRY, SHAPE, enhanced, find_one, groups, plane, put, ramp, read_one, refusal, save, slices
+from dicom_made import (
+    GEOMETRY,
+    SHAPE,
+    enhanced,
+    find_one,
+    groups,
+    plane,
+    put,
+    ramp,
+    read_one,
+    refusal,
+    same_series,
+    save,
+    slices,
+)
 
-from medvae.cohort.find import find
+from medvae.cohort import find
 from medvae.io import reading
 from medvae.io.formats import dicom
 from medvae.scan import Selection
@@ -77,7 +91,7 @@ def test_everything_in_the_frames(tmp_path: Path) -> None:
 def test_one_volume_over_two_objects(tmp_path: Path) -> None:
     frames = frames_of(ramp())
     first, second = enhanced(frames[:2], GEOMETRY), enhanced(frames[2:], GEOMETRY)
-    second.SeriesInstanceUID, second.FrameOfReferenceUID = first.SeriesInstanceUID, first.FrameOfReferenceUID
+    same_series(first, second)
     save(second, tmp_path / "a")
     save(first, tmp_path / "b")
     np.testing.assert_array_equal(read_one(tmp_path).data, ramp())
@@ -120,7 +134,7 @@ def test_number_of_frames_must_be_true(tmp_path: Path) -> None:
         (
             {"MREcho": {"EffectiveEchoTime": 10.0}},
             {"MREcho": {"EffectiveEchoTime": 80.0}},
-            ("EchoNumbers 10 ms", "EchoNumbers 80 ms"),
+            ("EchoTime 10 ms", "EchoTime 80 ms"),
         ),
     ],
 )
@@ -154,7 +168,7 @@ def test_parts_whose_frames_lie_in_other_files(tmp_path: Path) -> None:
     volume = ramp((9, 7, 6))
     early, late = frames_of(volume, **time(1)), frames_of(volume + 1, **time(2))
     first, second = enhanced([*early, *late[:3]], GEOMETRY), enhanced(late[3:], GEOMETRY)
-    second.SeriesInstanceUID, second.FrameOfReferenceUID = first.SeriesInstanceUID, first.FrameOfReferenceUID
+    same_series(first, second)
     save(first, tmp_path / "a")
     save(second, tmp_path / "b")
     refs, scans = parts(tmp_path)
@@ -168,7 +182,7 @@ def test_parts_of_single_frame_series(tmp_path: Path) -> None:
     """Two echoes in the files of one series: each part has its own files."""
     made, other = slices(ramp()), slices(ramp() + 1)
     for one, second in zip(made, other, strict=True):
-        second.SeriesInstanceUID, second.FrameOfReferenceUID = one.SeriesInstanceUID, one.FrameOfReferenceUID
+        same_series(one, second)
         one.EchoNumbers, second.EchoNumbers = 1, 2
     put(tmp_path, [one for pair in zip(made, other, strict=True) for one in pair])
     refs, scans = parts(tmp_path)

@@ -1,4 +1,4 @@
-"""The runner: order and bytes whatever the number of workers, one bad scan, a dead worker, resumption, interruption."""
+"""Engines: order and bytes whatever the engine, one bad job, a dead worker, what was done before, interruption."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import errno
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +21,21 @@ import numpy as np
 import pytest
 
 from medvae.errors import OutputError, RunError, ScanError
-from medvae.io.files import PARTIAL, atomic, write_text
-from medvae.run import engine
-from medvae.run.engine import Done, OutputFolder, run_scans
+from medvae.io.files import PARTIAL, atomic
+from medvae.run import processes
+from medvae.run.engine import run_jobs
+from medvae.run.folder import OutputFolder
+from medvae.run.outcomes import Outcome
+from medvae.run.processes import Processes
+from medvae.run.task import Task, Todo
+from medvae.run.work import Progress, Result, TextFile
 from medvae.scan import ScanRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from medvae.run.outcomes import Summary
+    from medvae.run.task import Engine
 
 TEXTS = {
     "a": "one",
@@ -61,17 +69,35 @@ def load_text(ref: ScanRef) -> str:
     return text
 
 
-def handle_text(ref: ScanRef, text: str, *, out: Path) -> Done:
+@dataclass(frozen=True)
+class Unwritable:
+    """A file whose writing fails."""
+
+    name: str
+
+    def write(self, folder: Path) -> None:
+        raise ValueError("no header for it")
+
+
+def compute_text(ref: ScanRef, text: str) -> Result:
     if text == "gpu":
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+    name = f"scans/{ref.id}.txt"
+    file = Unwritable(name) if text == "unwritable" else TextFile(name, text)
+    scores = {"length": len(text), "ratio": float(np.float32("nan"))}
+    return Result((file,), scores, facts={"first": text[:1]}, warnings=(f"warned of {ref.id}",))
 
-    def write() -> Sequence[str]:
-        if text == "unwritable":
-            raise ValueError("no header for it")
-        write_text(out / "scans" / f"{ref.id}.txt", text)
-        return (f"scans/{ref.id}.txt",)
 
-    return Done(write, {"length": len(text), "ratio": np.float32("nan")}, (f"warned of {ref.id}",))
+@dataclass(frozen=True)
+class Elsewhere:
+    """A second engine: every job wholly in another process, as on another machine; answers in reverse order."""
+
+    def run(self, todos: Iterable[Todo[Any]], task: Task[Any, Any]) -> Generator[tuple[Todo[Any], Outcome], None, None]:
+        waiting = list(todos)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            futures = [(todo, pool.submit(task.whole, todo)) for todo in waiting]
+            for todo, future in reversed(futures):
+                yield todo, future.result()
 
 
 def make(folder: Path, texts: dict[str, str]) -> list[ScanRef]:
@@ -85,12 +111,12 @@ def run(
     refs: Sequence[ScanRef],
     out: Path,
     *,
-    workers: int = 0,
-    handle: Callable[..., Done] = handle_text,
+    engine: Engine | None = None,
+    compute: Callable[..., Result] = compute_text,
     **more: Any,
 ) -> Summary:
-    folder = OutputFolder(out, command="test", identity={"seed": 0}, **more)
-    return run_scans(refs, load_text, partial(handle, out=out), folder=folder, workers=workers, title="test")
+    with OutputFolder(out, command="test", identity={"seed": 0}, **more) as folder:
+        return run_jobs(refs, load_text, compute, folder=folder, engine=engine or Processes(), stage="test")
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -141,28 +167,56 @@ def test_one_bad_scan_never_stops_the_others(alone: tuple[list[ScanRef], Path, S
     assert odd.message == "ZeroDivisionError: division by zero", "one line"
     first = summary.outcomes[0]
     assert first.scores == {"length": 3, "ratio": None}
+    assert first.facts == {"first": "o"}
     assert first.warnings == ("warned of a",)
     assert first.outputs == ("scans/a.txt",)
     assert first.seconds >= 0
     assert summary.exit_code == 1
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_order_and_bytes_do_not_depend_on_the_workers(
-    alone: tuple[list[ScanRef], Path, Summary], tmp_path: Path, workers: int
+@pytest.mark.parametrize("engine", [Processes(1), Processes(2), Elsewhere()], ids=repr)
+def test_every_engine_gives_the_same(
+    alone: tuple[list[ScanRef], Path, Summary], tmp_path: Path, engine: Engine
 ) -> None:
-    refs, out, _ = alone
-    run(refs, tmp_path / "out", workers=workers)
-    assert manifest(tmp_path / "out") == manifest(out)
+    refs, out, expected = alone
+    summary = run(refs, tmp_path / "out", engine=engine)
+    assert [without_seconds(one) for one in summary.outcomes] == [without_seconds(one) for one in expected.outcomes]
+    if isinstance(engine, Processes):
+        assert manifest(tmp_path / "out") == manifest(out), "in the order of the jobs"
+    assert sorted(manifest(tmp_path / "out"), key=lambda line: line["id"]) == manifest(out)
     for name, content in files(out).items():
         if name.startswith("scans"):
             assert (tmp_path / "out" / name).read_bytes() == content
     assert no_children()
+    again = run(refs[:1], tmp_path / "out", engine=engine, compute=None)  # type: ignore[arg-type]
+    assert again.outcomes == summary.outcomes[:1], "done before"
+
+
+def without_seconds(outcome: Outcome) -> Outcome:
+    return replace(outcome, seconds=0.0)
+
+
+def test_work_is_data() -> None:
+    """What an engine on another machine has to send there and back."""
+    task: Task[ScanRef, str] = Task(load_text, compute_text, Path("out"))
+    todo = Todo(ScanRef("a", "text", (Path("a"),)), "place", {"mark": Outcome("a", "ok")})
+    result = Result((TextFile("a.txt", "one"),), {"length": 3.0}, {"first": "o"}, ("warning",))
+    for value in (task, todo, result, Processes(2)):
+        assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_progress_is_reported_from_the_start_to_the_end(tmp_path: Path) -> None:
+    refs, seen = make(tmp_path / "in", {"a": "one", "b": "broken"}), list[Progress]()
+    with OutputFolder(tmp_path / "out", command="test", identity={}) as folder:
+        run_jobs(
+            refs, load_text, compute_text, folder=folder, engine=Processes(), stage="test", on_progress=seen.append
+        )
+    assert seen == [Progress("test", 0, 2), Progress("test", 1, 2, "a"), Progress("test", 2, 2, "b")]
 
 
 def test_a_worker_that_dies_takes_only_its_scan_with_it(tmp_path: Path) -> None:
     refs = make(tmp_path / "in", {"a": "one", "b": "die", "c": "two", "d": "three"})
-    summary = run(refs, tmp_path / "out", workers=2)
+    summary = run(refs, tmp_path / "out", engine=Processes(2))
     assert [(one.id, one.status, one.code) for one in summary.outcomes] == [
         ("a", "ok", None),
         ("b", "failed", "out_of_memory"),
@@ -175,34 +229,34 @@ def test_a_worker_that_dies_takes_only_its_scan_with_it(tmp_path: Path) -> None:
 
 def test_a_scan_given_to_a_dead_pool_says_so_when_it_is_its_turn(tmp_path: Path) -> None:
     dies, whole = make(tmp_path / "in", {"a": "die", "b": "one"})
-    pool = engine._pool(1)
+    pool, task = processes._pool(1), Task(load_text, compute_text, tmp_path)
     with pytest.raises(BrokenProcessPool):
-        engine._submit(pool, load_text, dies).result()
-    late = engine._submit(pool, load_text, whole)
+        processes._submit(pool, task, Todo(dies)).result()
+    late = processes._submit(pool, task, Todo(whole))
     assert isinstance(late.exception(), BrokenProcessPool)
-    assert not engine._is_whole(late)
-    engine._stop(pool)
+    assert not processes._is_whole(late)
+    processes._stop(pool)
 
 
 def test_again_does_only_what_is_missing(tmp_path: Path) -> None:
     refs = make(tmp_path / "in", {"a": "one", "b": "broken", "c": "two", "d": "three", "e": "four"})
     out, seen = tmp_path / "out", list[str]()
 
-    def noting(ref: ScanRef, text: str, *, out: Path) -> Done:
+    def noting(ref: ScanRef, text: str) -> Result:
         seen.append(ref.id)
-        return handle_text(ref, text, out=out)
+        return compute_text(ref, text)
 
     run(refs, out)
     (out / "scans" / "c.txt").unlink()
     refs[1].path.write_text("repaired", "utf-8")
     refs[3].path.write_text("changed", "utf-8")
-    summary = run(refs, out, handle=noting)
+    summary = run(refs, out, compute=noting)
     assert seen == ["b", "c", "d"], "refused before, its file is gone, its input has changed"
     assert [one.id for one in summary.outcomes] == list("abcde")
     assert summary.counts == {"ok": 5}
     assert (out / "scans" / "d.txt").read_text("utf-8") == "changed"
     seen.clear()
-    again = run(refs, out, handle=noting)
+    again = run(refs, out, compute=noting)
     assert seen == []
     assert again == summary
 
@@ -219,40 +273,43 @@ def test_a_full_disk_is_one_error_and_what_was_done_is_kept(tmp_path: Path, work
     refs = make(tmp_path / "in", {"a": "one", "b": "two", "c": "three", "d": "four"})
     out, full = tmp_path / "out", [True]
 
-    def handle(ref: ScanRef, text: str, *, out: Path) -> Done:
-        def write() -> Sequence[str]:
-            with atomic(out / f"{ref.id}.txt") as partial_file:
-                partial_file.write_text(text, "utf-8")
-                if full[0] and ref.id == "c":
-                    raise OSError(errno.ENOSPC, "No space left on device", str(partial_file))
-            return (f"{ref.id}.txt",)
+    @dataclass(frozen=True)
+    class Filling:
+        name: str
 
-        return Done(write)
+        def write(self, folder: Path) -> None:
+            with atomic(folder / self.name) as partial_file:
+                partial_file.write_text("half", "utf-8")
+                if full[0] and self.name == "c.txt":
+                    raise OSError(errno.ENOSPC, "No space left on device", str(partial_file))
+
+    def compute(ref: ScanRef, text: str) -> Result:
+        return Result((Filling(f"{ref.id}.txt"),))
 
     with pytest.raises(OutputError) as caught:
-        run(refs, out, workers=workers, handle=handle)
+        run(refs, out, engine=Processes(workers), compute=compute)
     assert str(caught.value) == "c.txt: the disk is full", "the name that the file would have got"
     assert "again" in (caught.value.hint or "")
     assert not list(out.rglob(f"{PARTIAL}*"))
     assert [line["id"] for line in manifest(out)] == ["a", "b"]
     assert no_children()
     full[0] = False
-    assert run(refs, out, handle=handle).counts == {"ok": 4}
+    assert run(refs, out, compute=compute).counts == {"ok": 4}
 
 
 def test_an_interrupted_run_leaves_no_partial_file_and_no_workers(tmp_path: Path) -> None:
     refs = make(tmp_path / "in", {"a": "one", "b": "two", "c": "three", "d": "slow"})
 
-    def stop(ref: ScanRef, text: str, *, out: Path) -> Done:
+    def stop(ref: ScanRef, text: str) -> Result:
         if ref.id == "c":
             _wait_for(refs[3].path.with_suffix(".begun").exists)
             raise KeyboardInterrupt
-        return handle_text(ref, text, out=out)
+        return compute_text(ref, text)
 
     out = tmp_path / "out"
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run(refs, out, workers=2, handle=stop)
+        run(refs, out, engine=Processes(2), compute=stop)
     assert time.monotonic() - begun < 90, "it does not wait for the slow scan"
     assert no_children()
     assert not list(out.rglob(f"{PARTIAL}*"))
@@ -267,9 +324,9 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "import test_runner as t\n"
+        "import test_engine as t\n"
         "if __name__ == '__main__':\n"
-        "    t.run(t.make(Path(sys.argv[2]), dict(a='slow', b='slow')), Path(sys.argv[3]), workers=2)\n"
+        "    t.run(t.make(Path(sys.argv[2]), dict(a='slow', b='slow')), Path(sys.argv[3]), engine=t.Processes(2))\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code, "utf-8")
@@ -306,9 +363,9 @@ def _alive(pid: int) -> bool:
 
 
 def test_ctrl_c_is_held_back_where_the_system_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    with engine._held_back(signal.SIGINT):
+    with processes._held_back(signal.SIGINT):
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     monkeypatch.delattr(signal, "pthread_sigmask")
-    with engine._held_back(signal.SIGINT):
+    with processes._held_back(signal.SIGINT):
         pass

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,10 @@ def test_exit_codes(outcomes: tuple[Outcome, ...], code: int) -> None:
     assert Summary(outcomes).exit_code == code
 
 
-def test_what_did_not_end_well_is_told_by_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_did_not_end_well_is_told_by_code() -> None:
     unnamed = Outcome("f", "failed", message="no code", hint="h")
-    Summary((FAILED, OK, REJECTED, SKIPPED, Outcome("e", "rejected", "truncated"), unnamed)).report()
-    assert capsys.readouterr().out.splitlines() == [
+    summary = Summary((FAILED, OK, REJECTED, SKIPPED, Outcome("e", "rejected", "truncated"), unnamed))
+    assert summary.lines() == [
         "skipped (not_image): b: a report",
         "  hint: nothing to do",
         "rejected (truncated): c and 1 more: ends early",
@@ -54,18 +54,19 @@ def test_what_did_not_end_well_is_told_by_code(capsys: pytest.CaptureFixture[str
     ]
 
 
-def test_a_warning_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_is_told_once() -> None:
     head, both = ("whole_head",), ("whole_head", "seen_in_training")
-    Summary((Outcome("a", "ok", warnings=head), Outcome("b", "ok", warnings=both), OK)).report()
+    summary = Summary((Outcome("a", "ok", warnings=head), Outcome("b", "ok", warnings=both), OK))
     told = ["warning: a and 1 more: whole_head", "warning: b: seen_in_training", "3 ok"]
-    assert capsys.readouterr().out.splitlines() == told
-    Summary(tuple(Outcome(f"{n}", "ok", warnings=(f"{n} voxels filled",)) for n in range(12))).report()
-    last = capsys.readouterr().out.splitlines()[-3:]
-    assert last == ["warning: 9: 9 voxels filled", "warning: 2 others, which the record of each scan has", "12 ok"]
+    assert summary.lines() == told
+    many = Summary(tuple(Outcome(f"{n}", "ok", warnings=(f"{n} voxels filled",)) for n in range(12)))
+    last = many.lines()[-3:]
+    assert last == ["warning: 9: 9 voxels filled", "warning: 2 others; manifest.jsonl lists them per scan", "12 ok"]
 
 
 def test_an_outcome_comes_back_from_json() -> None:
-    one = Outcome("a", "ok", outputs=("x", "y"), warnings=("w",), scores={"m": 1.5, "p": None}, input="1 files")
+    one = Outcome("a", "ok", outputs=("x", "y"), warnings=("w",), scores={"m": 1.5, "p": None})
+    one = replace(one, facts={"class": "glioma", "twin": None}, input="content", source="place")
     assert Outcome.from_json(json.loads(json.dumps(asdict(one)))) == one
     with pytest.raises((TypeError, KeyError)):
         Outcome.from_json({"id": "a"})

@@ -6,7 +6,7 @@ never from the top level, which lies in such files. Everything is LPS here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import hypot
 from operator import mul
 from typing import TYPE_CHECKING
@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvae.errors import ScanError
+from medvae.io.dicom.subjects import person_of
 from medvae.io.dicom.tags import Tags, broken, uid_name
+from medvae.io.dicom.traits import image_type_of, traits_of_file, traits_of_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from medvae.io.dicom.header import Header
+    from medvae.io.dicom.subjects import Person
+    from medvae.io.dicom.traits import Value
 
 Reason = tuple[str, str]  # code and message
 Vector = tuple[float, ...]
@@ -31,6 +36,12 @@ _CAPTURES = {_ROOT + number for number in ("7", "7.1", "7.2", "7.3", "7.4")}  # 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _MODALITIES = ("CT", "MR", "PT")
 _FINEST, _FARTHEST = 1e-4, 1e6  # mm: what cannot be a spacing, or a place
+_MACROS = (
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+)
 _DTYPES = {8: "int8", 16: "int16", 32: "int32"}
 
 
@@ -66,7 +77,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One slice of a series: where it lies (LPS, mm), what sort of image it is, and how its values become real ones.
+    """One slice of a series: where it lies (LPS, mm), what kind of image it is, and how its values become real ones.
 
     Attributes:
         path, number: the file, and which of its frames, from 0.
@@ -75,8 +86,8 @@ class Frame:
         spacing: mm between rows, mm between columns: the order of PixelSpacing.
         matrix: rows, columns.
         reference: FrameOfReferenceUID.
-        sort: ImageType from its third value on, with the complex component where the frame says it.
-        echo, time: echo numbers (or the echo time) and temporal position, as text; "" where not given.
+        person: who was scanned.
+        traits: what kind of image it is, by keyword.
         slope, intercept, unit: of the rescale; the unit is RescaleType, "" where not given.
         rescaled: whether the file gives a rescale.
     """
@@ -88,9 +99,8 @@ class Frame:
     spacing: Vector
     matrix: tuple[int, int]
     reference: str
-    sort: tuple[str, ...]
-    echo: str
-    time: str
+    person: Person = field(repr=False)
+    traits: Mapping[str, Value] = field(repr=False)
     slope: float
     intercept: float
     unit: str
@@ -243,52 +253,45 @@ def _pixel_problems(header: Header, nbytes: int, count: int) -> list[Reason]:
 
 def _frames(header: Header, stored: Stored, count: int) -> tuple[Frame, ...]:
     tags = header.tags
-    if "PerFrameFunctionalGroupsSequence" in tags:
-        groups = tags.items("PerFrameFunctionalGroupsSequence")
-        if len(groups) != count:
-            raise ScanError(f"NumberOfFrames is {count}, of {len(groups)} frames is told", code="malformed")
-        shared = tags.first("SharedFunctionalGroupsSequence")
-        return tuple(_grouped(header, stored, number, (groups[number], shared)) for number in range(count))
-    if count != 1 or tags.text("SOPClassUID") in _ENHANCED:
-        raise ScanError("no functional groups that say where the frames lie", code="no_geometry")
-    echo = "\\".join(tags.texts("EchoNumbers"))
-    time = tags.text("TemporalPositionIdentifier")
-    return (_frame(header, stored, 0, (tags, tags, tags, tags), (tags.texts("ImageType")[2:], echo, time)),)
-
-
-def _grouped(header: Header, stored: Stored, number: int, groups: tuple[Tags, Tags]) -> Frame:
-    """A frame of a multi-frame object; `groups` are its own and the shared ones."""
-
-    def group(name: str) -> Tags:
-        return groups[0].first(name) if name in groups[0] else groups[1].first(name)
-
-    sort: tuple[str, ...] = ()
-    for name in ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence"):
-        tags = group(name)
-        sort += (*tags.texts("FrameType")[2:], *tags.texts("ComplexImageComponent"))
-    echo = group("MREchoSequence").double("EffectiveEchoTime")
-    time = group("FrameContentSequence").binary("TemporalPositionIndex")
-    what = (sort, "" if echo is None else f"{echo:g} ms", "" if time is None else str(time))
-    where = tuple(map(group, ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")))
-    return _frame(header, stored, number, (*where, group("PixelValueTransformationSequence")), what)
+    person, traits = person_of(tags), traits_of_file(tags)
+    if "PerFrameFunctionalGroupsSequence" not in tags:
+        if count != 1 or tags.text("SOPClassUID") in _ENHANCED:
+            raise ScanError("no functional groups that say where the frames lie", code="no_geometry")
+        traits |= image_type_of(tags) | traits_of_frame(tags)
+        return (_frame(header, stored, 0, (tags, tags, tags, tags), kind=(person, traits)),)
+    groups = tags.items("PerFrameFunctionalGroupsSequence")
+    if len(groups) != count:
+        raise ScanError(f"NumberOfFrames is {count}, of {len(groups)} frames is told", code="malformed")
+    shared = tags.first("SharedFunctionalGroupsSequence")
+    frames = []
+    for number, own in enumerate(groups):
+        where = tuple(own.first(name) if name in own else shared.first(name) for name in _MACROS)
+        own_traits = traits | image_type_of(tags, (own, shared)) | traits_of_frame(tags, (own, shared))
+        frames.append(_frame(header, stored, number, where, kind=(person, own_traits)))
+    return tuple(frames)
 
 
 def _frame(
-    header: Header, stored: Stored, number: int, groups: tuple[Tags, ...], what: tuple[tuple[str, ...], str, str]
+    header: Header,
+    stored: Stored,
+    number: int,
+    groups: tuple[Tags, ...],
+    *,
+    kind: tuple[Person, Mapping[str, Value]],
 ) -> Frame:
-    """A frame of the elements that say position, orientation, spacing and rescale."""
+    """A frame of the elements that give position, orientation, spacing and rescale."""
+    *macros, rescale = groups
     position, orientation, spacing = (
         _given(tags, name, count)
         for tags, name, count in zip(
-            groups, ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"), (3, 6, 2), strict=False
+            macros, ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"), (3, 6, 2), strict=True
         )
     )
     row, column = orientation[:3], orientation[3:]
     if max(abs(hypot(*row) - 1), abs(hypot(*column) - 1), abs(sum(map(mul, row, column)))) > 0.01:
-        broken("ImageOrientationPatient", groups[1].raw("ImageOrientationPatient"))
+        broken("ImageOrientationPatient", macros[1].raw("ImageOrientationPatient"))
     if min(spacing) < _FINEST:
-        broken("PixelSpacing", groups[2].raw("PixelSpacing"))
-    rescale = groups[3]
+        broken("PixelSpacing", macros[2].raw("PixelSpacing"))
     slope = (rescale.numbers("RescaleSlope", 1) or (1.0,))[0]
     if slope == 0:
         broken("RescaleSlope", rescale.raw("RescaleSlope"))
@@ -300,9 +303,8 @@ def _frame(
         spacing=spacing,
         matrix=(stored.rows, stored.columns),
         reference=header.tags.text("FrameOfReferenceUID"),
-        sort=what[0],
-        echo=what[1],
-        time=what[2],
+        person=kind[0],
+        traits=kind[1],
         slope=slope,
         intercept=(rescale.numbers("RescaleIntercept", 1) or (0.0,))[0],
         unit=rescale.text("RescaleType"),

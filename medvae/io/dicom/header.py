@@ -1,8 +1,8 @@
 """The header of a DICOM file: its wanted elements as bytes, and where its pixels lie. Pixels are never read here.
 
 A series is opened twice, once to find it and once to read it, and a general parser costs more than the pixels do. This
-walk looks at tags and lengths only, takes the few elements of `TAGS`, and never reads past the header. It holds no text
-of the patient but the PatientID, and puts none into a message.
+walk looks at tags and lengths only, takes the few elements of `TAGS`, and never reads past the header. It puts no text
+of the patient into a message.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from struct import error as StructError
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from medvae.errors import ScanError
-from medvae.io.dicom.tags import SEQUENCES, SOURCE, TAGS, Tags, Values
+from medvae.io.dicom.tags import SEQUENCES, TAGS, Tags, Values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,8 +80,8 @@ class Header:
     problem: tuple[str, str] | None = None
 
 
-def read_header(path: Path, *, source: bool = False) -> Header:
-    """The header of a DICOM file, as far as it goes; with `source` also what it says of patient and study.
+def read_header(path: Path) -> Header:
+    """The header of a DICOM file, as far as it goes.
 
     Raises:
         ScanError: `not_a_scan` where the file is no DICOM; `malformed`, `truncated` or `corrupt` where it says nothing.
@@ -89,7 +89,7 @@ def read_header(path: Path, *, source: bool = False) -> Header:
     """
     try:
         with open(path, "rb") as file:
-            return _parse(file, _WANTED | frozenset(SOURCE.values()) if source else _WANTED, path=path)
+            return _parse(file, path=path)
     except (StructError, OverflowError):
         raise ScanError("the header cannot be followed", code="malformed", path=path) from None
     except ScanError as problem:
@@ -108,12 +108,12 @@ def inflate(header: Header, count: int) -> bytes:
         return _inflate(file, count)
 
 
-def _parse(file: BinaryIO, wanted: frozenset[int], *, path: Path) -> Header:
+def _parse(file: BinaryIO, *, path: Path) -> Header:
     head = file.read(_HEAD)
     if head[128:132] != b"DICM":
         _refuse(head)
     size = os.fstat(file.fileno()).st_size
-    walker = _Walker(file, head, size, wanted=wanted)
+    walker = _Walker(file, head, size)
     meta, start = walker.meta()
     syntax, media = meta.get("TransferSyntaxUID", ""), meta.get("MediaStorageSOPClassUID", "")
     if not syntax:
@@ -122,7 +122,7 @@ def _parse(file: BinaryIO, wanted: frozenset[int], *, path: Path) -> Header:
     if syntax == DEFLATED:
         file.seek(start)
         data = _inflate(file, _INFLATED_HEADER)
-        walker, start, inflate_from = _Walker(BytesIO(data), data, len(data), wanted=wanted), 0, start
+        walker, start, inflate_from = _Walker(BytesIO(data), data, len(data)), 0, start
     order = ">" if syntax == BIG_ENDIAN else "<"
     found: Values = {}
     problem = _walk(walker, start, found, order=order, implicit=syntax == IMPLICIT)
@@ -177,8 +177,8 @@ def _starts_like_dataset(head: bytes) -> bool:
 class _Walker:
     """Goes from element to element of a file by their lengths, holding a window of its bytes."""
 
-    def __init__(self, file: BinaryIO, head: bytes, size: int, *, wanted: frozenset[int]) -> None:
-        self.file, self.window, self.base, self.size, self.wanted = file, head, 0, size, wanted
+    def __init__(self, file: BinaryIO, head: bytes, size: int) -> None:
+        self.file, self.window, self.base, self.size = file, head, 0, size
         self.pixels: PixelElement | None = None
 
     def take(self, at: int, count: int) -> bytes:
@@ -244,7 +244,7 @@ class _Walker:
                 if at > end:
                     what = f"({tag >> 16:04x},{tag & 0xFFFF:04x})"
                     raise ScanError(f"the file ends inside element {what}", code="truncated")
-                if tag in self.wanted:
+                if tag in _WANTED:
                     found[tag] = self.take(start, length)
         return at
 

@@ -10,35 +10,82 @@ from typing import NoReturn
 from medvae.errors import ScanError
 
 SEQUENCES = {
-    "ModalityLUTSequence": 0x00283000,
-    "SharedFunctionalGroupsSequence": 0x52009229,
-    "PerFrameFunctionalGroupsSequence": 0x52009230,
+    "DiffusionGradientDirectionSequence": 0x00189076,
+    "MRTimingAndRelatedParametersSequence": 0x00189112,
+    "MREchoSequence": 0x00189114,
+    "MRModifierSequence": 0x00189115,
+    "MRDiffusionSequence": 0x00189117,
+    "CardiacSynchronizationSequence": 0x00189118,
+    "MRImageFrameTypeSequence": 0x00189226,
+    "CTReconstructionSequence": 0x00189314,
+    "CTXRayDetailsSequence": 0x00189325,
+    "CTImageFrameTypeSequence": 0x00189329,
+    "PETFrameTypeSequence": 0x00189751,
     "FrameContentSequence": 0x00209111,
     "PlanePositionSequence": 0x00209113,
     "PlaneOrientationSequence": 0x00209116,
+    "UnassignedSharedConvertedAttributesSequence": 0x00209170,
+    "UnassignedPerFrameConvertedAttributesSequence": 0x00209171,
+    "RespiratorySynchronizationSequence": 0x00209253,
+    "TemporalPositionSequence": 0x00209310,
+    "ModalityLUTSequence": 0x00283000,
     "PixelMeasuresSequence": 0x00289110,
     "PixelValueTransformationSequence": 0x00289145,
-    "MRImageFrameTypeSequence": 0x00189226,
-    "CTImageFrameTypeSequence": 0x00189329,
-    "PETFrameTypeSequence": 0x00189751,
-    "MREchoSequence": 0x00189114,
+    "SharedFunctionalGroupsSequence": 0x52009229,
+    "PerFrameFunctionalGroupsSequence": 0x52009230,
 }
 TAGS = {
+    "SpecificCharacterSet": 0x00080005,
     "ImageType": 0x00080008,
     "SOPClassUID": 0x00080016,
+    "AcquisitionUID": 0x00080017,
     "SOPInstanceUID": 0x00080018,
+    "StudyDate": 0x00080020,
+    "AcquisitionDate": 0x00080022,
+    "AcquisitionDateTime": 0x0008002A,
+    "AcquisitionTime": 0x00080032,
+    "ContentTime": 0x00080033,
     "Modality": 0x00080060,
+    "SeriesDescription": 0x0008103E,
+    "IrradiationEventUID": 0x00083010,
     "FrameType": 0x00089007,
     "ComplexImageComponent": 0x00089208,
+    "PatientName": 0x00100010,
     "PatientID": 0x00100020,
+    "PatientBirthDate": 0x00100030,
+    "PatientSex": 0x00100040,
+    "ContrastBolusAgent": 0x00180010,
+    "ScanOptions": 0x00180022,
+    "SequenceName": 0x00180024,
+    "SliceThickness": 0x00180050,
+    "KVP": 0x00180060,
+    "RepetitionTime": 0x00180080,
+    "EchoTime": 0x00180081,
+    "InversionTime": 0x00180082,
     "EchoNumbers": 0x00180086,
+    "TriggerTime": 0x00181060,
+    "ConvolutionKernel": 0x00181210,
+    "FlipAngle": 0x00181314,
+    "FrameAcquisitionDateTime": 0x00189074,
+    "InversionTimes": 0x00189079,
     "EffectiveEchoTime": 0x00189082,
+    "DiffusionBValue": 0x00189087,
+    "DiffusionGradientOrientation": 0x00189089,
+    "StudyInstanceUID": 0x0020000D,
     "SeriesInstanceUID": 0x0020000E,
+    "SeriesNumber": 0x00200011,
+    "AcquisitionNumber": 0x00200012,
     "ImagePositionPatient": 0x00200032,
     "ImageOrientationPatient": 0x00200037,
     "FrameOfReferenceUID": 0x00200052,
     "TemporalPositionIdentifier": 0x00200100,
+    "StackID": 0x00209056,
     "TemporalPositionIndex": 0x00209128,
+    "NominalCardiacTriggerDelayTime": 0x00209153,
+    "FrameAcquisitionNumber": 0x00209156,
+    "NominalPercentageOfCardiacPhase": 0x00209241,
+    "NominalPercentageOfRespiratoryPhase": 0x00209245,
+    "TemporalPositionTimeOffset": 0x0020930D,
     "SamplesPerPixel": 0x00280002,
     "PhotometricInterpretation": 0x00280004,
     "NumberOfFrames": 0x00280008,
@@ -60,29 +107,13 @@ TAGS = {
     "ExtendedOffsetTableLengths": 0x7FE00002,
     **SEQUENCES,
 }
-SOURCE = {  # what a writer needs to file a result beside its origin; read on demand only
-    "SpecificCharacterSet": 0x00080005,
-    "StudyDate": 0x00080020,
-    "StudyTime": 0x00080030,
-    "AccessionNumber": 0x00080050,
-    "ReferringPhysicianName": 0x00080090,
-    "StudyDescription": 0x00081030,
-    "PatientName": 0x00100010,
-    "PatientBirthDate": 0x00100030,
-    "PatientSex": 0x00100040,
-    "PatientAge": 0x00101010,
-    "StudyInstanceUID": 0x0020000D,
-    "StudyID": 0x00200010,
-    "SeriesNumber": 0x00200011,
-}
-_NUMBERS = TAGS | SOURCE
 
 
 @dataclass(frozen=True, slots=True)
 class Tags:
     """Elements of a dataset or of an item of a sequence, as they are stored.
 
-    Names are keywords of DICOM, those of `TAGS` and `SOURCE`. An element that is absent or empty gives "", () or None.
+    Names are keywords of DICOM, those of `TAGS`. An element that is absent or empty gives "", () or None.
     A value that cannot be what its tag demands raises a ScanError `malformed` that names the tag.
     """
 
@@ -90,11 +121,11 @@ class Tags:
     order: str  # "<" or ">", of the binary values
 
     def __contains__(self, name: str) -> bool:
-        return bool(self.values.get(_NUMBERS[name]))
+        return bool(self.values.get(TAGS[name]))
 
     def raw(self, name: str) -> bytes:
         """The bytes."""
-        value = self.values.get(_NUMBERS[name], b"")
+        value = self.values.get(TAGS[name], b"")
         return value if isinstance(value, bytes) else b""
 
     def text(self, name: str) -> str:
@@ -145,7 +176,7 @@ class Tags:
 
     def items(self, name: str) -> tuple[Tags, ...]:
         """The items of a sequence."""
-        value = self.values.get(_NUMBERS[name], ())
+        value = self.values.get(TAGS[name], ())
         return value if isinstance(value, tuple) else ()
 
 

@@ -1,0 +1,50 @@
+"""From a scan's files to the model's grid: reading and preparing in one call, for the processes that read ahead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from medvae.io import reading
+from medvae.prepare.preparation import Preparation, Prepared, prepare
+
+if TYPE_CHECKING:
+    from medvae.scan import Scan, ScanRef
+    from medvae.settings import ReadSettings
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A scan as read, and on the model's grid."""
+
+    scan: Scan
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class ReadAndPrepare:
+    """The usual `load` of a run: read a scan with its mask and label map, and prepare it. Picklable, light to import.
+
+    Attributes:
+        read: how files are read.
+        preparation: the steps from the scan to the model's grid.
+    """
+
+    read: ReadSettings
+    preparation: Preparation
+
+    def __call__(self, ref: ScanRef) -> Loaded:
+        """Raises ScanError where the scan cannot be used."""
+        scan = reading.read(ref, self.read)
+        mask = None if ref.mask is None else reading.read_mask(ref.mask, scan.geometry, self.read)
+        labels = None if ref.label_map is None else reading.read_label_map(ref.label_map, scan.geometry, self.read)
+        prepared = prepare(
+            scan,
+            self.preparation,
+            id=ref.id,
+            subject=ref.subject,
+            mask=mask,
+            label_map=labels,
+            conditions=ref.conditions,
+        )
+        return Loaded(scan, prepared)
