@@ -169,6 +169,6 @@ def _overrides(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _workers(args: argparse.Namespace) -> int:
-    from medvae.run.engine import default_workers
+    from medvae.run.checks import default_workers
 
     return default_workers() if args.workers is None else int(args.workers)
