@@ -1,11 +1,11 @@
-"""`medvae detect` of one 1 mm whole head, as a user runs it: seconds from start to end, and peak memory.
+"""Time and peak memory of `medvae detect` in one 1 mm whole head, run as a user runs it.
 
     python benchmarks/detect.py --model MODEL [--data FOLDER] [--rounds N] [--workers N]
 
-MODEL is a folder that `medvae train` wrote for whole heads (`brain-mri-t1`), calibrated or not. Each round is a process
-of its own: imports, loading the model, reading, alignment, maps, montage, writing. Memory is the resident memory of
-that process and its children together, looked at every 20 ms (pages that they share are counted twice; Linux only).
-Without FOLDER (default: shared/data beside the checkout) the head is the 1 mm template of nilearn.
+MODEL is a model folder for whole heads (`brain-mri-t1`), calibrated or not. Each round is a separate process: imports,
+loading the model, reading, registration, maps, montage, writing. Memory is the resident memory of that process and its
+children together, sampled every 20 ms (shared pages are counted twice; Linux only). If FOLDER (default: shared/data
+beside the checkout) has no head, the 1 mm template of nilearn is used.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ HEAD = "brains-t1-native/trio-head-1mm.nii.gz"
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="medvae detect of a 1 mm whole head: seconds and peak memory")
+    parser = argparse.ArgumentParser(description="time and peak memory of medvae detect in a 1 mm whole head")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=0, help="processes that read ahead; one scan needs none")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read ahead; not needed for one scan")
     options = parser.parse_args()
     head = options.data / HEAD if (options.data / HEAD).is_file() else template.path("t1")
-    print(f"medvae detect of {head.name}, {options.workers} workers")
+    print(f"medvae detect, {head.name}, {options.workers} workers")
     rounds = []
     for _ in range(options.rounds):
         rounds.append(run(head, options.model, workers=options.workers))
         print("  {:6.1f} s   {:6.2f} GiB".format(*rounds[-1]), flush=True)
     seconds, memory = zip(*rounds, strict=True)
-    print(f"median {median(seconds):.1f} s (aim: 30), peak {max(memory):.2f} GiB (aim: 3)")
+    print(f"median {median(seconds):.1f} s (target: 30), peak {max(memory):.2f} GiB (target: 3)")
 
 
 def run(head: Path, model: Path, *, workers: int) -> tuple[float, float]:
-    """One run in a process of its own: seconds, and peak memory in GiB."""
+    """One run in a separate process: seconds, and peak memory in GiB."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
         command = [sys.executable, "-m", "medvae", "detect", str(head), "--model", str(model), "--out", str(out)]
@@ -54,9 +54,9 @@ def run(head: Path, model: Path, *, workers: int) -> tuple[float, float]:
             time.sleep(0.02)
         seconds = time.perf_counter() - start
         if process.returncode:
-            raise SystemExit(f"medvae detect ended with {process.returncode}")
+            raise SystemExit(f"medvae detect failed with exit code {process.returncode}")
         if not list(out.glob("scans/*/montage.png")):
-            raise SystemExit("medvae detect left no montage")
+            raise SystemExit("medvae detect wrote no montage")
     return seconds, peak / 2**30
 
 
@@ -67,7 +67,7 @@ def family(pid: int) -> list[int]:
         try:
             threads = list(Path(f"/proc/{one}/task").iterdir())
             found += [int(child) for task in threads for child in (task / "children").read_text().split()]
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
     return found
 

@@ -1,10 +1,10 @@
-"""Reading and writing against the field's own tools: medians of interleaved rounds, and ratios to ours.
+"""Reading and writing compared with nibabel, MONAI and pydicom: medians of interleaved rounds.
 
     python benchmarks/io.py [--data FOLDER] [--rounds N]
 
-Every tool ends with the same thing in memory: float32 voxels and an affine. Rounds are interleaved (ours, theirs,
-ours, ...), so that a busy machine slows all alike; one round before is not counted, so files are in the page cache.
-Without FOLDER (default: shared/data beside the checkout) the files are made by code.
+Every tool ends with the same result in memory: float32 voxels and an affine. Rounds are interleaved (medvae, the
+others, medvae, ...), so that other load on the machine affects all tools alike. A first round is not counted, so that
+files are in the page cache. Without FOLDER (default: shared/data beside the checkout) the files are generated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Task = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what is done, and by whom; ours comes first."""
+    """One line of the table: the task, and the tools; medvae comes first."""
 
     what: str
     tools: dict[str, Task]
@@ -48,7 +48,7 @@ class Row:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="I/O of medvae against nibabel, MONAI and pydicom")
+    parser = argparse.ArgumentParser(description="reading and writing compared with nibabel, MONAI and pydicom")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
@@ -58,13 +58,13 @@ def main() -> None:
         rows = [read_nifti(path) for path in files]
         rows += [write_nifti(files[-1], Path(scratch), kind) for kind in KINDS]
         rows += [read_dicom(folder) for folder in series]
-        print(f"medians of {options.rounds} interleaved rounds; in brackets: times as long as ours\n")
+        print(f"medians of {options.rounds} interleaved rounds; in brackets: multiple of the time of medvae\n")
         for row in rows:
             print(line(row, measure(row, options.rounds)), flush=True)
 
 
 def measure(row: Row, rounds: int) -> dict[str, float]:
-    """Median seconds of each tool."""
+    """Median time of each tool, seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in row.tools}
     for count in range(rounds + 1):
         for name, task in row.tools.items():
@@ -121,10 +121,10 @@ def write_nifti(source: Path, scratch: Path, kind: str) -> Row:
 
 
 def made_array(scan: Scan, kind: str) -> np.ndarray[Any, Any]:
-    """What is written.
+    """The array that is written.
 
-    - `float32 map`: noise in the foreground of a 2 mm grid, brought to the scan's grid by `resample`, as `detect` does.
-    - `float32 noise`: noise in every voxel of the foreground, in C order: nothing to compress, all to transpose.
+    - `float32 map`: noise in the foreground of a 2 mm grid, resampled to the scan's grid by `resample`, as in `detect`.
+    - `float32 noise`: noise in every voxel of the foreground, in C order: incompressible, and to be transposed.
     - `int16 image`: the scan itself.
     """
     if kind == "int16 image":
@@ -140,7 +140,7 @@ def made_array(scan: Scan, kind: str) -> np.ndarray[Any, Any]:
 
 
 def read_dicom(folder: Path) -> Row:
-    """Read a DICOM series: ours finds, checks every slice (the gate) and reads; the others read."""
+    """Read a DICOM series: medvae finds it, checks the geometry of every slice and reads it; the others only read."""
     monai = PydicomReader()
 
     def ours() -> Any:
@@ -158,7 +158,7 @@ def read_dicom(folder: Path) -> Row:
 
 
 def plain_pydicom(folder: Path) -> np.ndarray[Any, Any]:
-    """What people write by hand: read all, sort along the normal, rescale, stack; nothing is checked."""
+    """The usual handwritten loop: read all, sort along the normal, rescale, stack; nothing is checked."""
     slices = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
     normal = np.cross(slices[0].ImageOrientationPatient[:3], slices[0].ImageOrientationPatient[3:])
     slices.sort(key=lambda one: float(np.dot(normal, one.ImagePositionPatient)))
@@ -170,14 +170,14 @@ def plain_pydicom(folder: Path) -> np.ndarray[Any, Any]:
 
 
 def find_or_make(data: Path, scratch: Path) -> tuple[list[Path], list[Path]]:
-    """Real files where they are, else made ones."""
+    """Real files if they exist, otherwise generated ones."""
     files = [data / name for name in NIFTI_FILES if (data / name).is_file()]
     series = [data / name for name in DICOM_SERIES if (data / name).is_dir()]
     return files or [make_nifti(scratch)], series or [make_dicom(scratch)]
 
 
 def made_volume(shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.int16]]:
-    """A noisy ball in zeros: compresses about as well as a stripped brain."""
+    """A noisy ball in a background of zeros: compresses about as well as a stripped brain."""
     axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
     ball = sum(np.square(axis) for axis in axes) < 0.5
     noise = np.random.default_rng(1).normal(600, 100, size=shape)
@@ -185,15 +185,15 @@ def made_volume(shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.int1
 
 
 def make_nifti(folder: Path) -> Path:
-    """A 1 mm head-sized file."""
-    path = folder / "made-1mm.nii.gz"
+    """A file of the size of a 1 mm head."""
+    path = folder / "generated-1mm.nii.gz"
     nifti.write(path, made_volume((176, 208, 176)), Geometry((176, 208, 176), np.eye(4)), description="benchmark")
     return path
 
 
 def make_dicom(folder: Path) -> Path:
-    """A CT series of 60 slices of 512x512."""
-    target = folder / "made-ct"
+    """A CT series of 60 slices, 512x512."""
+    target = folder / "generated-ct"
     target.mkdir()
     volume = made_volume((512, 512, 60))
     study, series, frame = generate_uid(), generate_uid(), generate_uid()

@@ -1,12 +1,12 @@
-"""Implanted lesions of real shapes in held-out healthy brains: which map finds them, voxel by voxel.
+"""Simulated lesions of real shapes in held-out healthy brains: voxel AP of each map.
 
     python benchmarks/lesions.py --model MODEL [--data FOLDER] [--shapes K] [--contrast C]
 
-For every test subject of `brains-t1/split.csv`, K stroke shapes and K MS shapes, each filled dark, bright and
-iso-intense (`medvae.evaluation.lesions`), one lesion a scan. Shapes are taken by rank of volume, so that every subject
-gets small and large ones. The scans are written as NIfTI, `medvae detect` runs on them, and its maps are read back on
-the scans' own grid. Voxels of all scans of a kind are pooled; intervals are from draws of subjects, the differences
-paired. The model has to be trained and calibrated on other subjects, as `split.csv` says.
+For every test subject of `brains-t1/split.csv`, K stroke shapes and K MS shapes are implanted, each filled dark, bright
+and iso-intense (`medvae.simulate.lesions`), one lesion per scan. Shapes are selected by rank of volume, so that every
+subject gets small and large ones. The scans are written as NIfTI, `medvae detect` processes them, and its maps are read
+on the scans' own grid. The voxels of all scans of a kind are pooled. Intervals are from bootstrap draws of subjects;
+differences are paired. The model has to be trained and calibrated on the other subjects of `split.csv`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPES = {"stroke": "stroke-lesion-masks", "MS": "ms-lesion-masks"}
 MAPS = ("residual_z", "atlas", "residual", "intensity")
-GATHERED = "atlas_gathered"  # the atlas, gathered as `residual_z` is: what that alone is worth
+GATHERED = "atlas_averaged"  # the atlas, averaged over the scales of `residual_z`: the effect of averaging alone
 SETTINGS = ReadSettings()
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """One implanted scan: its files, which shapes it is of, how it was filled, and how much of its brain it is."""
+    """One scan with a simulated lesion: its files, the set of shapes, the filling, volume and contrast."""
 
     case: Case
     shapes: str
@@ -55,11 +55,11 @@ class Lesion:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="voxel AP of maps on implanted lesions of real shapes")
-    parser.add_argument("--model", type=Path, required=True, help="trained and calibrated")
+    parser = argparse.ArgumentParser(description="voxel AP of maps for simulated lesions of real shapes")
+    parser.add_argument("--model", type=Path, required=True, help="trained and calibrated model folder")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with brains-t1 and the folders of masks")
-    parser.add_argument("--shapes", type=int, default=3, help="shapes of each set a subject gets")
-    parser.add_argument("--contrast", type=float, default=CONTRAST, help="of dark and bright, in tissue spreads")
+    parser.add_argument("--shapes", type=int, default=3, help="shapes of each set per subject")
+    parser.add_argument("--contrast", type=float, default=CONTRAST, help="of dark and bright, in robust tissue SD")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     console.configure(quiet=True)
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def implant_all(data: Path, scratch: Path, *, shapes: int, contrast: float) -> list[Lesion]:
-    """Write all scans into `scans/` and their masks into `truth/`."""
+    """Write all scans to `scans/` and their lesion masks to `truth/`."""
     refs = find(Selection((data / "brains-t1" / "split.csv",), split="test"), SETTINGS).refs
     made = []
     for name, folder in SHAPES.items():
@@ -90,7 +90,7 @@ def implant_all(data: Path, scratch: Path, *, shapes: int, contrast: float) -> l
 
 
 def implant_one(ref: ScanRef, shape: Path, scratch: Path, *, name: str, kind: Kind, contrast: float) -> Lesion:
-    """Write one scan with one lesion, and its mask."""
+    """Write one scan with one lesion, and the lesion mask."""
     image, geometry = nifti.read_values(ref.path, SETTINGS)
     spacing = geometry.spacing
     made = implant(
@@ -99,14 +99,14 @@ def implant_one(ref: ScanRef, shape: Path, scratch: Path, *, name: str, kind: Ki
     one = f"{ref.id}-{name}-{kind}"
     case = Case(one, ref.subject, scratch / "scans" / f"{one}.nii.gz", scratch / "truth" / f"{one}.nii.gz")
     nifti.write(case.scan, made.image, geometry, description=f"{kind} lesion implanted, contrast {made.contrast:.2f}")
-    nifti.write(scratch / "truth" / case.scan.name, made.truth.astype(np.uint8), geometry, description="the lesion")
+    nifti.write(scratch / "truth" / case.scan.name, made.truth.astype(np.uint8), geometry, description="lesion mask")
     millilitres = float(made.truth.sum()) * geometry.voxel_volume / 1000
     return Lesion(case, name.partition("-")[0], kind, millilitres, made.contrast)
 
 
 def gather(folder: Path, case: Case) -> None:
-    """Write the atlas map, gathered over the scales of `residual_z` inside the foreground, beside the others."""
-    if not folder.is_dir():  # a scan that detect could not use
+    """Write the atlas map, averaged over the scales of `residual_z` inside the foreground, beside the others."""
+    if not folder.is_dir():  # detect rejected the scan
         return
     heat, geometry = nifti.read_values(folder / "atlas.nii.gz", SETTINGS)
     inside = nifti.read_values(case.scan, SETTINGS)[0] != 0
@@ -115,18 +115,18 @@ def gather(folder: Path, case: Case) -> None:
 
 
 def report(lesions: list[Lesion], out: Path) -> None:
-    """A block a shape set and kind: AP of each map, and how much better the first is."""
+    """One block per set of shapes and kind: AP of each map, and the difference to the first one."""
     done = scores(out, MAPS[0])
     failed = [one.case.id for one in lesions if one.case.id not in done]
     if failed:
-        print(f"\nleft out, because detect could not use them: {', '.join(failed)}")
+        print(f"\nexcluded, because detect rejected them: {', '.join(failed)}")
     lesions = [one for one in lesions if one.case.id in done]
     for shapes in SHAPES:
         for kind in get_args(Kind):
             group = [one for one in lesions if (one.shapes, one.kind) == (shapes, kind)]
             scans: list[Judged] = [judged(out, one.case, maps=(*MAPS, GATHERED)) for one in group]
             print_block(f"{shapes}, {kind}", group, scans)
-    print(f"\nintervals: 95%, {DRAWS} draws of subjects; AP a scan: mean of the scans' own AP")
+    print(f"\nintervals: 95%, {DRAWS} draws of subjects; AP per scan: mean over the scans")
 
 
 def print_block(title: str, group: list[Lesion], scans: list[Judged]) -> None:
@@ -140,7 +140,7 @@ def print_block(title: str, group: list[Lesion], scans: list[Judged]) -> None:
     )
     rows = [[name, found.ap[name], found.gain.get(name, ""), found.per_scan[name]] for name in found.ap]
     console.table(
-        ["map", "voxel AP", f"AP of {MAPS[0]} less this", "AP a scan"], [[str(cell) for cell in row] for row in rows]
+        ["map", "voxel AP", f"AP of {MAPS[0]} minus this", "AP per scan"], [[str(cell) for cell in row] for row in rows]
     )
 
 

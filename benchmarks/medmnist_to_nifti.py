@@ -1,10 +1,10 @@
-"""Export a MedMNIST3D file to NIfTI volumes and a list with classes and splits, for the preset `vessel-shape`.
+"""Export a MedMNIST3D file to NIfTI volumes and a list of classes and splits, for the preset `vessel-shape`.
 
     python benchmarks/medmnist_to_nifti.py vesselmnist3d.npz OUT [--per-split N]
 
-Volumes are binary shapes: every voxel above half of the largest value is 1. The files say nothing of position or of
-voxel size, so voxels are 1 mm along R, A, S. Each volume counts as a subject of its own; the source does not say which
-volumes come from one person.
+Volumes are binary shapes: every voxel above half of the largest value is 1. The files contain neither position nor
+voxel size, so voxels are 1 mm along R, A, S. Each volume counts as a separate subject; the source does not say which
+volumes come from the same person.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from medvae.scan import Geometry
 
 def main() -> None:
     """Write `OUT/SPLIT-NNNN.nii.gz` and `OUT/list.csv`."""
-    parser = argparse.ArgumentParser(description="MedMNIST3D to NIfTI")
+    parser = argparse.ArgumentParser(description="export MedMNIST3D to NIfTI")
     parser.add_argument("npz", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--per-split", type=int, help="only the first N volumes of each split")
+    parser.add_argument("--per-split", type=int, help="export the first N volumes of each split only")
     options = parser.parse_args()
     arrays = np.load(options.npz)  # arrays only: pickles are refused by default
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
-"""Held-out reconstruction of a trained model: against the mean image, and whether it knows its own scan.
+"""Reconstruction of held-out scans: squared error compared with the mean image, and rank of the subject's own scan.
 
     python benchmarks/reconstruction.py --model MODEL [--data FOLDER/brains-t1]
 
-For the test subjects of `split.csv`: the squared foreground error (prepared intensities, variance about 1) of the
-reconstruction at the posterior mean, beside that of the voxelwise mean of the training scans; the geometric mean of the
-ratios with its bootstrap interval over subjects; and the rank of a subject's own scan among all scans of the list by
-the distance to its reconstruction (1: nearest). Samples are judged by eye: `medvae augment` draws them.
+For the test subjects of `split.csv`: the mean squared error over the foreground (prepared intensities, variance about
+1) of the reconstruction at the posterior mean, and of the mean image of the training scans; the geometric mean of the
+ratios with its bootstrap interval over subjects; and the rank of the subject's own scan among all scans of the list, by
+distance to the reconstruction (1: nearest).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "brains-t1"
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="held-out reconstruction against the mean image")
+    parser = argparse.ArgumentParser(description="reconstruction of held-out scans, compared with the mean image")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with split.csv")
     options = parser.parse_args()
@@ -42,10 +42,10 @@ def main() -> None:
     scans = {ref.id: read(ref).prepared for ref in refs}
     test = [ref for ref in refs if ref.split == "test"]
     if reference_of(model).image is None:
-        raise SystemExit("the model's scans are not aligned: there is no mean image")
+        raise SystemExit("the scans of this model are not registered: there is no mean image")
     mean = reference_of(model).image.mean
 
-    print(f"{'test scan':<12} {'model':>8} {'mean image':>11} {'ratio':>7}  own scan is nearest of {len(scans)}")
+    print(f"{'test scan':<12} {'model':>8} {'mean image':>11} {'ratio':>7}  rank of own scan among {len(scans)}")
     ours, theirs = [], []
     for ref in test:
         prepared = scans[ref.id]
@@ -54,7 +54,7 @@ def main() -> None:
         ours.append(_error(prepared.image[0], reconstruction, mask))
         theirs.append(_error(prepared.image[0], mean, mask))
         rank = _rank(ref.id, reconstruction, scans)
-        print(f"{ref.id:<12} {ours[-1]:8.3f} {theirs[-1]:11.3f} {ours[-1] / theirs[-1]:7.3f}  rank {rank}")
+        print(f"{ref.id:<12} {ours[-1]:8.3f} {theirs[-1]:11.3f} {ours[-1] / theirs[-1]:7.3f}  {rank}")
     print(f"\nratio, geometric mean over {len(test)} subjects: {paired_ratio(ours, theirs)}")
 
 
@@ -63,7 +63,7 @@ def _error(image: np.ndarray, other: np.ndarray, mask: np.ndarray) -> float:  # 
 
 
 def _rank(name: str, reconstruction: np.ndarray, scans: dict[str, Prepared]) -> int:  # type: ignore[type-arg]
-    """Place of the scan itself among all scans, by the squared distance over the foreground both have."""
+    """Rank of the subject's own scan among all scans, by squared distance over the foreground common to both."""
     errors = {one: _error(p.image[0], reconstruction, p.mask[0] & scans[name].mask[0]) for one, p in scans.items()}
     return 1 + sum(error < errors[name] for one, error in errors.items() if one != name)
 

@@ -1,15 +1,15 @@
-"""A training step, and what the same minutes of training buy: our VAE and two of MONAI's under one likelihood.
+"""Time per training step, and performance after equal training time: the VAE of medvae and two of MONAI.
 
     python benchmarks/training.py [--minutes N] [--rounds N] [--data FOLDER/brains-t1] [--net NAME ...]
 
-All nets learn by the same objective (σ-VAE, foreground only), from the same batches, with the same optimiser, schedule
-and averaged weights, through `medvae.training.fit`; only the network differs. Each runs at its best setting that we
-know of: bf16 where the machine multiplies it, and the memory layout that is faster for it.
+All networks are trained with the same objective (σ-VAE, foreground only), batches, optimiser, schedule and averaged
+weights, through `medvae.training.fit`; only the network differs. Each runs with its best known settings: bf16 if the
+machine supports it, and the faster memory layout.
 
-Table 1: seconds of a step, medians of interleaved rounds. Table 2: after the same minutes, on subjects that no net has
-seen: squared error a foreground voxel of the reconstruction at the posterior mean (prepared intensities, variance about
-1), and the ELBO in nats a scan with β = 1 and the σ that was frozen on validation subjects. The mean image of the
-training scans stands beside. `--minutes 0` leaves table 2 out. Without FOLDER made brains at 4 mm take the place.
+Table 1: time per step, medians of interleaved rounds. Table 2: after equal training time, on held-out subjects: mean
+squared error of the reconstruction at the posterior mean over the foreground (prepared intensities, variance about 1),
+and the ELBO in nats per scan with β = 1 and the σ frozen on validation subjects, with the mean image of the training
+scans for comparison. `--minutes 0` skips table 2. Without FOLDER simulated brains at 4 mm are used.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DRAWS = 2
 
 
 class Kl(nn.Module):
-    """MONAI's AutoencoderKL behind our protocol: 16-32-64-128, two residual blocks a level, no attention."""
+    """MONAI's AutoencoderKL as a VAE of medvae: 16-32-64-128, two residual blocks per level, no attention."""
 
     stride: int | None = 8
 
@@ -90,7 +90,7 @@ class Kl(nn.Module):
 
 
 class Var(nn.Module):
-    """MONAI's VarAutoEncoder behind our protocol: 16-32-64-128, strides 2, a latent vector of 128."""
+    """MONAI's VarAutoEncoder as a VAE of medvae: 16-32-64-128, strides of 2, a latent vector of length 128."""
 
     stride: int | None = None
 
@@ -129,7 +129,7 @@ NETS: dict[str, Callable[[Settings], Any]] = {"medvae": build_vae, "AutoencoderK
 
 @dataclass(frozen=True)
 class Cohort:
-    """Prepared scans by role, and the settings they were prepared with."""
+    """Prepared scans by role, and their settings."""
 
     settings: Settings
     training: Scans
@@ -139,8 +139,8 @@ class Cohort:
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description="training: medvae against MONAI's VAEs under one likelihood")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of training for each net; 0: steps only")
+    parser = argparse.ArgumentParser(description="training compared with the VAEs of MONAI, with the same likelihood")
+    parser.add_argument("--minutes", type=float, default=8.0, help="training time per network; 0: time per step only")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with split.csv")
     parser.add_argument("--net", nargs="+", choices=list(NETS), default=list(NETS))
@@ -151,7 +151,7 @@ def main() -> None:
         nets = {name: NETS[name] for name in options.net}
         shape, batch = cohort.settings.prepare.shape, cohort.settings.train.batch
         print(f"grid {'x'.join(map(str, shape))}, batch {batch}, {torch.get_num_threads()} threads")
-        print(f"a step, {options.rounds} interleaved rounds:")
+        print(f"time per step, median of {options.rounds} interleaved rounds:")
         for name, seconds in step_seconds(nets, cohort, rounds=options.rounds).items():
             print(f"  {name:<15} {seconds:8.3f} s", flush=True)
         if options.minutes:
@@ -161,7 +161,7 @@ def main() -> None:
 def report(nets: dict[str, Callable[[Settings], Any]], cohort: Cohort, scratch: Path, *, minutes: float) -> None:
     """Table 2."""
     mean = mean_image(cohort.training)
-    print(f"\nafter {minutes:g} minutes, on {len(cohort.judged)} subjects held out (mean and range over subjects):")
+    print(f"\nafter {minutes:g} minutes, on {len(cohort.judged)} held-out subjects (mean and range over subjects):")
     print(f"  {'mean image':<15} error {spread([error(s.image, mean, s.mask) for s in scans(cohort.judged)])}")
     for name, build in nets.items():
         net, steps = trained(build, cohort, scratch / name)
@@ -172,7 +172,7 @@ def report(nets: dict[str, Callable[[Settings], Any]], cohort: Cohort, scratch: 
 
 
 def step_seconds(nets: dict[str, Callable[[Settings], Any]], cohort: Cohort, *, rounds: int) -> dict[str, float]:
-    """Median seconds of forward, backward and optimiser step on one batch; a first round is not counted."""
+    """Median time of forward, backward and optimiser step on one batch, seconds; a first round is not counted."""
     fabric = make_fabric("cpu", precision="auto")
     batch = training_batch(cohort.training, step=0, rank=0, world=1, settings=cohort.settings)
     steps: dict[str, Callable[[], None]] = {}
@@ -203,7 +203,7 @@ def step_seconds(nets: dict[str, Callable[[Settings], Any]], cohort: Cohort, *, 
 
 
 def trained(build: Callable[[Settings], Any], cohort: Cohort, folder: Path) -> tuple[VAE, int]:
-    """A net after the minutes of the settings, with averaged weights and a frozen σ; and its steps."""
+    """A trained network with averaged weights and frozen σ, and the number of its steps."""
     torch.manual_seed(cohort.settings.seed)
     net = build(cohort.settings)
     fabric = make_fabric("cpu", precision="auto")
@@ -214,7 +214,7 @@ def trained(build: Callable[[Settings], Any], cohort: Cohort, folder: Path) -> t
 
 @torch.no_grad()
 def judge(net: VAE, cohort: Cohort) -> tuple[list[float], list[float]]:
-    """Squared error and ELBO of each held-out scan, in float32."""
+    """Squared error and ELBO of each held-out scan, float32."""
     errors, bounds = [], []
     for index in range(len(cohort.judged)):
         batch = plain_batch(cohort.judged, index)
@@ -230,7 +230,7 @@ def judge(net: VAE, cohort: Cohort) -> tuple[list[float], list[float]]:
 
 
 def prepare(data: Path, scratch: Path, *, minutes: float) -> Cohort:
-    """Prepare all scans once; held out are the subjects of `calibrate` and `test`."""
+    """Prepare all scans once; the subjects of `calibrate` and `test` are held out."""
     real = (data / "split.csv").is_file()
     coarse = () if real else ("prepare.spacing=[4,4,4]", "prepare.shape=[48,64,48]", "train.batch=4")
     settings = load("brain-mri-t1", (f"train.minutes={minutes}", *coarse))
@@ -248,7 +248,7 @@ def prepare(data: Path, scratch: Path, *, minutes: float) -> Cohort:
 
 
 def made_brains(folder: Path) -> Path:
-    """A list of made brains without lesions."""
+    """A list of simulated brains without lesions."""
     refs = [ref for ref in cohort.members(MADE) if ref.label == "none"]
     for ref in refs:
         cohort.write(ref, cohort.Maker(seed=0)(ref), folder)
@@ -271,7 +271,7 @@ def error(image: np.ndarray[Any, Any], other: np.ndarray[Any, Any], mask: np.nda
 
 
 def spread(values: list[float]) -> str:
-    """Mean, least and largest."""
+    """Mean and range."""
     return f"{fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
 
 

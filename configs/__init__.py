@@ -1,1 +1,1 @@
-"""Presets, one YAML a file. Installed as `medvae.configs`."""
+"""Presets, one YAML file each. Installed as `medvae.configs`."""
