@@ -24,8 +24,8 @@ from medvae import console
 from medvae.anomaly.maps import residual_z
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.cohort.find import find
-from medvae.evaluation.judge import Case, judged, scores
-from medvae.evaluation.metrics import DRAWS, Judged, compare
+from medvae.evaluation.truth import Case, read_scores, read_voxels
+from medvae.evaluation.metrics import DRAWS, ScanVoxels, compare
 from medvae.io.formats import nifti
 from medvae.pipelines import detect
 from medvae.scan import Selection
@@ -116,7 +116,7 @@ def gather(folder: Path, case: Case) -> None:
 
 def report(lesions: list[Lesion], out: Path) -> None:
     """One block per set of shapes and kind: AP of each map, and the difference to the first one."""
-    done = scores(out, MAPS[0])
+    done = read_scores(out, MAPS[0])
     failed = [one.case.id for one in lesions if one.case.id not in done]
     if failed:
         print(f"\nexcluded, because detect rejected them: {', '.join(failed)}")
@@ -124,12 +124,12 @@ def report(lesions: list[Lesion], out: Path) -> None:
     for shapes in SHAPES:
         for kind in get_args(Kind):
             group = [one for one in lesions if (one.shapes, one.kind) == (shapes, kind)]
-            scans: list[Judged] = [judged(out, one.case, maps=(*MAPS, GATHERED)) for one in group]
+            scans: list[ScanVoxels] = [read_voxels(out, one.case, maps=(*MAPS, GATHERED)) for one in group]
             print_block(f"{shapes}, {kind}", group, scans)
     print(f"\nintervals: 95%, {DRAWS} draws of subjects; AP per scan: mean over the scans")
 
 
-def print_block(title: str, group: list[Lesion], scans: list[Judged]) -> None:
+def print_block(title: str, group: list[Lesion], scans: list[ScanVoxels]) -> None:
     """One block of the table."""
     found = compare(scans, MAPS[0])
     sizes = [one.millilitres for one in group]

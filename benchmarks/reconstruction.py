@@ -41,18 +41,18 @@ def main() -> None:
     refs = find(Selection((options.data / "split.csv",)), model.settings.read).refs
     scans = {ref.id: read(ref).prepared for ref in refs}
     test = [ref for ref in refs if ref.split == "test"]
-    if reference_of(model).image is None:
+    if not model.preparation.aligned:
         raise SystemExit("the scans of this model are not registered: there is no mean image")
-    mean = reference_of(model).image.mean
+    mean = reference_of(model).maps["atlas"].arrays["mean"]
 
     print(f"{'test scan':<12} {'model':>8} {'mean image':>11} {'ratio':>7}  rank of own scan among {len(scans)}")
     ours, theirs = [], []
     for ref in test:
         prepared = scans[ref.id]
-        mask = prepared.mask[0]
+        mask = prepared.mask
         reconstruction = infer(model, prepared).reconstruction
-        ours.append(_error(prepared.image[0], reconstruction, mask))
-        theirs.append(_error(prepared.image[0], mean, mask))
+        ours.append(_error(prepared.image, reconstruction, mask))
+        theirs.append(_error(prepared.image, mean, mask))
         rank = _rank(ref.id, reconstruction, scans)
         print(f"{ref.id:<12} {ours[-1]:8.3f} {theirs[-1]:11.3f} {ours[-1] / theirs[-1]:7.3f}  {rank}")
     print(f"\nratio, geometric mean over {len(test)} subjects: {paired_ratio(ours, theirs)}")
@@ -64,7 +64,7 @@ def _error(image: np.ndarray, other: np.ndarray, mask: np.ndarray) -> float:  # 
 
 def _rank(name: str, reconstruction: np.ndarray, scans: dict[str, Prepared]) -> int:  # type: ignore[type-arg]
     """Rank of the subject's own scan among all scans, by squared distance over the foreground common to both."""
-    errors = {one: _error(p.image[0], reconstruction, p.mask[0] & scans[name].mask[0]) for one, p in scans.items()}
+    errors = {one: _error(p.image, reconstruction, p.mask & scans[name].mask) for one, p in scans.items()}
     return 1 + sum(error < errors[name] for one, error in errors.items() if one != name)
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.folder import load as load_model
     from medvae.checkpoint.model import Model
-    from medvae.cohort.find import find, read
+    from medvae.cohort.find import Cohort, find
+    from medvae.cohort.read import read
     from medvae.errors import MedVAEError, RunError, ScanError
     from medvae.io.writing import write
     from medvae.prepare.native import coverage, to_native
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from medvae.scan import Geometry, Scan, ScanRef, Selection
     from medvae.settings import Settings
     from medvae.settings import load as load_settings
+    from medvae.synthesis.synthesize import synthesize
+    from medvae.synthesis.synthetic import Synthetic
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AnomalyMap",
+    "Cohort",
     "Geometry",
     "Inference",
     "MedVAEError",
@@ -39,6 +43,7 @@ __all__ = [
     "ScanRef",
     "Selection",
     "Settings",
+    "Synthetic",
     "anomaly_map",
     "coverage",
     "find",
@@ -47,6 +52,7 @@ __all__ = [
     "load_settings",
     "prepare_scan",
     "read",
+    "synthesize",
     "to_native",
     "write",
 ]
@@ -54,6 +60,7 @@ __all__ = [
 # Public name -> the module it lives in, and its name there.
 _HOMES = {
     "AnomalyMap": ("anomaly.anomaly_map", "AnomalyMap"),
+    "Cohort": ("cohort.find", "Cohort"),
     "Geometry": ("scan", "Geometry"),
     "Inference": ("anomaly.inference", "Inference"),
     "MedVAEError": ("errors", "MedVAEError"),
@@ -67,6 +74,7 @@ _HOMES = {
     "ScanRef": ("scan", "ScanRef"),
     "Selection": ("scan", "Selection"),
     "Settings": ("settings", "Settings"),
+    "Synthetic": ("synthesis.synthetic", "Synthetic"),
     "anomaly_map": ("anomaly.anomaly_map", "anomaly_map"),
     "coverage": ("prepare.native", "coverage"),
     "find": ("cohort.find", "find"),
@@ -74,7 +82,8 @@ _HOMES = {
     "load_model": ("checkpoint.folder", "load"),
     "load_settings": ("settings", "load"),
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
-    "read": ("cohort.find", "read"),
+    "read": ("cohort.read", "read"),
+    "synthesize": ("synthesis.synthesize", "synthesize"),
     "to_native": ("prepare.native", "to_native"),
     "write": ("io.writing", "write"),
 }

@@ -161,7 +161,7 @@ class DetectSettings(Frozen):
 
 
 class AugmentSettings(Frozen):
-    """How synthetic scans are made."""
+    """How synthetic scans are generated."""
 
     sampler: str = Field("density", description="sampler (see Samplers)")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the sampler")
@@ -169,6 +169,9 @@ class AugmentSettings(Frozen):
         "training", description="class frequencies: as in the training scans, or balanced"
     )
     texture: bool = Field(False, description="add noise with the power spectrum and size of the residuals")
+    conditions: dict[str, float | str | None] = Field(
+        default_factory=dict, description="fixed conditions of all samples, e.g. {age: 70}; null: missing"
+    )
 
 
 class Settings(Frozen):
@@ -205,11 +208,20 @@ def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Se
     return validate(Settings, tree, where=where)
 
 
-def adjust(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Settings:
+def adjust(
+    base: Settings, config: str | None, overrides: tuple[str, ...], *, uses: tuple[str, ...] | None = None
+) -> Settings:
     """Settings of a checkpoint with a user's changes on top; what made the checkpoint cannot be changed.
 
+    Args:
+        base: of the checkpoint.
+        config: name of a preset, or path of a YAML file; its other sections are ignored.
+        overrides: `section.key=value` texts.
+        uses: sections that have an effect here, e.g. ("augment", "seed"); an override of another one is refused. None
+            allows all.
+
     Raises:
-        SettingsError: as `load`, or a change of preparation, model, likelihood or training.
+        SettingsError: as `load`; a change of preparation, model, likelihood or training; an override without effect.
     """
     changed = load(config, overrides, base=base)
     for section in ("prepare", "model", "likelihood", "train"):
@@ -218,6 +230,10 @@ def adjust(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Se
                 f"{section}.* belongs to the model and cannot be changed after training",
                 hint="leave it out here, or train a model with it",
             )
+    for key in (text.partition("=")[0].strip() for text in overrides):
+        if uses is not None and key.partition(".")[0] not in uses:
+            hint = f"leave it out; settings that are used here: {', '.join(uses)}"
+            raise SettingsError(f"the setting {key!r} has no effect here", hint=hint)
     return changed
 
 

@@ -5,31 +5,44 @@ from __future__ import annotations
 import logging
 import shutil
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medvae import console, plugins
-from medvae.anomaly.calibrate import check_options, make_reference
-from medvae.anomaly.reference import reference_of
+from medvae.anomaly.calibrate import make_reference
+from medvae.anomaly.configured import usable
+from medvae.anomaly.options import check_options
+from medvae.anomaly.reference import NAME, reference_of
 from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import load
+from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
-from medvae.errors import InputError, ScanError
-from medvae.run.engine import Done, OutputFolder, ReadAndPrepare, check_disk, check_memory, require, run_scans
+from medvae.errors import InputError, ModelError, OutputError, ScanError
+from medvae.run.engine import (
+    Done,
+    OutputFolder,
+    ReadAndPrepare,
+    check_disk,
+    check_memory,
+    disk_errors,
+    require,
+    run_scans,
+)
+from medvae.run.outcomes import Finished
+from medvae.run.work import Progress, ignore
 from medvae.settings import adjust
 from medvae.training.batches import Scans, store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from medvae.checkpoint.model import Model
-    from medvae.prepare.preparation import Prepared
+    from medvae.anomaly.reference import Reference
     from medvae.run.engine import Loaded
     from medvae.scan import ScanRef, Selection
 
 log = logging.getLogger(__name__)
 
-_FEW = 20  # below this many scans no p-value can be less than 0.05
+_ENOUGH = 19  # healthy scans: the smallest p, 1/(n + 1), is then 0.05
+_NEEDED = "healthy scans that training has not seen are needed"
 
 
 def run(
@@ -40,8 +53,9 @@ def run(
     overrides: tuple[str, ...] = (),
     device: str = "auto",
     workers: int = 0,
-) -> int:
-    """Make the Reference of a model from healthy scans and write it into the model's folder; returns the exit code.
+    on_progress: Callable[[Progress], None] = ignore,
+) -> Finished:
+    """Make the Reference of a model from healthy scans and write it into the model's folder.
 
     Scans that training has seen, and scans of its subjects, are left out: their residuals are too small.
 
@@ -51,46 +65,78 @@ def run(
         SettingsError: an unknown setting, or one that belongs to the model.
     """
     trained = load(model, device=device)
-    options = adjust(trained.settings, config, overrides)
-    check_options(trained, options.detect)
-    refs = find(selection, options.read).refs
+    settings = adjust(trained.settings, config, overrides)
+    names = usable(aligned=trained.preparation.aligned)
+    check_options(trained, settings.detect, names=names)
+    refs = find(selection, settings.read).refs
     require(refs)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
     folder = OutputFolder(out, command="calibrate", identity={"model": trained.hash})
-    size = check_memory(refs, options.read, workers=workers)
-    check_disk(out, 2 * size * len(refs), hint="calibrate with fewer scans")
-    load_one = ReadAndPrepare(options.read, trained.preparation)
-    handle = partial(_keep, trained=trained, out=out)
-    summary = run_scans(refs, load_one, handle, folder=folder, workers=workers, title="prepare")
-    usable = [out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"]
-    if not usable:
-        summary.report()
-        raise InputError("none of the scans can be used", hint="healthy scans that training has not seen are needed")
-
-    def scans() -> Iterator[Prepared]:
-        kept = Scans(usable)
-        return (kept[index] for index in range(len(kept)))
-
-    with console.progress(2 * len(usable), "calibrate") as bar:
-        reference = make_reference(
-            trained,
-            scans,
-            names=plugins.names("maps"),
-            calibrated=True,
-            detect=options.detect,
-            on_scan=bar.advance,
-        )
-    save_set(model, "reference", reference.to_set())
+    size = check_memory(refs, settings.read, workers=workers)
+    check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
+    load_one = ReadAndPrepare(settings.read, trained.preparation)
+    keep = partial(_keep, trained=trained, out=out)
+    summary = run_scans(refs, load_one, keep, folder=folder, workers=workers, title="prepare")
+    scans = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
+    if not len(scans):
+        return Finished(model, summary, ("none of the scans can be used: " + _NEEDED,))
+    reference = make_reference(
+        trained, scans, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
+    )
+    save_set(model, NAME, reference.to_set())
     folder.finish(summary, reference=reference.status)
     shutil.rmtree(out / "cache")
-    summary.report()
-    console.out(f"{model}: {reference.status}; the smallest p of a scan is {1 / (reference.n + 1):.3f}")
-    before = reference_of(trained)
-    if before.calibrated and reference.n < before.n:
-        log.warning("the Reference of %d healthy scans that was there is replaced; calibrate on all at once", before.n)
-    if reference.n < _FEW:
-        log.warning("with fewer than %d healthy scans no p can be below 0.05", _FEW - 1)
-    return summary.exit_code
+    _warn(reference, before=trained)
+    least = f"the smallest possible p of a scan is {1 / (reference.n + 1):.3f}"
+    return Finished(model, summary, (f"{model}: {reference.status}; {least}",))
+
+
+def calibrate(
+    model: Model | Path | str,
+    scans: Selection,
+    *,
+    out: Path | str | None = None,
+    workers: int = 0,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> Model:
+    """Measure what healthy looks like to a model, as `medvae calibrate` does: z and p then rest on these scans.
+
+    Args:
+        model: from `medvae.load_model`, or its folder. The Reference is written into the folder.
+        scans: healthy scans that training has not seen: all that `medvae.find` takes. With fewer than 19 no p can be
+            as low as 0.05.
+        out: calibrate a copy of the model in this new folder, and leave the model itself as it is.
+        workers: processes that read ahead.
+        on_progress: called after each scan of each pass.
+
+    Returns:
+        The model with its Reference.
+
+    Raises:
+        InputError: nothing usable among the scans.
+        ModelError: the checkpoint cannot be read, or the model was never saved.
+        OutputError: `out` exists already, or the disk is full.
+    """
+    folder = model.path if isinstance(model, Model) else Path(model)
+    if folder is None:
+        raise ModelError("the model is in no folder", hint="save it, and pass the folder")
+    if out is not None:
+        folder = _copied(folder, Path(out))
+    finished = run(scans, model=folder, workers=workers, on_progress=on_progress)
+    if finished.exit_code == 2:
+        first = finished.summary.outcomes[0]
+        raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=_NEEDED)
+    return load(folder)
+
+
+def _copied(model: Path, out: Path) -> Path:
+    """A copy of a model folder, without what an earlier calibration has left in it."""
+    load(model, device="cpu")  # a folder that is no model is not copied
+    if out.exists():
+        raise OutputError("the folder exists already", path=out, hint="choose a new folder")
+    with disk_errors(out):
+        shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration"))
+    return out
 
 
 def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model, out: Path) -> Done:
@@ -104,3 +150,11 @@ def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model, out: Path) -> Done:
         return (str(path.relative_to(out)),)
 
     return Done(write, warnings=prepared.warnings)
+
+
+def _warn(reference: Reference, *, before: Model) -> None:
+    earlier = reference_of(before)
+    if earlier.calibrated and reference.n < earlier.n:
+        log.warning("replaced the Reference of %d healthy scans; to use them too, calibrate on all at once", earlier.n)
+    if reference.n < _ENOUGH:
+        log.warning("with fewer than %d healthy scans no p can be as low as 0.05", _ENOUGH)

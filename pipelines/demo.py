@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from medvae import console
-from medvae.evaluation.judge import judged, scores
 from medvae.evaluation.metrics import compare, scan_auroc
+from medvae.evaluation.truth import read_scores, read_voxels
 from medvae.pipelines import augment, calibrate, detect, train
 from medvae.run.engine import RESEARCH_USE, Done, OutputFolder, disk_errors, run_scans
 from medvae.scan import Selection
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from medvae.evaluation.judge import Case
+    from medvae.evaluation.truth import Case
+    from medvae.run.outcomes import Finished
     from medvae.scan import ScanRef
     from medvae.settings import Settings
     from medvae.simulate.phantom import Member
@@ -58,13 +59,14 @@ def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: 
         )
     ]
     console.out(f"\n3/5 calibrate on {SIZES['calibrate']} others, healthy, too")
-    codes += [calibrate.run(others, model=model, device=device, workers=busy)]
+    codes += [_finish(calibrate.run(others, model=model, device=device, workers=busy))]
 
     console.out(f"\n4/5 detect in {SIZES['test']} that nothing has seen yet, half of them with a lesion")
-    codes += [detect.run(tested, model=model, out=maps, device=device, workers=workers, overwrite=overwrite)]
+    found = detect.run(tested, model=model, out=maps, device=device, workers=workers, overwrite=overwrite)
+    codes += [_finish(found)]
 
     console.out(f"\n5/5 augment: {SYNTHETIC} synthetic scans")
-    codes += [augment.run(model, out=synthetic, count=SYNTHETIC, device=device, overwrite=overwrite)]
+    codes += [augment.run(model, out=synthetic, count=SYNTHETIC, device=device, overwrite=overwrite).exit_code]
 
     cases = [simulated.case(ref, out / "cohort") for ref in refs if ref.split == "test"]
     _report(cases, maps, names=settings.detect.maps)
@@ -72,6 +74,13 @@ def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: 
     console.out(f"Made data are easier than patients and no evidence for them. {RESEARCH_USE}")
     console.out(f"It took {time.monotonic() - begun:.0f} s.")
     return max(codes)
+
+
+def _finish(finished: Finished) -> int:
+    finished.summary.report()
+    for line in finished.lines:
+        console.out(line)
+    return finished.exit_code
 
 
 def _make(refs: Sequence[ScanRef], cohort: Path, *, seed: int, workers: int, overwrite: bool) -> Path:
@@ -92,13 +101,13 @@ def _keep(ref: ScanRef, member: Member, *, cohort: Path) -> Done:
 def _report(cases: Sequence[Case], maps: Path, *, names: Sequence[str]) -> None:
     """How well each map finds the lesions, beside what chance would."""
     first, *_ = names
-    done = scores(maps, first)
+    done = read_scores(maps, first)
     cases = [case for case in cases if case.id in done]
-    found = compare([judged(maps, case, maps=names) for case in cases], first)
+    found = compare([read_voxels(maps, case, maps=names) for case in cases], first)
     ill, subjects = [case.truth is not None for case in cases], [case.subject for case in cases]
     rows = []
     for name in names:
-        by_id = scores(maps, name)
+        by_id = read_scores(maps, name)
         auroc = scan_auroc([by_id[case.id] for case in cases], ill, subjects=subjects)
         rows.append([name, str(found.ap[name]), str(found.gain.get(name, "")), str(auroc)])
     console.out(f"\n{len(cases)} held-out brains, {sum(ill)} with a lesion; 95% intervals over brains:\n")

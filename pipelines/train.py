@@ -180,9 +180,9 @@ def _remember(vae: VAE, refs: Sequence[ScanRef], *, out: Path, settings: Setting
     settings = settings.model_copy(update={"train": steps})
     with console.progress(len(scans), "remember") as bar:
         model = remember(vae, scans, labels=labels, settings=settings, record=record, on_scan=bar.advance)
-    few = range(min(len(scans), _REFERENCE_SCANS))
-    with console.progress(2 * len(few), "reference") as bar:
-        return uncalibrated(model, lambda: (scans[index] for index in few), on_scan=bar.advance)
+    few = Scans(scans.files[:_REFERENCE_SCANS])
+    with console.progress(2 * len(few), "reference statistics") as bar:
+        return uncalibrated(model, few, on_progress=lambda progress: bar.advance())
 
 
 def _draw(trained: Model, scans: Scans, *, out: Path) -> None:

@@ -113,5 +113,5 @@ def model_folder(brains: Path, trained_folder: Path, tmp_path_factory: pytest.Te
     """The same model after `medvae calibrate`. Do not write into it."""
     out = tmp_path_factory.mktemp("calibrated") / "model"
     shutil.copytree(trained_folder, out)
-    assert main(["calibrate", str(out), str(brains / "healthy"), "--quiet", "--workers", "0"]) == 0
+    assert main(["calibrate", "--model", str(out), str(brains / "healthy"), "--quiet", "--workers", "0"]) == 0
     return out

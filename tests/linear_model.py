@@ -21,8 +21,6 @@ from medvae.vae.base import VAE, Posterior
 from medvae.vae.likelihoods import Observation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 SHAPE = (12, 10, 8)
@@ -115,13 +113,13 @@ def bare_model(*, aligned: bool = True) -> Model:
     )
 
 
-def healthy(count: int = 8, *, start: int = 100) -> Iterator[Prepared]:
-    return (scan(start + i) for i in range(count))
+def healthy(count: int = 8, *, start: int = 100) -> list[Prepared]:
+    return [scan(start + i) for i in range(count)]
 
 
-def known_model(names: tuple[str, ...], *, aligned: bool = True, **changes: Any) -> Model:
+def known_model(names: tuple[str, ...] | None = None, *, aligned: bool = True, **changes: Any) -> Model:
     """The model with a Reference from healthy scans, uncalibrated as after training."""
     model = bare_model(aligned=aligned)
     detect = model.settings.detect.model_copy(update=changes)
-    reference = make_reference(model, healthy, names=names, calibrated=False, detect=detect)
+    reference = make_reference(model, healthy(), names=names, calibrated=False, detect=detect)
     return with_reference(model, reference)

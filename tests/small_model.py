@@ -77,4 +77,4 @@ def trained(align: str = "mni152") -> Model:
         vae, fabric = build_vae(chosen), make_fabric("cpu", precision="32")
         list(fit(vae, scans, Scans([]), chosen, fabric=fabric, folder=Path(place), resume=False))
         model = remember(vae, scans, labels=["a", None] * 4, settings=chosen, record={"steps": 40})
-        return uncalibrated(model, lambda: (scans[i] for i in range(8)), on_scan=lambda: None)
+        return uncalibrated(model, [scans[i] for i in range(8)])

@@ -1,7 +1,8 @@
-"""A model that was never trained: a linear decoder over made blobs. Tests of samplers, audit and augment share it."""
+"""A model that was never trained: a linear decoder over smooth patterns, for tests of samplers and the audit."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,9 +12,10 @@ from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import Model
 from medvae.prepare.intensity import fit as fit_intensity
 from medvae.prepare.preparation import Intensity, Preparation
-from medvae.settings import Settings
+from medvae.settings import LikelihoodSettings, Settings
 from medvae.vae.base import VAE
-from medvae.vae.likelihoods import Bernoulli, Gaussian
+from medvae.vae.conditions import Conditions
+from medvae.vae.likelihoods import Observation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,23 +28,26 @@ NOISE = 0.3  # standard deviation of what the decoder cannot know
 
 
 class LinearVAE(VAE):
-    """Decodes a code to smooth patterns weighted by it."""
+    """Decodes a code to smooth patterns weighted by it; conditions weight the same patterns, turned round."""
 
     def __init__(self, patterns: NDArray[np.float32], *, family: str) -> None:
         super().__init__()
         self.register_buffer("patterns", torch.from_numpy(patterns))
-        self.family = family
+        self.observation = Observation(LikelihoodSettings.model_validate({"family": family}))
+        self.observation.log_scale.fill_(np.log(NOISE))
 
-    def decode(self, z: torch.Tensor, c: torch.Tensor | None = None) -> Gaussian | Bernoulli:
-        mean = torch.einsum("bk,kxyz->bxyz", z.flatten(1), cast("torch.Tensor", self.patterns))[:, None]
-        return Bernoulli(8 * mean - 2) if self.family == "bernoulli" else Gaussian(mean, torch.tensor(np.log(NOISE)))
+    def render(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        known = cast("torch.Tensor", self.patterns)
+        mean = torch.einsum("bk,kxyz->bxyz", z.flatten(1), known)
+        if c is not None:
+            mean = mean + torch.einsum("bk,kxyz->bxyz", c, known.flip(1, 2, 3)[: c.shape[1]])
+        return (8 * mean - 2 if self.observation.family == "bernoulli" else mean)[:, None]
 
 
 def patterns() -> NDArray[np.float32]:
     """Six smooth patterns `(6, X, Y, Z)` of unit size."""
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij"))
-    made = [np.cos(np.pi * (k + 1) * grid[k % 3] / 2 + k) for k in range(6)]
-    return np.stack(made).astype(np.float32)
+    return np.stack([np.cos(np.pi * (k + 1) * grid[k % 3] / 2 + k) for k in range(6)]).astype(np.float32)
 
 
 def toy_model(
@@ -52,8 +57,11 @@ def toy_model(
     keep: int | None = None,
     label_maps: bool = False,
     prepare: dict[str, Any] | None = None,
+    conditions: tuple[str, ...] = (),
 ) -> Model:
     """A model with `n` training scans of as many subjects, whose classes go round `labels`.
+
+    `conditions` may be of age (missing in one scan) and sex.
 
     Classes differ in the first dimension of the code. The first `keep` scans are kept as images: what the decoder
     gives plus noise that it cannot know, in ellipsoids whose size goes with the second dimension of the code.
@@ -61,10 +69,11 @@ def toy_model(
     steps = {"modality": "MR", "shape": SHAPE, "spacing": (2, 2, 3), **(prepare or {})}
     family = "bernoulli" if steps["modality"] == "SHAPE" else "gaussian"
     settings = Settings.model_validate({"prepare": steps, "likelihood": {"family": family}})
-    latents = _latents(n, labels)
-    vae = LinearVAE(patterns(), family=family)
-    training = _training(vae, latents, settings, keep=n if keep is None else keep, label_maps=label_maps)
-    return Model({"vae": vae}, Preparation(settings.prepare), settings, latents, training, hash="toy")
+    latents, vae = _latents(n, labels), LinearVAE(patterns(), family=family)
+    known = Conditions.fit(conditions, latents.conditions)
+    nothing = TrainingScans(np.zeros((0, 1, *SHAPE), np.float16), np.zeros((0, 1, *SHAPE), bool), None, [], [])
+    model = Model({"vae": vae}, Preparation(settings.prepare), settings, latents, nothing, "toy", known)
+    return replace(model, training=_training(model, keep=n if keep is None else keep, label_maps=label_maps))
 
 
 def ellipsoid(code: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -79,21 +88,24 @@ def _latents(n: int, labels: tuple[str | None, ...]) -> Latents:
     classes = [labels[i % len(labels)] for i in range(n)]
     mean[:, 0, 0] += [3.0 * labels.index(one) for one in classes]
     ids, subjects, hashes = ([f"{kind}-{i:02d}" for i in range(n)] for kind in ("scan", "subject", "hash"))
-    return Latents(mean, np.full(mean.shape, np.log(0.02), np.float32), ids, subjects, classes, hashes)
+    people = [{"age": 20.0 + 2 * i, "sex": "FM"[i // 2 % 2]} for i in range(n)]
+    people[-1].pop("age")
+    return Latents(mean, np.full(mean.shape, np.log(0.02), np.float32), ids, subjects, classes, hashes, people)
 
 
-def _training(vae: LinearVAE, latents: Latents, settings: Settings, *, keep: int, label_maps: bool) -> TrainingScans:
+def _training(model: Model, *, keep: int, label_maps: bool) -> TrainingScans:
     rng = np.random.default_rng(1)
-    whole = settings.prepare.foreground == "whole"
-    scales = [_intensity(settings, i) for i in range(keep)]
+    latents, steps = model.latents, model.settings.prepare
+    scales = [_intensity(model.settings, i) for i in range(keep)]
     images, masks = np.zeros((keep, 1, *SHAPE), np.float16), np.zeros((keep, 1, *SHAPE), bool)
     for i in range(keep):
         with torch.inference_mode():
-            decoded = vae.decode(torch.from_numpy(latents.mean[i : i + 1])).mean[0].numpy()
-        noisy = decoded > 0.5 if vae.family == "bernoulli" else decoded + NOISE * rng.normal(size=decoded.shape)
-        masks[i] = block() if whole else ellipsoid(latents.mean[i])
+            c = model.condition(latents.conditions[i])
+            decoded = model.vae.decode(torch.from_numpy(latents.mean[i : i + 1]), c).mean[0].numpy()
+        noisy = decoded > 0.5 if steps.modality == "SHAPE" else decoded + NOISE * rng.normal(size=decoded.shape)
+        masks[i] = block() if steps.foreground == "whole" else ellipsoid(latents.mean[i])
         images[i] = np.where(masks[i], np.clip(noisy, scales[i].low, scales[i].high), scales[i].background)
-    units: Units = "HU" if settings.prepare.modality == "CT" else "a.u."
+    units: Units = "HU" if steps.modality == "CT" else "a.u."
     labels = (images > 0).astype(np.int16) if label_maps else None
     return TrainingScans(images, masks, labels, scales, latents.ids[:keep], units)
 

@@ -1,29 +1,24 @@
-"""Anomaly maps: one file each. This one runs a map by name and turns it into a score.
-
-A map offers `UNIT` and `anomaly_map(inference, reference, settings) -> float32 (X, Y, Z)`: on the model's grid, 0
-outside the foreground, higher = less normal. It may offer `Settings`, and `NEEDS_ALIGNMENT = True` where a voxel has to
-be a place.
-"""
+"""The maps of one scan on the model's grid, each computed once, and the score of a map."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medvae.anomaly.base_map import BaseMap, MapArrays
+from medvae.anomaly.configured import configured
 from medvae.errors import SettingsError
-from medvae.settings import configure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
+    from medvae.anomaly.base_map import Arrays, Unit
     from medvae.anomaly.inference import Inference
     from medvae.anomaly.reference import Reference
-
-Unit = Literal["z", "nats", "a.u.", "probability"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +27,7 @@ class AnomalyMap:
 
     Attributes:
         name: of the map.
-        values: float32 `(X, Y, Z)`, higher = less normal, 0 outside the foreground.
+        values: float32 `(X, Y, Z)`, axes R, A, S; higher = less normal, 0 outside the foreground.
         unit: `z`, `nats` (per model voxel), `a.u.` or `probability`.
     """
 
@@ -40,32 +35,104 @@ class AnomalyMap:
     values: NDArray[np.float32] = field(repr=False)
     unit: Unit
 
-    def score(self, mask: NDArray[np.bool_], *, top: float) -> float:
+    def score(self, foreground: NDArray[np.bool_], *, top: float) -> float:
         """The mean of the `top` share of the highest foreground voxels."""
-        inside = self.values[mask]
+        inside = self.values[foreground]
         count = max(1, round(top * inside.size))
         return float(np.partition(inside, inside.size - count)[inside.size - count :].mean())
+
+
+class ScanMaps:
+    """The maps of one scan, each computed once, when it is first asked for.
+
+    Args:
+        inference: of the scan.
+        methods: the maps, used ones before those that use them (`configured`).
+        arrays: what each map's `fit` gave, by map name; a map without any needs none.
+        scales: what the values of a map are divided by.
+    """
+
+    def __init__(
+        self,
+        inference: Inference,
+        methods: Mapping[str, BaseMap],
+        *,
+        arrays: Mapping[str, Arrays],
+        scales: Mapping[str, float] | None = None,
+    ) -> None:
+        self._methods, self._scales = methods, scales or {}
+        self.arrays: dict[str, MapArrays] = {}
+        for name, method in methods.items():
+            used = {one: self.arrays[one] for one in method.USES}
+            self.arrays[name] = MapArrays(method, inference, arrays=arrays.get(name, {}), used=used)
+
+    def __getitem__(self, name: str) -> AnomalyMap:
+        values = self.arrays[name].map / np.float32(self._scales.get(name, 1.0))
+        return AnomalyMap(name, values, self._methods[name].UNIT)
+
+
+def scan_maps(
+    names: Iterable[str],
+    inference: Inference,
+    reference: Reference,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> ScanMaps:
+    """The maps of one scan, to be computed as they are asked for.
+
+    Args:
+        names: of the maps.
+        inference: of the scan.
+        reference: of the model.
+        options: by map name; those of the Reference where a map has none here.
+
+    Raises:
+        SettingsError: an unknown map or option, a map that the Reference does not know and that needs it, or options
+            other than those that its healthy statistics were computed with.
+    """
+    known = {name: one.options for name, one in reference.maps.items()}
+    methods = configured(names, {**known, **(options or {})})
+    computed_with = configured([name for name in methods if name in known], known)
+    for name, method in methods.items():
+        if not _needs_healthy(method):
+            continue
+        if name not in known:
+            raise unknown_map(name, method, aligned=inference.model.preparation.aligned)
+        if computed_with[name].settings != method.settings:
+            mine, theirs = computed_with[name].settings, method.settings
+            message = f"the healthy statistics of {name!r} were computed with ({mine!r}), not with ({theirs!r})"
+            raise SettingsError(message, hint="calibrate the model with these options")
+    arrays = {name: one.arrays for name, one in reference.maps.items()}
+    scales = {name: one.scale for name, one in reference.maps.items()}
+    return ScanMaps(inference, methods, arrays=arrays, scales=scales)
 
 
 def anomaly_map(
     name: str, inference: Inference, reference: Reference, *, options: Mapping[str, Any] | None = None
 ) -> AnomalyMap:
-    """Compute one map.
+    """Compute one map of one scan on the model's grid; `medvae.detect` does the whole of it.
 
-    A map that the Reference has a scale for is divided by it; it was measured under the Reference's options.
+    Args:
+        name: of the map.
+        inference: of the scan (`medvae.infer`).
+        reference: of the model (`medvae.reference_of`).
+        options: of the map; those of the Reference if None.
 
     Raises:
-        SettingsError: an unknown map or option, one that needs aligned scans where they are not, or a scale that was
-            measured under other options.
+        SettingsError: as `scan_maps`.
     """
-    module, settings = configure("maps", name, options or {})
-    if getattr(module, "NEEDS_ALIGNMENT", False) and reference.residual is None:
+    given = None if options is None else {name: options}
+    return scan_maps([name], inference, reference, options=given)[name]
+
+
+def unknown_map(name: str, method: BaseMap, *, aligned: bool) -> SettingsError:
+    """The error of a map that a Reference does not know."""
+    if method.NEEDS_ALIGNMENT and not aligned:
         message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
-        raise SettingsError(message, hint="use residual, nll, elbo or intensity")
-    if name in reference.scales:
-        measured = configure("maps", name, reference.options.get(name, {}))[1]
-        if measured != settings:
-            message = f"the scale of {name!r} was measured with ({measured!r}), not with ({settings!r})"
-            raise SettingsError(message, hint="run `medvae calibrate` with these options")
-    values = module.anomaly_map(inference, reference, settings)
-    return AnomalyMap(name, values / np.float32(reference.scales.get(name, 1.0)), module.UNIT)
+        return SettingsError(message, hint="use residual, nll, elbo or intensity")
+    return SettingsError(f"map {name!r} was not calibrated", hint="calibrate the model again")
+
+
+def _needs_healthy(method: BaseMap) -> bool:
+    """Whether a map cannot be computed without numbers of healthy scans."""
+    return method.STANDARDISED or type(method).fit is not BaseMap.fit

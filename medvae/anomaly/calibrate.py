@@ -1,38 +1,207 @@
-"""Making a Reference: normative statistics of healthy scans, and their leave-one-out scores.
+"""Making a Reference: the healthy statistics of all maps, and their leave-one-out scores.
 
-Images are summed, then residuals, which look at the images' statistics. A last pass takes each scan out of the sums
-again, maps it against the rest, and notes score, spread and upper quantile: a scan never sits in the reference that
-scores it.
+Every map is fitted to sums of what its `statistics` gives for each healthy scan; a map that uses another one waits
+until that one is fitted. A last pass takes each scan out of the sums again, maps it against the rest, and notes score,
+spread and upper quantile: a scan is never compared with itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from medvae import plugins
-from medvae.anomaly.anomaly_map import anomaly_map
+from medvae.anomaly.anomaly_map import ScanMaps
+from medvae.anomaly.base_map import BaseMap, Healthy, MapArrays
+from medvae.anomaly.configured import configured, usable, with_defaults
 from medvae.anomaly.inference import infer
-from medvae.anomaly.maps import residual_z
-from medvae.anomaly.reference import NAME, Moments, Normal, Reference, reference_of, with_reference
-from medvae.errors import SettingsError
-from medvae.plugins import suggest
-from medvae.settings import configure
+from medvae.anomaly.options import check_maps, check_options
+from medvae.anomaly.reference import NAME, MapReference, Reference, reference_of, with_reference
+from medvae.anomaly.statistics import Moments
+from medvae.run.work import Progress, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from medvae.anomaly.anomaly_map import AnomalyMap
+    from medvae.anomaly.base_map import Arrays
     from medvae.anomaly.inference import Inference
     from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
     from medvae.settings import DetectSettings
 
+__all__ = ["LIMIT", "PreparedScans", "check_maps", "make_reference", "uncalibrated"]
+
 LIMIT = 0.999  # the colour scale of a map ends at this quantile of healthy foreground voxels
+
+
+class PreparedScans(Protocol):
+    """Prepared scans by number: a list, or files that are read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Prepared: ...
+
+
+def make_reference(
+    model: Model,
+    scans: PreparedScans,
+    *,
+    calibrated: bool,
+    names: Sequence[str] | None = None,
+    detect: DetectSettings | None = None,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> Reference:
+    """The Reference of a model from healthy scans.
+
+    Args:
+        model: the Reference that it has, if any, gives the statistics of the training scans. While a model is being
+            trained it has none, and these scans are the training scans.
+        scans: healthy ones, prepared for the model; each is asked for two or three times.
+        calibrated: whether training had not seen these scans.
+        names: of the maps; all that the model can have if None. Maps that they use come along.
+        detect: options of the maps, draws, and what makes a score; the model's settings if None.
+        on_progress: called after each scan of each pass.
+
+    Raises:
+        SettingsError: an unknown map or option, or another value of an option that is fixed by training.
+    """
+    detect = detect or model.settings.detect
+    names = usable(aligned=model.preparation.aligned) if names is None else names
+    training: Mapping[str, Arrays] = {}
+    if calibrated:
+        check_options(model, detect, names=names)
+        training = reference_of(model).training if NAME in model.sets else {}
+    methods = configured(names, detect.options)
+    statistics = _Statistics(methods, model.preparation.grid.spacing, training)
+    passes = statistics.passes()
+    steps = _Steps(scans, (len(passes) + 1) * len(scans), on_progress)
+    for one in passes:
+        for prepared in steps:
+            statistics.add(infer(model, prepared, draws=detect.draws), one)
+        statistics.fit(one)
+    seen = {name: _Seen() for name in methods}
+    hashes = []
+    for prepared in steps:
+        _compare(infer(model, prepared, draws=detect.draws), statistics, seen, top=detect.top)
+        hashes.append(prepared.source_hash)
+    maps = {
+        name: seen[name].reference(statistics.arrays[name], method, with_defaults(name, detect.options))
+        for name, method in methods.items()
+    }
+    return Reference(
+        maps=maps,
+        training=training if calibrated else {name: one.arrays for name, one in maps.items() if one.arrays},
+        top=detect.top,
+        draws=detect.draws,
+        n=len(scans),
+        calibrated=calibrated,
+        model_hash=model.hash,
+        preparation_hash=model.preparation.hash,
+        scan_hashes=tuple(hashes),
+    )
+
+
+def _compare(inference: Inference, statistics: _Statistics, seen: Mapping[str, _Seen], *, top: float) -> None:
+    """Map a scan against all others, and note what its maps look like."""
+    maps = ScanMaps(inference, statistics.methods, arrays=statistics.without(inference))
+    for name, one in seen.items():
+        one.note(maps[name], inference.foreground, top=top)
+
+
+def uncalibrated(model: Model, scans: PreparedScans, *, on_progress: Callable[[Progress], None] = ignore) -> Model:
+    """A model with its first Reference, from scans that training has seen."""
+    return with_reference(model, make_reference(model, scans, calibrated=False, on_progress=on_progress))
+
+
+@dataclass(eq=False)
+class _Steps:
+    """Runs over the scans several times, and says after each scan how far it is."""
+
+    scans: PreparedScans
+    total: int
+    on_progress: Callable[[Progress], None]
+    done: int = 0
+
+    def __iter__(self) -> Iterator[Prepared]:
+        for index in range(len(self.scans)):
+            yield self.scans[index]
+            self.done += 1
+            self.on_progress(Progress("reference statistics", self.done, self.total))
+
+
+class _Statistics:
+    """What all maps are fitted to: sums over healthy scans, from which one of them can be left out again.
+
+    Args:
+        methods: used maps before those that use them.
+        spacing: voxel size, mm.
+        training: by map name, what `fit` gave for the training scans; empty while they are the healthy scans.
+
+    Attributes:
+        methods: the maps.
+        arrays: what `fit` gave, by map name, so far.
+    """
+
+    def __init__(
+        self, methods: Mapping[str, BaseMap], spacing: tuple[float, float, float], training: Mapping[str, Arrays]
+    ) -> None:
+        self.methods, self._spacing, self._training = methods, spacing, training
+        kept = {name for name, method in methods.items() if method.KEEPS_TRAINING and name in training}
+        summed = {name for name, method in methods.items() if type(method).statistics is not BaseMap.statistics}
+        self._moments: dict[str, dict[str, Moments]] = {name: {} for name in methods if name in summed - kept}
+        self.arrays: dict[str, Arrays] = {name: training[name] for name in kept}
+        self.fit([name for name in methods if name not in summed])
+
+    def passes(self) -> list[list[str]]:
+        """Names of the maps that are summed in each pass over the scans: those that they use come before them."""
+        place: dict[str, int] = {}
+        for name, method in self.methods.items():
+            used = [place[one] + (one in self._moments) for one in method.USES]
+            place[name] = max(used, default=0)
+        numbers = sorted({place[name] for name in self._moments})
+        return [[name for name in self._moments if place[name] == number] for number in numbers]
+
+    def add(self, inference: Inference, names: Sequence[str]) -> None:
+        """Add a scan to the sums of some maps; those that they use are fitted already."""
+        for name in names:
+            for key, values in self._of(inference, name).items():
+                self._moments[name].setdefault(key, Moments.empty(values.shape)).add(values, _mask(values, inference))
+
+    def fit(self, names: Sequence[str]) -> None:
+        """Fit some maps to their sums over all scans."""
+        for name in names:
+            self.arrays[name] = self._fitted(name, self._moments.get(name, {}))
+
+    def without(self, inference: Inference) -> dict[str, Arrays]:
+        """What `fit` gives for the sums over all scans but one that was added."""
+        rest = dict(self.arrays)
+        for name, moments in self._moments.items():
+            left = {
+                key: moments[key].without(values, _mask(values, inference))
+                for key, values in self._of(inference, name).items()
+            }
+            rest[name] = self._fitted(name, left)
+        return rest
+
+    def _of(self, inference: Inference, name: str) -> Arrays:
+        """What a map sums of a scan; the maps that it uses are fitted to all scans, whether added or left out."""
+        method = self.methods[name]
+        used = ScanMaps(inference, self.methods, arrays=self.arrays).arrays[name].used
+        return method.statistics(inference, MapArrays(method, inference, arrays={}, used=used))
+
+    def _fitted(self, name: str, moments: Mapping[str, Moments]) -> Arrays:
+        healthy = Healthy(moments, spacing=self._spacing, training=self._training.get(name))
+        return self.methods[name].fit(healthy)
+
+
+def _mask(values: NDArray[np.generic], inference: Inference) -> NDArray[np.bool_]:
+    """Where values count: in the foreground, if they lie on the grid."""
+    inside = inference.foreground
+    return inside if values.shape[-3:] == inside.shape else np.ones((), bool)
 
 
 @dataclass(eq=False)
@@ -43,221 +212,13 @@ class _Seen:
     squares: list[float] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
 
+    def note(self, found: AnomalyMap, foreground: NDArray[np.bool_], *, top: float) -> None:
+        inside = found.values[foreground]
+        self.scores.append(found.score(foreground, top=top))
+        self.squares.append(float(np.mean(inside**2)))
+        self.limits.append(float(np.quantile(inside, LIMIT)))
 
-class _Sums:
-    """Sums of images and residuals of aligned scans, from which one can be left out again; empty where they are not.
-
-    Args:
-        model: what the residuals are of.
-        options: of `residual_z`.
-        image: statistics of images that are known already; None where these scans are to give them.
-        prior: towards which residuals are shrunk.
-    """
-
-    def __init__(
-        self, model: Model, options: residual_z.Settings, *, image: Normal | None, prior: Normal | None
-    ) -> None:
-        shape = model.preparation.settings.shape
-        self._spacing = model.preparation.grid.spacing
-        self._options = options
-        self._known, self._prior = image, prior
-        self._images, self._residuals = Moments.empty(shape), Moments.empty(shape)
-
-    def add_image(self, prepared: Prepared) -> None:
-        self._images.add(prepared.image[0], prepared.mask[0])
-
-    def add_residual(self, inference: Inference) -> None:
-        """After all images: the residual looks at their statistics."""
-        self._residuals.add(self._residual(inference), inference.prepared.mask[0])
-
-    def image(self, *, without: Inference | None = None) -> Normal | None:
-        """Statistics of the images, `without` one of the scans that were added."""
-        if self._known is not None or not self._images.n:
-            return self._known
-        images = self._images
-        if without is not None:
-            images = images.without(without.prepared.image[0], without.prepared.mask[0])
-        return images.normal(spacing=self._spacing)
-
-    def residual(self, *, without: Inference | None = None) -> Normal | None:
-        """Statistics of the residuals, `without` one of the scans that were added."""
-        if not self._residuals.n:
-            return None
-        residuals = self._residuals
-        if without is not None:
-            residuals = residuals.without(self._residual(without), without.prepared.mask[0])
-        return residuals.normal(spacing=self._spacing, prior=self._prior)
-
-    def _residual(self, inference: Inference) -> NDArray[np.float32]:
-        return residual_z.residual(inference, self._image_of_all, self._options)
-
-    @cached_property
-    def _image_of_all(self) -> Normal:
-        known = self.image()
-        assert known is not None
-        return known
-
-
-def make_reference(
-    model: Model,
-    scans: Callable[[], Iterator[Prepared]],
-    *,
-    names: tuple[str, ...],
-    calibrated: bool,
-    detect: DetectSettings | None = None,
-    on_scan: Callable[[], None] = lambda: None,
-) -> Reference:
-    """The Reference of a model from healthy scans.
-
-    Args:
-        model: its `reference` gives the prior: image statistics and residual pattern of the training scans. While a
-            model is being made its reference is empty, and these scans are the training scans.
-        scans: called up to three times; gives the same prepared scans each time.
-        names: the maps to score; those that cannot be made without alignment are left out where scans are not aligned.
-        calibrated: whether training had not seen these scans.
-        detect: options of the maps, draws, and what makes a score; the model's settings if None.
-        on_scan: called after each scan of each of the two passes through the network.
-
-    Raises:
-        SettingsError: `residual_z.winsor` is another one than the model was made with.
-    """
-    detect = detect or model.settings.detect
-    aligned = model.preparation.aligned
-    before = reference_of(model) if NAME in model.sets else empty_reference(model.hash, model.preparation.hash)
-    prior, options = None, _residual_options(detect)
-    if calibrated:  # a second calibration is not shrunk towards the first
-        prior = before.prior if before.calibrated else before.residual
-        check_options(model, detect)
-    sums = _Sums(model, options, image=before.image, prior=prior)
-    if aligned and not calibrated:
-        for prepared in scans():
-            sums.add_image(prepared)
-    hashes: list[str] = []
-    for prepared in scans():
-        if aligned:
-            sums.add_residual(infer(model, prepared))
-        hashes.append(prepared.source_hash)
-        on_scan()
-
-    names = tuple(n for n in names if aligned or not getattr(plugins.load("maps", n), "NEEDS_ALIGNMENT", False))
-    seen = {name: _Seen() for name in names}
-    bare = replace(
-        empty_reference(model.hash, model.preparation.hash),
-        top=detect.top,
-        draws=detect.draws,
-        n=len(hashes),
-        calibrated=calibrated,
-        scan_hashes=tuple(hashes),
-    )
-    for prepared in scans():
-        inference = infer(model, prepared, draws=detect.draws)
-        rest = replace(bare, image=sums.image(without=inference), residual=sums.residual(without=inference))
-        for name in names:
-            _note(seen[name], name, inference, rest, options=detect.options.get(name, {}))
-        on_scan()
-    scales = {n: float(np.sqrt(np.mean(seen[n].squares))) or 1.0 for n in names if n == "residual_z"}
-    return replace(
-        bare,
-        image=sums.image(),
-        residual=sums.residual(),
-        prior=prior,
-        scales=scales,
-        scores={n: np.sort(np.array(s.scores, np.float32) / scales.get(n, 1.0)) for n, s in seen.items()},
-        limits={n: float(np.mean(s.limits)) / scales.get(n, 1.0) for n, s in seen.items()},
-        options={n: _all_options(n, detect) for n in names},
-    )
-
-
-def _residual_options(detect: DetectSettings) -> residual_z.Settings:
-    configured = configure("maps", "residual_z", detect.options.get("residual_z", {}))[1]
-    return cast("residual_z.Settings", configured)
-
-
-def check_options(model: Model, detect: DetectSettings) -> None:
-    """Check that a model can be calibrated with these options of maps.
-
-    Raises:
-        SettingsError: an unknown map or option, or another `residual_z.winsor` than the model was made with: the
-            residuals of its training scans, towards which others are shrunk, were made with that one.
-    """
-    for name, options in detect.options.items():
-        configure("maps", name, options)
-    asked, trained = _residual_options(detect), _residual_options(model.settings.detect)
-    if asked.winsor != trained.winsor:
-        message = f"residual_z.winsor is {trained.winsor:g} in this model, not {asked.winsor:g}"
-        hint = f"train a model with --set detect.options.residual_z.winsor={asked.winsor:g}"
-        raise SettingsError(message, hint=hint)
-
-
-def _all_options(name: str, detect: DetectSettings) -> dict[str, Any]:
-    """Options of a map with its defaults written out: a later version may have others."""
-    return configure("maps", name, detect.options.get(name, {}))[1].model_dump(mode="json")
-
-
-def _note(seen: _Seen, name: str, inference: Inference, rest: Reference, *, options: Mapping[str, Any]) -> None:
-    found = anomaly_map(name, inference, rest, options=options)
-    mask = inference.prepared.mask[0]
-    inside = found.values[mask]
-    seen.scores.append(found.score(mask, top=rest.top))
-    seen.squares.append(float(np.mean(inside**2)))
-    seen.limits.append(float(np.quantile(inside, LIMIT)))
-
-
-def uncalibrated(model: Model, scans: Callable[[], Iterator[Prepared]], *, on_scan: Callable[[], None]) -> Model:
-    """A model with its first Reference, from scans that training has seen."""
-    names = plugins.usable("maps")
-    return with_reference(model, make_reference(model, scans, names=names, calibrated=False, on_scan=on_scan))
-
-
-def empty_reference(model_hash: str, preparation_hash: str) -> Reference:
-    """A Reference of nothing: where a model begins."""
-    return Reference(
-        image=None,
-        residual=None,
-        prior=None,
-        scales={},
-        scores={},
-        limits={},
-        options={},
-        top=0.01,
-        draws=1,
-        n=0,
-        calibrated=False,
-        model_hash=model_hash,
-        preparation_hash=preparation_hash,
-    )
-
-
-def require_known(reference: Reference, wanted: DetectSettings) -> None:
-    """Check that scales, limits and healthy scores were made the way that maps and scores are wanted.
-
-    Raises:
-        SettingsError: a map that the Reference does not know, or other options or another `top` than it was made with.
-    """
-    again = "measure healthy scans that way: `medvae calibrate MODEL INPUT --set "
-    for key in ("top", "draws"):
-        mine, theirs = getattr(reference, key), getattr(wanted, key)
-        if mine != theirs:
-            message = f"the Reference was made with detect.{key}={mine:g}, not {theirs:g}"
-            raise SettingsError(message, hint=f"{again}detect.{key}={theirs:g}`")
-    for name in wanted.maps:
-        plugins.check("maps", name)
-        if name not in reference.limits:
-            raise _unknown(name, reference)
-        known, asked = (
-            configure("maps", name, options.get(name, {}))[1].model_dump(mode="json")
-            for options in (reference.options, wanted.options)
-        )
-        for key, mine in known.items():
-            if mine != (theirs := asked[key]):
-                message = f"the Reference was made with detect.options.{name}.{key}={mine}, not {theirs}"
-                text = str(theirs).replace(" ", "")  # as a shell takes it in one piece
-                raise SettingsError(message, hint=f"{again}detect.options.{name}.{key}={text}`")
-
-
-def _unknown(name: str, reference: Reference) -> SettingsError:
-    if getattr(plugins.load("maps", name), "NEEDS_ALIGNMENT", False):
-        message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
-        return SettingsError(message, hint=suggest(name, tuple(reference.limits)))
-    hint = "run `medvae calibrate` with this model again"
-    return SettingsError(f"the Reference knows no map {name!r}; it was made without it", hint=hint)
+    def reference(self, arrays: Arrays, method: BaseMap, options: Mapping[str, object]) -> MapReference:
+        scale = (float(np.sqrt(np.mean(self.squares))) or 1.0) if method.STANDARDISED else 1.0
+        scores = np.sort(np.array(self.scores, np.float32) / scale)
+        return MapReference(arrays, scale, scores, float(np.mean(self.limits)) / scale, options)

@@ -42,8 +42,8 @@ class Interval:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """The foreground voxels of one scan, beside the truth.
+class ScanVoxels:
+    """The foreground voxels of one scan: which of them are lesion, and what the maps say.
 
     Attributes:
         subject: who was scanned.
@@ -62,7 +62,7 @@ class Comparison:
 
     Attributes:
         prevalence: share of lesion voxels: the AP of a map that knows nothing.
-        subjects: how many were drawn from.
+        subjects: how many there are.
         ap: pooled voxel AP by map.
         per_scan: mean AP of the scans with a lesion, by map.
         gain: AP of the map in question minus that of each other map.
@@ -88,7 +88,7 @@ class Draws:
     times: NDArray[np.int64] = field(repr=False)
 
     @classmethod
-    def of(cls, subjects: Iterable[str], *, count: int = DRAWS, seed: int = 0) -> Draws:
+    def from_subjects(cls, subjects: Iterable[str], *, count: int = DRAWS, seed: int = 0) -> Draws:
         """`count` draws of as many subjects as there are different ones in `subjects`."""
         names = tuple(sorted(set(subjects)))
         return cls(names, _times(len(names), count=count, seed=seed))
@@ -98,7 +98,7 @@ class Draws:
         return self.times[:, [self.subjects.index(subject) for subject in subjects]]
 
 
-def compare(scans: Sequence[Judged], of: str, *, count: int = DRAWS, seed: int = 0) -> Comparison:
+def compare(scans: Sequence[ScanVoxels], of: str, *, count: int = DRAWS, seed: int = 0) -> Comparison:
     """The map `of` against all others of the scans.
 
     Args:
@@ -107,7 +107,7 @@ def compare(scans: Sequence[Judged], of: str, *, count: int = DRAWS, seed: int =
         count: draws of the bootstrap.
         seed: of the draws.
     """
-    draws = Draws.of((scan.subject for scan in scans), count=count, seed=seed)
+    draws = Draws.from_subjects((scan.subject for scan in scans), count=count, seed=seed)
     names = list(scans[0].maps)
     ap = {name: pooled_ap(scans, name) for name in names}
     drawn = {name: pooled_ap_draws(scans, name, draws=draws) for name in names}
@@ -123,7 +123,7 @@ def compare(scans: Sequence[Judged], of: str, *, count: int = DRAWS, seed: int =
     )
 
 
-def prevalence(scans: Sequence[Judged]) -> float:
+def prevalence(scans: Sequence[ScanVoxels]) -> float:
     """Share of lesion voxels among all foreground voxels."""
     return sum(int(scan.truth.sum()) for scan in scans) / sum(scan.truth.size for scan in scans)
 
@@ -133,18 +133,18 @@ def average_precision(truth: NDArray[np.bool_], values: NDArray[np.float32]) -> 
     return float(average_precision_score(truth, values)) if truth.any() else float("nan")
 
 
-def pooled_ap(scans: Sequence[Judged], name: str) -> float:
+def pooled_ap(scans: Sequence[ScanVoxels], name: str) -> float:
     """AP of all foreground voxels of all scans together: a map has to be on one scale over scans."""
     return average_precision(
         np.concatenate([scan.truth for scan in scans]), np.concatenate([scan.maps[name] for scan in scans])
     )
 
 
-def pooled_ap_draws(scans: Sequence[Judged], name: str, *, draws: Draws, bins: int = BINS) -> NDArray[np.float64]:
+def pooled_ap_draws(scans: Sequence[ScanVoxels], name: str, *, draws: Draws, bins: int = BINS) -> NDArray[np.float64]:
     """`pooled_ap` in each draw, `(R,)`; NaN in a draw without a lesion.
 
     AP only steps where a lesion voxel is passed. So the lesion voxels' own values are thresholds enough: voxels are
-    counted between them once a scan, and a draw adds counts up instead of sorting voxels. Where there are more
+    counted between them once per scan, and a draw adds counts up instead of sorting voxels. Where there are more
     different values than `bins`, quantiles of them stand for all.
     """
     lesion_values = np.concatenate([scan.maps[name][scan.truth] for scan in scans])
@@ -163,7 +163,7 @@ def scan_auroc(
     """How often a diseased scan has a higher score than a healthy one, ties counted half (Mann-Whitney).
 
     Args:
-        scores: a number a scan.
+        scores: one number per scan.
         diseased: True where the scan has a lesion; both kinds are needed.
         subjects: whose scans they are.
         count: draws of the bootstrap.
@@ -171,7 +171,7 @@ def scan_auroc(
     """
     values, ill = np.asarray(scores, np.float64), np.asarray(diseased, bool)
     wins = np.sign(values[ill][:, None] - values[~ill]) / 2 + 0.5
-    weights = Draws.of(subjects, count=count, seed=seed).weights(subjects).astype(np.float64)
+    weights = Draws.from_subjects(subjects, count=count, seed=seed).weights(subjects).astype(np.float64)
     with np.errstate(invalid="ignore"):  # a draw may have one kind only
         drawn = ((weights[:, ill] @ wins) * weights[:, ~ill]).sum(1)
         drawn = drawn / (weights[:, ill].sum(1) * weights[:, ~ill].sum(1))
@@ -179,7 +179,7 @@ def scan_auroc(
 
 
 def paired_ratio(ours: ArrayLike, theirs: ArrayLike, *, count: int = DRAWS, seed: int = 0) -> Interval:
-    """Geometric mean of ours / theirs, both a positive number a subject in the same order.
+    """Geometric mean of ours / theirs, both one positive number per subject, in the same order.
 
     One subject weighs as much as another, and ours / theirs is the inverse of theirs / ours.
     """
@@ -189,7 +189,7 @@ def paired_ratio(ours: ArrayLike, theirs: ArrayLike, *, count: int = DRAWS, seed
 
 
 def paired_difference(ours: ArrayLike, theirs: ArrayLike, *, count: int = DRAWS, seed: int = 0) -> Interval:
-    """Mean of ours − theirs, both a number a subject in the same order."""
+    """Mean of ours − theirs, both one number per subject, in the same order."""
     return _mean(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64), count=count, seed=seed)
 
 

@@ -1,4 +1,4 @@
-"""A picture of one judged scan: the scan beside its map, at the places where the map peaks.
+"""A picture of one scan and its map, at the places where the map is highest.
 
 Slices are taken on the scan's own grid, the axes turned (not resampled) to lie nearest to R, A, S, so that the picture
 shows what the written NIfTI files hold. Colours mean the same in all pictures of a run.
@@ -7,6 +7,7 @@ shows what the written NIfTI files hold. Colours mean the same in all pictures o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from medvae.anomaly.anomaly_map import AnomalyMap
     from medvae.prepare.preparation import Prepared
     from medvae.scan import Geometry
 
@@ -34,7 +34,7 @@ _PEAKS = 3
 _APART_MM = 30.0  # peaks are at least so far from each other
 _PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
 _MARGIN_MM = 8.0  # around what is covered
-_CLEAR = 0.5  # below this share of the healthy limit a map is not drawn
+_CLEAR = 0.5  # below this share of the healthy limit a map is transparent
 _TOP = 3.0  # the colour scale ends at so many healthy limits
 
 
@@ -44,8 +44,8 @@ class Picture:
 
     Attributes:
         scan: `(X, Y, Z)`, in the scan's units.
-        heat: `(X, Y, Z)`, the map restored to that grid.
-        covered: bool `(X, Y, Z)`, where the map speaks.
+        heat: `(X, Y, Z)`, the map on that grid.
+        covered: bool `(X, Y, Z)`, where the map was evaluated.
         geometry: of that grid.
         peaks: voxel indices `(n, 3)` that the slices go through, the highest first.
         values: the map at the peaks.
@@ -63,39 +63,69 @@ class Picture:
     unit: str
 
 
-def find_peaks(found: AnomalyMap, prepared: Prepared) -> NDArray[np.intp]:
-    """The highest places of a map, `_APART_MM` or more apart: voxels of the scan's grid, `(n, 3)`.
+@dataclass(frozen=True, eq=False)
+class Montage:
+    """A PNG to be written: one row per peak; in three planes the scan, and the scan under its map.
 
-    They are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak.
-    """
-    spacing = np.array(prepared.grid.spacing)
-    smooth = ndimage.gaussian_filter(found.values, 3.0 / spacing)
-    open_ = prepared.mask[0].copy()
-    at: list[NDArray[np.float64]] = []
-    while open_.any() and len(at) < _PEAKS:
-        index = np.unravel_index(int(np.where(open_, smooth, -np.inf).argmax()), smooth.shape)
-        at.append(prepared.to_input[:3, :3] @ index + prepared.to_input[:3, 3])
-        offsets = [(np.arange(n) - i) * step for n, i, step in zip(smooth.shape, index, spacing, strict=True)]
-        distance = np.sqrt(sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True)))
-        open_ &= distance > _APART_MM
-    last = np.array(prepared.input.shape) - 1
-    return np.clip(np.rint(np.array(at)), 0, last).astype(np.intp)
-
-
-def scan_montage(path: Path, picture: Picture, *, title: str, footer: str) -> None:
-    """Write a PNG: a row a peak; in three planes the scan, and the scan under its map; the colour scale with its unit.
-
-    Args:
-        path: of the PNG, written atomically.
+    Attributes:
+        name: path below the output folder, ends in `.png`.
         picture: what is shown.
         title: over the whole: scan, map, score.
         footer: under the whole: what the numbers rest on, what they may not be used for.
     """
-    rows = len(picture.peaks)
-    figure = Figure(figsize=(12, 2.1 * rows + 0.8), facecolor="black", layout="constrained")
-    axes = figure.subplots(rows, 6, squeeze=False)
+
+    name: str
+    picture: Picture
+    title: str
+    footer: str
+
+    def write(self, folder: Path) -> None:
+        """Write it below `folder`, atomically."""
+        png = self.png()
+        with atomic(folder / self.name) as partial:
+            partial.write_bytes(png)
+
+    def png(self) -> bytes:
+        """The bytes of the file."""
+        rows = len(self.picture.peaks)
+        figure = Figure(figsize=(12, 2.1 * rows + 0.8), facecolor="black", layout="constrained")
+        axes = figure.subplots(rows, 6, squeeze=False)
+        _draw_rows(axes, self.picture)
+        _colour_bar(figure, axes, self.picture)
+        figure.suptitle(self.title, color="white", fontsize=10)
+        figure.supxlabel(self.footer, color="0.7", fontsize=7)
+        FigureCanvasAgg(figure)
+        file = BytesIO()
+        figure.savefig(file, format="png", dpi=100, facecolor="black", metadata={"Software": None})
+        return file.getvalue()
+
+
+def find_peaks(values: NDArray[np.float32], prepared: Prepared) -> NDArray[np.intp]:
+    """The highest places of a map, `_APART_MM` or more apart: voxels of the scan's grid, `(n, 3)`.
+
+    They are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak.
+
+    Args:
+        values: the map `(X, Y, Z)` on the model's grid.
+        prepared: the scan on that grid, and the way back.
+    """
+    spacing = np.array(prepared.grid.spacing)
+    smooth = ndimage.gaussian_filter(values, 3.0 / spacing)
+    left = prepared.mask.any(axis=0)
+    found: list[NDArray[np.float64]] = []
+    while left.any() and len(found) < _PEAKS:
+        index = np.unravel_index(int(np.where(left, smooth, -np.inf).argmax()), smooth.shape)
+        found.append(prepared.to_input[:3, :3] @ index + prepared.to_input[:3, 3])
+        offsets = [(np.arange(n) - i) * step for n, i, step in zip(smooth.shape, index, spacing, strict=True)]
+        distance = np.sqrt(sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True)))
+        left &= distance > _APART_MM
+    last = np.array(prepared.input.shape) - 1
+    return np.clip(np.rint(np.array(found)), 0, last).astype(np.intp)
+
+
+def _draw_rows(axes: NDArray[np.object_], picture: Picture) -> None:
     turn = nearest_ras(picture.geometry)
-    layers = _Layers.of(picture, turn)
+    layers = _Layers.from_picture(picture, turn)
     for row, peak, value in zip(axes, picture.peaks, picture.values, strict=True):
         at = np.rint(np.linalg.inv(turn) @ [*peak, 1])[:3].astype(int)
         for (axis, name), plain, overlaid in zip(_PLANES, row[::2], row[1::2], strict=True):
@@ -103,12 +133,6 @@ def scan_montage(path: Path, picture: Picture, *, title: str, footer: str) -> No
             layers.draw(overlaid, axis=axis, at=at, heat=True)
             plain.set_title(name, color="0.7", fontsize=8)
             overlaid.set_title(f"{value:.3g} {picture.unit} at the cross", color="0.7", fontsize=8)
-    _colour_bar(figure, axes, picture)
-    figure.suptitle(title, color="white", fontsize=10)
-    figure.supxlabel(footer, color="0.7", fontsize=7)
-    FigureCanvasAgg(figure)
-    with atomic(path) as partial:
-        figure.savefig(partial, format="png", dpi=100, facecolor="black", metadata={"Software": None})
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +147,7 @@ class _Layers:
     scale: Normalize
 
     @classmethod
-    def of(cls, picture: Picture, turn: NDArray[np.float64]) -> _Layers:
+    def from_picture(cls, picture: Picture, turn: NDArray[np.float64]) -> _Layers:
         scan, heat, covered = (_turned(one, turn) for one in (picture.scan, picture.heat, picture.covered))
         spacing = np.array(picture.geometry.spacing) @ np.abs(turn[:3, :3])
         low, high = np.percentile(scan[covered] if covered.any() else scan, (0.5, 99.5))
@@ -154,7 +178,7 @@ class _Layers:
 
 def _colour_bar(figure: Figure, axes: NDArray[np.object_], picture: Picture) -> None:
     bar = figure.colorbar(ScalarMappable(_scale(picture), _COLOURS), ax=axes, shrink=0.7, pad=0.01, extend="max")
-    bar.set_label(f"{picture.unit}, the same in all pictures of this run", color="white", fontsize=8)
+    bar.set_label(f"{picture.unit} (same scale in all pictures of this run)", color="white", fontsize=8)
     bar.ax.tick_params(colors="white", labelsize=7)
     bar.ax.set_facecolor("black")
     bar.ax.axhline(picture.limit, color="white", linewidth=1)
@@ -168,7 +192,7 @@ def _scale(picture: Picture) -> Normalize:
 
 
 def _ramp() -> ListedColormap:
-    """Clear up to half the healthy limit, then ever more opaque up to the limit, where colours begin to matter."""
+    """Transparent below half the healthy limit, then ever more opaque up to the limit."""
     colours = colormaps["inferno"](np.linspace(0.35, 1, 256))
     limits = np.linspace(0, _TOP, 256)
     colours[:, 3] = 0.75 * np.clip((limits - _CLEAR) / (1 - _CLEAR), 0, 1)

@@ -44,10 +44,10 @@ class Pair:
 
 
 def pair_of(inference: Inference) -> Pair:
-    """A scan and its reconstruction."""
-    prepared = inference.prepared
-    error = float(np.square(inference.residual[prepared.mask[0]]).mean())
-    return Pair(prepared.image[0], inference.reconstruction, prepared.mask[0], prepared.id, error)
+    """A scan and its reconstruction; of several channels the first."""
+    prepared, inside = inference.prepared, inference.foreground
+    error = float(np.square(inference.residual[:, inside]).mean())
+    return Pair(prepared.image[0], inference.reconstruction[0], inside, prepared.id, error)
 
 
 def curves(path: Path, epochs: Sequence[Epoch]) -> None:

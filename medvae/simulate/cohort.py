@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvae.evaluation.judge import Case
+from medvae.evaluation.truth import Case
 from medvae.io.files import write_text
 from medvae.io.formats import nifti
 from medvae.prepare import template

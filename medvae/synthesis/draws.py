@@ -1,9 +1,9 @@
-"""Samplers: one file a way to make new scans out of what a model remembers of its training scans.
+"""The contract of samplers: what a file in `samplers/` offers, and what it draws.
 
-A sampler offers `fit(model, settings) -> Fitted`, `Settings` where it has options, and `SPACE = "image"` where it draws
-images instead of codes. What is fitted draws one sample
-at a time from one generator, so that a sample depends on nothing but its own seed. The first line of the file's
-docstring is its help text.
+A sampler is one file. It offers `fit(model, settings) -> FittedSampler`, a class `Settings` if it has options, and
+`SPACE = "image"` if it draws images instead of latent codes. The first line of its docstring is its help text. Other
+packages add samplers through entry points of the group `medvae.samplers`. `tests/test_laws_samplers.py` tests every
+sampler that is installed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+ConditionValues = dict[str, float | str]  # by column; a value that is missing is not in it
+
 
 @dataclass(frozen=True, eq=False)
 class LatentDraw:
@@ -24,25 +26,28 @@ class LatentDraw:
 
     Attributes:
         z: float32, of the shape of one scan's latent.
-        sources: ids of the training scans it was made from; empty where it owes no more to one than to another.
+        sources: ids of the training scans that it was derived from; empty where none had more influence than others.
         parameters: what was drawn and with which options, as plain data for the sidecar.
+        conditions: of the training scan that it was derived from; None to use those given to `draw`.
     """
 
     z: NDArray[np.float32] = field(repr=False)
     sources: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
+    conditions: ConditionValues | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDraw:
-    """A new image on the model's grid, in prepared intensities; the decoder has no part in it.
+    """A new image on the model's grid, in prepared intensities; it is not decoded.
 
     Attributes:
         image: float32 `(1, X, Y, Z)`.
         mask: bool `(1, X, Y, Z)`, its foreground.
-        label_map: int16 `(1, X, Y, Z)`, moved along with the image; None where its source has none.
-        sources: ids of the training scans it was made from.
+        label_map: int16 `(1, X, Y, Z)`, transformed with the image; None where its source has none.
+        sources: ids of the training scans that it was derived from.
         parameters: what was drawn and with which options, as plain data for the sidecar.
+        conditions: of the training scan that it was derived from; None to use those given to `draw`.
     """
 
     image: NDArray[np.float32] = field(repr=False)
@@ -50,20 +55,21 @@ class ImageDraw:
     label_map: NDArray[np.int16] | None = field(repr=False)
     sources: tuple[str, ...]
     parameters: dict[str, Any]
+    conditions: ConditionValues | None = None
 
 
 Draw = LatentDraw | ImageDraw
 
 
-class Fitted(Protocol):
-    """A sampler that has seen the training scans.
+class FittedSampler(Protocol):
+    """A sampler after `fit`.
 
-    - The same label and the same state of the generator give the same draw.
-    - A draw changes nothing in the sampler.
-    - A draw for a class uses no scan of another class, but for what `fit` pooled over all.
+    - The same label, the same conditions and the same state of the generator give the same draw.
+    - A draw does not change the sampler.
+    - A draw for a class uses no scan of another class, apart from what `fit` pooled over all classes.
 
     Attributes:
-        shares: the classes that it can make -> their share among the training scans; `{None: 1.0}` without classes.
+        shares: the classes that it can generate -> their share among the training scans; `{None: 1.0}` without classes.
     """
 
     @property
@@ -71,6 +77,14 @@ class Fitted(Protocol):
         """Class -> share."""
         ...
 
-    def draw(self, label: str | None, generator: np.random.Generator) -> Draw:
-        """One new sample of a class in `shares`."""
+    def draw(self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]) -> Draw:
+        """One new sample.
+
+        Args:
+            label: a class in `shares`.
+            generator: the only source of randomness.
+            conditions: what the sample will be decoded with, by column (age, sex, ...), unless the draw has conditions
+                of its own: those of a training scan of the class, and the values that the user has fixed
+                (`augment.conditions`). Fixed values are used whatever the draw says.
+        """
         ...

@@ -1,6 +1,7 @@
-"""The foreground of a synthetic scan, told from its code by ridge regression of the training outlines on their codes.
+"""The foreground of a synthetic scan, predicted by ridge regression of the training outlines on their latent codes.
 
-A VAE is trained inside the foreground only, so its decoder does not say where a synthetic scan ends.
+A VAE is trained inside the foreground only, so its decoder does not predict where a synthetic scan ends. In a model
+with conditions the code is independent of them, so the outline is predicted from both.
 """
 
 from __future__ import annotations
@@ -14,58 +15,71 @@ from scipy import ndimage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_REACH = 6.0  # distances beyond this many (coarse) voxels from an outline say nothing more
-_COARSE = 40  # outlines are kept on a grid of about this many voxels an axis; signed distances are smooth
-_PENALTIES = np.logspace(-3, 3, 13)  # over the mean square of the codes
+_REACH = 6.0  # distances are clipped at this many (coarse) voxels from an outline
+_COARSE = 40  # outlines are kept on a grid of about this many voxels per axis; signed distances are smooth
+_PENALTIES = np.logspace(-3, 3, 13)  # relative to the mean square of the features
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """Signed distance to the outline as a linear function of the code.
+    """Signed distance to the outline as a linear function of code and conditions (the features).
 
     Attributes:
-        centre: mean code, `(D,)`.
-        codes: codes less their mean, `(n, D)`.
-        solve: `(n, n)`, inner products with `codes` -> weights of the scans.
+        centre: mean features, `(D,)`.
+        features: of the training scans, less their mean, `(n, D)`.
+        weight: factor on the conditions, so that they have as much variance in all as the code.
+        solve: `(n, n)`, inner products with `features` -> weights of the scans.
         distances: signed distances less their mean, `(n, x, y, z)`, coarse voxels, positive inside.
         mean: mean signed distance, `(x, y, z)`.
-        seen: bool `(X, Y, Z)`, voxels that any training scan had in its foreground: the decoder knows no others.
+        seen: bool `(X, Y, Z)`, voxels that were foreground in at least one training scan: the decoder knows no others.
     """
 
     centre: NDArray[np.float32] = field(repr=False)
-    codes: NDArray[np.float32] = field(repr=False)
+    features: NDArray[np.float32] = field(repr=False)
+    weight: float
     solve: NDArray[np.float64] = field(repr=False)
     distances: NDArray[np.float32] = field(repr=False)
     mean: NDArray[np.float32] = field(repr=False)
     seen: NDArray[np.bool_] = field(repr=False)
 
-    def mask(self, z: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Foreground `(1, X, Y, Z)` that fits a code."""
-        weights = self.solve @ (self.codes @ (z.ravel() - self.centre)).astype(np.float64)
+    def mask(self, z: NDArray[np.float32], conditions: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Foreground `(1, X, Y, Z)` for a code and a vector of conditions `(k,)`, empty for a model without any."""
+        features = np.concatenate([z.ravel(), np.float32(self.weight) * conditions])
+        weights = self.solve @ (self.features @ (features - self.centre)).astype(np.float64)
         distance = self.mean + np.tensordot(weights.astype(np.float32), self.distances, axes=1)
         inside = _refine(distance, self.seen.shape) > 0
         return np.ascontiguousarray((inside & self.seen)[None])
 
 
-def fit(codes: NDArray[np.float32], masks: NDArray[np.bool_]) -> Outline:
+def fit(codes: NDArray[np.float32], masks: NDArray[np.bool_], conditions: NDArray[np.float32]) -> Outline:
     """Fit to training scans.
 
     Args:
         codes: posterior means `(n, d...)`.
         masks: foregrounds `(n, 1, X, Y, Z)` of the same scans.
+        conditions: of the same scans, `(n, k)`; k is 0 for a model without conditions.
     """
+    foregrounds = np.asarray(masks.any(axis=1))
     flat = codes.reshape(len(codes), -1)
-    centre = flat.mean(axis=0)
-    seen = np.asarray(masks.any(axis=(0, 1)))
-    signed = np.stack([_signed_distance(mask[0]) for mask in masks])
+    weight = _balance(flat, conditions)
+    features = np.concatenate([flat, np.float32(weight) * conditions], axis=1)
+    centre = features.mean(axis=0)
+    signed = np.stack([_signed_distance(one) for one in foregrounds])
     mean = signed.mean(axis=0)
     signed -= mean
-    gram = (flat - centre).astype(np.float64) @ (flat - centre).T.astype(np.float64)
-    return Outline(centre, flat - centre, _solver(gram, signed), signed, mean, seen)
+    gram = (features - centre).astype(np.float64) @ (features - centre).T.astype(np.float64)
+    seen = np.asarray(foregrounds.any(axis=0))
+    return Outline(centre, features - centre, weight, _solver(gram, signed), signed, mean, seen)
+
+
+def _balance(codes: NDArray[np.float32], conditions: NDArray[np.float32]) -> float:
+    """The factor that gives conditions as much variance in all as the codes have; 0 where they do not vary."""
+    total = float(conditions.var(axis=0).sum())
+    return float(np.sqrt(codes.var(axis=0).sum() / total)) if total > 0 else 0.0
 
 
 def _solver(gram: NDArray[np.float64], targets: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(K + λI)⁻¹ with the λ of least leave-one-out error, which is known in closed form: (A·Y)ᵢ / Aᵢᵢ."""
+    """(K + λI)⁻¹ with the λ of smallest leave-one-out error, which is known in closed form: (A·Y)ᵢ / Aᵢᵢ."""
     size = float(np.trace(gram)) / len(gram)
     if size == 0:
         return np.zeros_like(gram)
@@ -81,21 +95,21 @@ def _solver(gram: NDArray[np.float64], targets: NDArray[np.float32]) -> NDArray[
 
 
 def _signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Coarse signed distance to the outline, positive inside, clipped; a mask without an outline is all one side."""
+    """Coarse signed distance to the outline, positive inside, clipped; masks without an outline are all in or out."""
     step = tuple(max(1, n // _COARSE) for n in mask.shape)
-    share = ndimage.uniform_filter(mask.astype(np.float32), step)  # at i: the mean over i - step//2 and what follows
+    share = ndimage.uniform_filter(mask.astype(np.float32), step)  # at i: the mean over step voxels from i - step//2
     coarse = share[tuple(slice(s // 2, None, s) for s in step)]
     inside = coarse > 0.5
     if inside.all() or not inside.any():
         return np.full(coarse.shape, _REACH if inside.any() else -_REACH, np.float32)
     distance = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
-    distance -= np.sign(distance) * (1 - np.abs(2 * coarse - 1))  # where between two voxels the outline runs
+    distance -= np.sign(distance) * (1 - np.abs(2 * coarse - 1))  # position of the outline between two voxels
     return np.asarray(np.clip(distance, -_REACH, _REACH), np.float32)
 
 
 def _refine(coarse: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Linear interpolation from the coarse grid of `_signed_distance` to `shape`."""
     step = np.array([max(1, n // _COARSE) for n in shape])
-    offset = (1 - step) / (2 * step)  # a coarse voxel lies in the middle of the voxels that it stands for
+    offset = (1 - step) / (2 * step)  # a coarse voxel is centred on the voxels that it represents
     fine = ndimage.affine_transform(coarse, 1 / step, offset, output_shape=shape, order=1, mode="nearest")
     return np.asarray(fine, np.float32)

@@ -1,8 +1,8 @@
-"""Noise that looks like what a reconstruction leaves out, so that samples are not tell-tale smooth.
+"""Noise with the statistics of the residuals, so that samples are not noticeably smoother than real scans.
 
 A decoder's mean is an average of all images that fit the code: what differs between them at random is missing. This
 draws a Gaussian field with the radial power spectrum of the residuals and, voxel by voxel, the standard deviation that
-residuals have at the decoded value. It holds no one's residual, so it cannot hand on anyone's texture.
+residuals have at the decoded value. No residual of a scan is stored, so no patient's texture is reproduced.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 _LEVELS = 16  # values at which the standard deviation is known
 _BANDS = 32  # shells of spatial frequency
+_AXES = (-3, -2, -1)  # of space; channels have noise of their own
 
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """What residuals look like.
+    """Statistics of the residuals.
 
     Attributes:
-        levels: decoded values, rising, prepared intensities.
+        levels: decoded values, ascending, prepared intensities.
         spread: standard deviation of the residual at those values.
         bands: radial frequency of the shells, cycles/mm.
         power: power of the normalised residual in the shells.
@@ -45,10 +46,10 @@ class Texture:
     def draw(
         self, decoded: NDArray[np.float32], mask: NDArray[np.bool_], generator: np.random.Generator
     ) -> NDArray[np.float32]:
-        """Noise for a decoded image `(X, Y, Z)`; 0 outside its mask."""
+        """Noise for a decoded image `(C, X, Y, Z)`; 0 outside its mask `(1, X, Y, Z)`."""
         white = generator.standard_normal(decoded.shape, dtype=np.float32)
-        transfer = self._transfer(decoded.shape)
-        coloured = fft.irfftn(fft.rfftn(white) * transfer, decoded.shape)
+        transfer = self._transfer(decoded.shape[1:])
+        coloured = fft.irfftn(fft.rfftn(white, axes=_AXES) * transfer, decoded.shape[1:], axes=_AXES)
         noise: NDArray[np.float32] = np.where(mask, coloured * self._spread(decoded), 0).astype(np.float32)
         return noise
 
@@ -68,14 +69,14 @@ def fit(
     """Measure the residuals of scans.
 
     Args:
-        pairs: image, its reconstruction and its foreground, each `(X, Y, Z)`, prepared intensities.
+        pairs: image, its reconstruction and its foreground, each `(C, X, Y, Z)`, prepared intensities.
         spacing: voxel size, mm.
     """
     decoded = np.concatenate([mean[mask] for _, mean, mask in pairs])
     squared = np.concatenate([np.square(image[mask] - mean[mask]) for image, mean, mask in pairs])
     levels, spread = _spread_by_value(decoded, squared)
     total = np.zeros(_BANDS)
-    edges = np.linspace(0, float(_radius(pairs[0][0].shape, spacing).max()) * (1 + 1e-9), _BANDS + 1)
+    edges = np.linspace(0, float(_radius(pairs[0][0].shape[1:], spacing).max()) * (1 + 1e-9), _BANDS + 1)
     for image, mean, mask in pairs:
         scaled = np.where(mask, (image - mean) / np.interp(mean, levels, spread), 0).astype(np.float32)
         total += _radial_power(scaled, edges, spacing)
@@ -96,10 +97,11 @@ def _spread_by_value(
 
 
 def _radial_power(scaled: NDArray[np.float32], edges: NDArray[np.float64], spacing: Triple) -> NDArray[np.float64]:
-    """Mean power in shells of radial frequency; a shell without a coefficient takes its neighbours' value."""
-    weight = _multiplicity(scaled.shape).ravel()
-    power = np.square(np.abs(fft.rfftn(scaled))).ravel() * weight
-    shell = np.searchsorted(edges, _radius(scaled.shape, spacing).ravel(), side="right") - 1
+    """Mean power in shells of radial frequency; interpolated for a shell without a coefficient."""
+    shape, channels = scaled.shape[1:], len(scaled)
+    weight = np.tile(_multiplicity(shape).ravel(), channels)
+    power = np.square(np.abs(fft.rfftn(scaled, axes=_AXES))).ravel() * weight
+    shell = np.tile(np.searchsorted(edges, _radius(shape, spacing).ravel(), side="right") - 1, channels)
     count = np.bincount(shell, weight, minlength=_BANDS)
     mean = np.bincount(shell, power, minlength=_BANDS) / np.maximum(count, 1)
     known = np.flatnonzero(count)
@@ -115,7 +117,7 @@ def _radius(shape: tuple[int, ...], spacing: Triple) -> NDArray[np.float64]:
 
 
 def _multiplicity(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """How many coefficients of the full transform each one of the real transform stands for."""
+    """How many coefficients of the full transform each one of the real transform represents."""
     weight = np.full((shape[0], shape[1], shape[2] // 2 + 1), 2.0)
     weight[..., 0] = 1
     if shape[2] % 2 == 0:

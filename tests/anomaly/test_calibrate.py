@@ -1,4 +1,4 @@
-"""Making a Reference: a scan never sits in what scores it, calibrating twice is calibrating once, unlike is refused."""
+"""Making a Reference: as a plain computation gives it; no scan is compared with itself; twice is once."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from linear_model import healthy
 
 from medvae import plugins
 from medvae.anomaly.anomaly_map import anomaly_map
-from medvae.anomaly.calibrate import LIMIT, empty_reference, make_reference, require_known
+from medvae.anomaly.calibrate import LIMIT, check_maps, make_reference
 from medvae.anomaly.inference import infer
-from medvae.anomaly.maps import residual_z
-from medvae.anomaly.reference import Moments, reference_of, with_reference
+from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.reference import reference_of, with_reference
+from medvae.anomaly.statistics import Moments, Normal
 from medvae.errors import SettingsError
-from medvae.settings import DetectSettings
+from medvae.settings import DetectSettings, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from medvae.anomaly.reference import Normal, Reference
+    from numpy.typing import NDArray
+
+    from medvae.anomaly.reference import Reference
     from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
+    from medvae.run.work import Progress
 
 NAMES = plugins.names("maps")
-
-
-def others() -> Iterator[Prepared]:
-    """Healthy scans that training has not seen."""
-    return healthy(start=300)
 
 
 @cache
@@ -41,33 +40,97 @@ def model() -> Model:
 
 @cache
 def calibrated() -> Reference:
-    return make_reference(model(), others, names=NAMES, calibrated=True)
-
-
-def image_normal(scans: Sequence[Prepared]) -> Normal:
-    images = Moments.empty(linear_model.SHAPE)
-    for scan in scans:
-        images.add(scan.image[0], scan.mask[0])
-    return images.normal(spacing=model().preparation.grid.spacing)
+    """From healthy scans that training has not seen."""
+    return make_reference(model(), healthy(start=300), names=NAMES, calibrated=True)
 
 
 def asked(**changes: Any) -> DetectSettings:
     return DetectSettings.model_validate({"draws": 4, "maps": ("residual_z", "residual"), **changes})
 
 
+# ------------------------------------------------------- the same without running sums: everything anew for every scan
+
+
+def normal(volumes: Sequence[NDArray[np.float32]], scans: Sequence[Prepared], prior: Normal | None = None) -> Normal:
+    sums = Moments.empty((1, *linear_model.SHAPE))
+    for volume, scan in zip(volumes, scans, strict=True):
+        sums.add(volume, scan.mask)
+    return sums.normal(spacing=model().preparation.grid.spacing, prior=prior)
+
+
+def residual(scan: Prepared, image: Normal, *, winsor: float = 1.0) -> NDArray[np.float32]:
+    """Of the scan whose values are clipped to what the training scans have."""
+    reach = np.float32(winsor) * image.sd
+    return infer(model(), scan).residual_within(image.mean - reach, image.mean + reach)
+
+
+def mapped(scan: Prepared, image: Normal, residuals: Normal) -> NDArray[np.float32]:
+    """`residual_z` before it is divided by its scale."""
+    z, inside = np.abs(residuals.z(residual(scan, image)))[0], scan.mask[0]
+    smooth = [smooth_inside(z, inside, spacing=scan.grid.spacing, mm=mm) for mm in (0, 3, 6)]
+    return np.where(inside, np.mean(smooth, axis=0) - np.float32(np.sqrt(2 / np.pi)), np.float32(0))
+
+
+def plain_maps(scans: Sequence[Prepared], *, known: Normal | None, prior: Normal | None) -> list[NDArray[np.float32]]:
+    """`residual_z` of each scan against all others; `known` are image statistics of the training scans."""
+    everyone = known or normal([scan.image for scan in scans], scans)
+    found = []
+    for out in scans:
+        rest = [scan for scan in scans if scan is not out]
+        image = known or normal([scan.image for scan in rest], rest)
+        residuals = normal([residual(scan, everyone) for scan in rest], rest, prior)
+        found.append(mapped(out, image, residuals)[out.mask[0]])
+    return found
+
+
+@pytest.mark.parametrize("kind", ["uncalibrated", "calibrated"])
+def test_residual_z_is_that_of_a_plain_computation(kind: str) -> None:
+    made, scans, known, prior = reference_of(model()), healthy(), None, None
+    if kind == "calibrated":
+        made, scans = calibrated(), healthy(start=300)
+        known, prior = (Normal.from_arrays(made.training[name]) for name in ("atlas", "residual_z"))
+    maps = plain_maps(scans, known=known, prior=prior)
+    scale = np.sqrt(np.mean([np.mean(values**2) for values in maps]))
+    one = made.maps["residual_z"]
+    assert one.scale == pytest.approx(scale, rel=1e-5)
+    scores = [np.sort(values)[-round(0.01 * values.size) :].mean() / scale for values in maps]
+    np.testing.assert_allclose(one.scores, np.sort(scores), rtol=1e-5)
+    assert one.limit == pytest.approx(np.mean([np.quantile(values, LIMIT) for values in maps]) / scale, rel=1e-5)
+    image = known or normal([scan.image for scan in scans], scans)
+    fitted = normal([residual(scan, image) for scan in scans], scans, prior)
+    np.testing.assert_array_equal(one.arrays["mean"], fitted.mean)
+    np.testing.assert_array_equal(one.arrays["sd"], fitted.sd)
+    new = linear_model.scan(900, lesion=2)
+    expected = mapped(new, image, fitted) / np.float32(one.scale)
+    assert np.array_equal(anomaly_map("residual_z", infer(model(), new), made).values, expected)
+
+
+def test_the_atlas_is_that_of_a_plain_computation() -> None:
+    scans, one = healthy(), reference_of(model()).maps["atlas"]
+    assert np.array_equal(one.arrays["mean"], normal([scan.image for scan in scans], scans).mean)
+    scores = []
+    for out in scans:
+        rest = [scan for scan in scans if scan is not out]
+        values = np.abs(normal([scan.image for scan in rest], rest).z(out.image))[out.mask]
+        scores.append(np.sort(values)[-round(0.01 * values.size) :].mean())
+    np.testing.assert_allclose(one.scores, np.sort(scores), rtol=1e-5)
+    assert one.scale == 1.0
+
+
+# ------------------------------------------------------------------------------------------------------ what it holds
+
+
 def test_what_a_first_reference_holds() -> None:
-    made, scans = reference_of(model()), list(healthy())
-    assert (made.n, made.calibrated, made.prior) == (8, False, None)
+    made, scans = reference_of(model()), healthy()
+    assert (made.n, made.calibrated) == (8, False)
     assert made.scan_hashes == tuple(scan.source_hash for scan in scans)
-    assert set(made.scores) == set(made.limits) == set(made.options) == set(NAMES)
-    assert set(made.scales) == {"residual_z"}
-    assert made.image is not None
-    np.testing.assert_allclose(made.image.mean, np.mean([scan.image[0] for scan in scans], axis=0), atol=1e-5)
-    for values in made.scores.values():
-        assert values.dtype == np.float32
-        assert np.array_equal(values, np.sort(values))
-        assert len(values) == 8
-    made.check(model_hash=model().hash, preparation_hash=model().preparation.hash)
+    assert set(made.maps) == set(NAMES)
+    assert set(made.training) == {"atlas", "residual_z"}
+    assert {name for name, one in made.maps.items() if one.scale != 1} == {"residual_z"}
+    for one in made.maps.values():
+        assert one.scores.dtype == np.float32
+        assert np.array_equal(one.scores, np.sort(one.scores))
+        assert len(one.scores) == 8
 
 
 @pytest.mark.parametrize("name", ["atlas", "residual_z"])
@@ -78,32 +141,7 @@ def test_scores_are_leave_one_out(name: str) -> None:
     for scan in healthy():
         found = anomaly_map(name, infer(model(), scan), made)
         inside.append(found.score(scan.mask[0], top=made.top))
-    left_out = made.scores[name]
-    assert (left_out > np.sort(inside) * 1.02).all()
-
-
-def test_scores_scales_and_limits_by_hand() -> None:
-    """Each scan against residual statistics of the rest, made anew from the rest."""
-    scans = list(healthy())
-    spacing = model().preparation.grid.spacing
-    made, bare = reference_of(model()), empty_reference("", "")
-    squares, scores, limits = [], [], []
-    everyone = image_normal(scans)
-    for out in scans:
-        rest = Moments.empty(linear_model.SHAPE)
-        others = [scan for scan in scans if scan is not out]
-        for scan in others:
-            rest.add(residual_z.residual(infer(model(), scan), everyone, residual_z.Settings()), scan.mask[0])
-        one = type(bare)(**{**vars(bare), "image": image_normal(others), "residual": rest.normal(spacing=spacing)})
-        found = anomaly_map("residual_z", infer(model(), out), one)
-        inside = found.values[out.mask[0]]
-        squares.append(np.mean(inside**2))
-        scores.append(found.score(out.mask[0], top=0.01))
-        limits.append(np.quantile(inside, LIMIT))
-    scale = np.sqrt(np.mean(squares))
-    assert made.scales["residual_z"] == pytest.approx(scale, rel=1e-4)
-    np.testing.assert_allclose(made.scores["residual_z"], np.sort(scores) / scale, rtol=1e-4)
-    assert made.limits["residual_z"] == pytest.approx(np.mean(limits) / scale, rel=1e-4)
+    assert (made.maps[name].scores > np.sort(inside) * 1.02).all()
 
 
 @pytest.mark.parametrize("known", ["uncalibrated", "calibrated"])
@@ -116,18 +154,17 @@ def test_the_scale_makes_the_healthy_spread_one(known: str) -> None:
     assert np.sqrt(np.mean(squares)) == pytest.approx(1, abs=0.25)
 
 
-def test_calibrating_keeps_the_atlas_and_shrinks_towards_the_training_scans() -> None:
+def test_calibrating_keeps_the_atlas_and_starts_from_the_training_scans() -> None:
     before, after = reference_of(model()), calibrated()
     assert (after.n, after.calibrated) == (8, True)
-    assert after.image is before.image
-    assert after.prior is before.residual
-    assert after.residual is not None
-    assert before.residual is not None
-    assert not np.array_equal(after.residual.mean, before.residual.mean)
+    for name in ("atlas", "residual_z"):
+        for key, values in before.maps[name].arrays.items():
+            assert np.array_equal(after.training[name][key], values)
+            assert np.array_equal(after.maps[name].arrays[key], values) == (name == "atlas")
 
 
 def test_calibrating_twice_gives_the_same_reference() -> None:
-    again = make_reference(with_reference(model(), calibrated()), others, names=NAMES, calibrated=True)
+    again = make_reference(with_reference(model(), calibrated()), healthy(start=300), names=NAMES, calibrated=True)
     assert again.hash == calibrated().hash
 
 
@@ -146,75 +183,66 @@ def test_the_healthy_get_even_p_values() -> None:
     assert p(linear_model.scan(900, lesion=4)) == pytest.approx(1 / 9)
 
 
-def test_another_winsor_than_the_training_scans_had_is_refused() -> None:
-    """Their residuals are what the new ones are shrunk towards."""
-    detect = asked(options={"residual_z": {"winsor": 2}})
-    with pytest.raises(SettingsError, match=r"winsor is 1 in this model, not 2") as caught:
-        make_reference(model(), others, names=NAMES, calibrated=True, detect=detect)
-    assert "train a model with --set detect.options.residual_z.winsor=2" in str(caught.value.hint)
+def test_where_scans_are_not_aligned_maps_by_place_are_left_out() -> None:
+    made = reference_of(linear_model.known_model(aligned=False))
+    assert set(made.maps) == set(NAMES) - {"atlas", "residual_z"}
+    assert not made.training
 
 
-def test_where_scans_are_not_aligned_only_scores_are_kept() -> None:
-    unaligned = linear_model.known_model(NAMES, aligned=False)
-    made = reference_of(unaligned)
-    assert made.image is made.residual is made.prior is None
-    assert set(made.scores) == set(NAMES) - {"atlas", "residual_z"}
-    assert not made.scales
-    with pytest.raises(SettingsError, match="not aligned") as caught:
-        require_known(made, asked())
-    assert "residual" in str(caught.value.hint)
-    require_known(made, asked(maps=("residual", "nll")))
+def test_a_map_brings_those_that_it_uses() -> None:
+    assert set(make_reference(model(), healthy(3), names=("residual_z",), calibrated=True).maps) == {
+        "residual_z",
+        "atlas",
+    }
 
 
-def test_progress_is_told_for_both_passes() -> None:
-    calls: list[int] = []
-    make_reference(model(), others, names=("intensity",), calibrated=True, on_scan=lambda: calls.append(1))
-    assert len(calls) == 16
+def test_progress_counts_every_scan_of_every_pass() -> None:
+    """Two passes for statistics where `residual_z` waits for `atlas`, one once that is known; then the comparison."""
+    for calibrated_, passes in ((False, 3), (True, 2)):
+        calls: list[Progress] = []
+        make_reference(model(), healthy(3), names=("residual_z",), calibrated=calibrated_, on_progress=calls.append)
+        assert [one.done for one in calls] == list(range(1, 3 * passes + 1))
+        assert {one.total for one in calls} == {3 * passes}
 
 
 def test_options_and_top_are_kept() -> None:
     chosen = asked(options={"residual": {"sign": "dark"}}, top=0.05, draws=2)
-    made = make_reference(model(), others, names=("residual", "nll"), calibrated=True, detect=chosen)
-    assert made.options == {"residual": {"sign": "dark"}, "nll": {}}
+    made = make_reference(model(), healthy(3), names=("residual", "nll"), calibrated=True, detect=chosen)
+    assert {name: one.options for name, one in made.maps.items()} == {"residual": {"sign": "dark"}, "nll": {}}
     assert (made.top, made.draws) == (0.05, 2)
-    require_known(made, chosen.model_copy(update={"maps": ("nll", "residual")}))
+
+
+def test_another_winsor_than_the_training_scans_had_is_refused() -> None:
+    """Their residuals are what the new ones are shrunk towards."""
+    detect = asked(options={"residual_z": {"winsor": 2}})
+    with pytest.raises(SettingsError, match=r"residual_z.winsor is 1 in this model, not 2") as caught:
+        make_reference(model(), healthy(3), calibrated=True, detect=detect)
+    assert "set detect.options.residual_z.winsor=2" in str(caught.value.hint)
+
+
+# --------------------------------------------------------------------------------------------------- before training
+
+
+def settings(*maps: str, align: str = "none", **options: Any) -> Settings:
+    return Settings.model_validate({"prepare": {"align": align}, "detect": {"maps": maps, "options": options}})
 
 
 @pytest.mark.parametrize(
-    ("changes", "message", "hint"),
+    ("wanted", "message", "hint"),
     [
-        ({"top": 0.02}, r"made with detect.top=0.01, not 0.02", "--set detect.top=0.02"),
-        ({"draws": 5}, r"made with detect.draws=4, not 5", "--set detect.draws=5"),
-        (
-            {"options": {"residual_z": {"scales_mm": [3]}}},
-            r"made with detect.options.residual_z.scales_mm=\[0.0, 3.0, 6.0\], not \[3.0\]",
-            "--set detect.options.residual_z.scales_mm=[3.0]",
-        ),
-        ({"options": {"residual": {"sign": "bright"}}}, r"residual.sign=both, not bright", "residual.sign=bright"),
-        ({"maps": ("residul",)}, r"there is no 'residul'", "did you mean 'residual'"),
+        (settings("residual", "residual_z"), "'residual_z' compares voxel by voxel", r"detect.maps=[residual]"),
+        (settings("atlas"), "'atlas' compares voxel by voxel", r"detect.maps=[residual,intensity]"),
+        (settings("residul"), "there is no 'residul'", "did you mean 'residual'"),
+        (settings("residual", residual={"sgn": "dark"}), "unknown setting 'sgn'", "did you mean 'sign'"),
+        (settings("residual", nll={"sign": "dark"}), "unknown setting 'sign'", ""),
     ],
 )
-def test_what_was_not_measured_is_refused(changes: dict[str, Any], message: str, hint: str) -> None:
-    require_known(calibrated(), asked())
+def test_maps_that_a_model_cannot_have_are_refused(wanted: Settings, message: str, hint: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
-        require_known(calibrated(), asked(**changes))
+        check_maps(wanted)
     assert hint in str(caught.value.hint)
 
 
-def test_a_default_that_is_spelt_out_is_the_same() -> None:
-    require_known(calibrated(), asked(options={"residual_z": {"scales_mm": [0, 3, 6]}, "residual": {"sign": "both"}}))
-
-
-def test_a_map_that_the_reference_was_made_without_is_refused() -> None:
-    made = make_reference(model(), others, names=("residual",), calibrated=True)
-    with pytest.raises(SettingsError, match="knows no map 'nll'") as caught:
-        require_known(made, asked(maps=("residual", "nll")))
-    assert "medvae calibrate" in str(caught.value.hint)
-
-
-def test_a_reference_of_nothing() -> None:
-    made = empty_reference("m", "p")
-    assert made.status == "uncalibrated, n=0"
-    assert made.p_value("residual", 1.0) is None
-    with pytest.raises(SettingsError, match=r"detect.draws|knows no map"):
-        require_known(made, asked(top=0.01))
+def test_maps_that_a_model_can_have_pass() -> None:
+    check_maps(settings("residual", "nll"))
+    check_maps(settings("residual_z", "atlas", align="mni152", residual_z={"winsor": 1.5}))

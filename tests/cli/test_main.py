@@ -202,7 +202,7 @@ def test_models_that_cannot_be_used(
     line, hint = refused(capsys, "detect", scans, "--model", tmp_path / "gone", "--out", out)
     assert "not a model folder" in line
     assert "medvae train" in hint
-    assert "not a model folder" in refused(capsys, "calibrate", tmp_path / "gone", scans)[0]
+    assert "not a model folder" in refused(capsys, "calibrate", scans, "--model", tmp_path / "gone")[0]
     assert (
         "not a model folder"
         in refused(capsys, "augment", "--model", tmp_path / "gone", "--out", out, "--count", "2")[0]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from dicom_made import put, ramp, slices
 
-from medvae.cohort.find import Cohort, find, read
+from medvae.cohort.find import Cohort, find
 from medvae.errors import InputError, ScanError
 from medvae.io import reading
-from medvae.io.formats import nifti
-from medvae.scan import Geometry, ScanRef, Selection
-from medvae.settings import ReadSettings
+from medvae.scan import ScanRef, Selection
+from medvae.settings import ReadSettings, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,18 +67,6 @@ def test_hidden_and_unfinished_files_are_left_out(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["a"]
 
 
-def test_links_out_of_the_folder_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    touch(tmp_path, "in/a.nii", "in/deep/d.nii", "out/b.nii")
-    (tmp_path / "in" / "link.nii").symlink_to(tmp_path / "out" / "b.nii")
-    (tmp_path / "in" / "folder").symlink_to(tmp_path / "out")
-    (tmp_path / "in" / "gone.nii").symlink_to(tmp_path / "nowhere.nii")
-    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
-    assert ids(tmp_path / "in") == ["a", "deep_d"]
-    assert "2 links lead out of the folder" in caplog.text
-    (tmp_path / "in" / "inside.nii").symlink_to(tmp_path / "in" / "deep" / "d.nii")
-    assert ids(tmp_path / "in") == ["a", "inside"], "one file, found twice"
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
     touch(tmp_path, "in/a.nii")
@@ -92,24 +80,8 @@ def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
 def test_what_a_run_wrote_is_left_out_unless_it_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "a.nii", "maps/run.json", "maps/manifest.jsonl", "maps/kl.nii.gz")
     assert ids(tmp_path) == ["a"]
-    assert "maps: a folder that medvae wrote is left out" in caplog.text
+    assert "maps: skipped a folder that medvae wrote" in caplog.text
     assert ids(tmp_path / "maps") == ["kl"]
-
-
-def test_a_folder_that_cannot_be_listed_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    touch(tmp_path, "a.nii", "closed/b.nii")
-    real = os.scandir
-
-    def scandir(path: Any) -> Any:
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    assert ids(tmp_path) == ["a"]
-    assert "closed: the folder cannot be listed: Permission denied" in caplog.text
 
 
 LABEL_MAPS = [
@@ -119,6 +91,8 @@ LABEL_MAPS = [
     "s1-labels.nii",
     "s1_seg.nii",
     "x_dseg.nii",
+    "aparc+aseg.nii.gz",
+    "x_label-GM_probseg.nii.gz",
     "labelsTr/s.nii",
 ]
 
@@ -127,7 +101,7 @@ LABEL_MAPS = [
 def test_label_maps_are_known_by_their_names(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "s1.nii", name)
     assert ids(tmp_path) == ["s1"]
-    assert f"1 files are label maps by their names ({name})" in caplog.text
+    assert f"skipped a file that looks like a label map ({name})" in caplog.text
     assert len(ids(tmp_path, include=("*",))) == 2, "unless they are asked for"
     (tmp_path / "s1.nii").unlink()
     assert len(ids(tmp_path)) == 1, "or nothing else is there"
@@ -146,10 +120,42 @@ def test_globs(tmp_path: Path) -> None:
     assert ids(tmp_path, include=("t*",), exclude=("*a.nii",)) == ["t1_b"]
     assert ids(tmp_path, include=("T1/*", "t2/*")) == ["t2_a"], "capitals count"
     problem = refusal(tmp_path, include=("*.dcm",))
-    assert "--include and --exclude leave none of the 4 files" in str(problem)
+    assert "include= and exclude= leave none of the 4 files" in str(problem)
 
 
 # --------------------------------------------------------------------------------------------------------- files, pairs
+
+
+def test_the_slices_of_a_series_that_are_named_one_by_one_are_one_scan(tmp_path: Path) -> None:
+    put(tmp_path / "series", slices(ramp()))
+    (ref,) = look(*sorted((tmp_path / "series").iterdir())).refs
+    assert len(ref.paths) == 5
+
+
+def test_what_a_shell_names_besides_scans_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, *(f"sub-01_T1w.{end}" for end in ("nii.gz", "bval", "bvec", "txt")))
+    (tmp_path / "sub-01_T1w.json").write_text('{"MagneticFieldStrength": 3}', "utf-8")
+    (tmp_path / "params.json").write_text("{,", "utf-8")
+    (tmp_path / "sub-01_scans.tsv").write_text("filename\nsub-01_T1w.nii.gz\n", "utf-8")
+    (tmp_path / "participants.tsv").write_text("file\tscan\nx.nii\t2nd scan\n", "utf-8")
+    (tmp_path / "clinical.csv").write_text("file,age\nx.nii,20\n", "utf-8")
+    inputs = sorted(tmp_path.iterdir())
+    cohort = look(*inputs)
+    assert [ref.id for ref in cohort.refs] == ["sub-01_T1w"]
+    assert cohort.ignored == 8
+    assert "skipped 8 of the named files, which are no scans" in caplog.text
+    assert "clinical.csv: no column `scan`" in caplog.text, "a table of one's own is named with the reason"
+    with pytest.raises(InputError, match="neither an array of rows nor a datalist"):
+        look(tmp_path / "sub-01_T1w.json")
+
+
+def test_a_list_with_a_mistake_is_never_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii")
+    (tmp_path / "list.csv").write_text("scan,modality\na.nii,XR\n", "utf-8")
+    assert "modality 'XR'" in str(refusal(tmp_path / "a.nii", tmp_path / "list.csv"))
+    (tmp_path / "list.csv").write_text("file,label\na.nii,1\n", "utf-8")
+    (tmp_path / "more").mkdir()
+    assert "no column `scan`" in str(refusal(tmp_path / "more", tmp_path / "list.csv")), "no glob names CSV and folders"
 
 
 def test_a_pair_is_one_scan_whichever_half_is_named(tmp_path: Path) -> None:
@@ -213,11 +219,6 @@ def test_hashed_ids_tell_nothing(tmp_path: Path) -> None:
     assert smith.subject == smith.id
     assert first.subject == second.subject != first.id
     assert look(tmp_path, hash_ids=True).refs == (smith, first, second)
-
-
-def test_subjects_of_bids_are_known(tmp_path: Path) -> None:
-    touch(tmp_path, "sub-01/ses-1/anat/x_T1w.nii", "sub-01/ses-2/anat/x_T1w.nii", "sub-02_T1w.nii")
-    assert sorted(ref.subject for ref in look(tmp_path).refs) == ["sub-01", "sub-01", "sub-02"]
 
 
 # -------------------------------------------------------------------------------------------------------------- lists
@@ -286,6 +287,56 @@ def test_a_datalist_and_the_output_of_augment_are_lists(tmp_path: Path) -> None:
         assert (ref.id, ref.label, ref.split) == ("images_a", "3", split)
 
 
+def test_conditions_come_from_the_other_columns(tmp_path: Path) -> None:
+    put(tmp_path / "series", slices(ramp()))
+    touch(tmp_path, "a.nii", "many/b.nii", "many/c.nii")
+    refs = listed(tmp_path, "scan,age,sex\na.nii,20,F\nmany,n/a,M\nseries,61.5,\n")
+    assert [ref.conditions for ref in refs] == [{"age": 20.0, "sex": "F"}, {"sex": "M"}, {"sex": "M"}, {"age": 61.5}]
+
+
+def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.nii", "labels/a.nii")
+    (ref,) = listed(tmp_path, "scan,label_map\nimages\\a.nii,labels\\a.nii\n")
+    assert (ref.path, ref.label_map) == (tmp_path / "images" / "a.nii", tmp_path / "labels" / "a.nii")
+
+
+def test_a_list_beside_its_folder_says_more_of_the_scans(tmp_path: Path) -> None:
+    touch(tmp_path, "scans/a.nii", "scans/b.nii")
+    (tmp_path / "list.csv").write_text("scan,label\nscans/b.nii,ill\n", "utf-8")
+    for inputs in ((tmp_path / "scans", tmp_path / "list.csv"), (tmp_path / "list.csv", tmp_path / "scans")):
+        assert {ref.path.name: ref.label for ref in look(*inputs).refs} == {"a.nii": None, "b.nii": "ill"}
+
+
+LISTS = {
+    "split.csv": "scan,subject,age,split\na.nii,p1,20,train\nb.nii,p2,30,test\n",
+    "dataset.json": '{"training": [{"image": "./a.nii", "label": "m.nii"}]}',
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_beside_the_scans_is_offered(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "s/a.nii", "s/b.nii")
+    (tmp_path / "s" / name).write_text(LISTS[name], "utf-8")
+    assert len(ids(tmp_path / "s")) == 2
+    knows = {"split.csv": "subjects, splits, age", "dataset.json": "splits, label maps"}[name]
+    assert f"s holds a list, {name}: name it as the input to use its {knows}" in caplog.text
+    caplog.clear()
+    look(tmp_path / "s" / name)
+    look(tmp_path / "s", tmp_path / "s" / name)
+    assert "holds a list" not in caplog.text, "it is used"
+    assert f"name the list {tmp_path / 's' / name}" in (refusal(tmp_path / "s", split="train").hint or "")
+
+
+def test_other_tables_beside_the_scans_are_not_offered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.nii")
+    (tmp_path / "other.csv").write_text("scan\nsomewhere/else.nii\n", "utf-8")
+    (tmp_path / "participants.tsv").write_text("file\tscan\na.nii\t\n", "utf-8")
+    (tmp_path / "broken.json").write_text("{", "utf-8")
+    (tmp_path / "a.json").write_text("{}", "utf-8")
+    assert ids(tmp_path) == ["a"]
+    assert not caplog.records
+
+
 def test_a_scan_named_twice_is_one_unless_the_two_disagree(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii")
     assert len(listed(tmp_path, "scan,label\na.nii,x\n./a.nii,x\n")) == 1
@@ -297,7 +348,7 @@ def test_a_scan_named_twice_is_one_unless_the_two_disagree(tmp_path: Path) -> No
 
 
 def test_nothing_found_says_what_was_there(tmp_path: Path) -> None:
-    assert "there is nothing of this name" in str(refusal(tmp_path / "gone"))
+    assert str(refusal(tmp_path / "gone")) == f"no such file or folder: {tmp_path / 'gone'}"
     (tmp_path / "empty").mkdir()
     problem = refusal(tmp_path / "empty")
     assert str(problem) == "empty: no files in it"
@@ -315,12 +366,51 @@ def test_one_empty_input_beside_a_full_one_is_warned_of(tmp_path: Path, caplog: 
     assert "no scan in it" in caplog.text
 
 
-def test_reading_the_one_scan_that_is_there(tmp_path: Path) -> None:
-    data = np.arange(4**3, dtype=np.float32).reshape(4, 4, 4)
-    nifti.write(tmp_path / "a.nii.gz", data, Geometry(data.shape, np.eye(4)), description="ramp")
-    assert np.array_equal(read(tmp_path / "a.nii.gz").data, data)
-    (tmp_path / "bad.nii").write_bytes(b"no scan")
-    assert np.array_equal(read(str(tmp_path)).data, data), "the one that can be used"
-    nifti.write(tmp_path / "b.nii.gz", data, Geometry(data.shape, np.eye(4)), description="ramp")
-    with pytest.raises(InputError, match="3 scans, 2 of them usable"):
-        read(tmp_path)
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path: Path) -> None:
+    touch(tmp_path, "list.xlsx")
+    assert refusal(tmp_path / "list.xlsx").hint == "save the .xlsx file as CSV to use it as a list"
+
+
+# ---------------------------------------------------------------------------------------------------- from Python
+
+
+def test_a_cohort_is_a_sequence_of_its_scans(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "b.nii", "c.nii")
+    cohort = find(str(tmp_path))
+    assert isinstance(cohort, Sequence)
+    assert [ref.id for ref in cohort] == ["a", "b", "c"]
+    assert (len(cohort), cohort[-1].id, cohort.index(cohort[1])) == (3, "c", 1)
+    assert [ref.id for ref in cohort[:2]] == ["a", "b"]
+    assert repr(cohort[:2]) == "Cohort(2 scans of 2 subjects)"
+
+
+def test_scans_are_found_from_whatever_names_them(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.nii", "two/b.nii", "two/c.nii")
+    a, b, c = find([tmp_path / "one", str(tmp_path / "two")])
+    assert [ref.id for ref in (a, b, c)] == ["a", "b", "c"]
+    cohort = find(tmp_path / "two")
+    assert find(cohort) == cohort
+    assert list(find(cohort[:1])) == list(find(b)) == list(find([b])) == [b]
+    assert list(find([c, tmp_path / "one" / "a.nii", b])) == [a, c, b], "files first"
+    assert list(find(Selection((tmp_path / "two",), include=("c*",)), load())) == [c]
+    known = replace(b, subject="p", label="ill", conditions={"age": 3.0})
+    assert list(find([known, a])) == [known, a], "what is known of a scan stays"
+    with pytest.raises(InputError, match="not from int"):
+        find([3])  # type: ignore[list-item]
+
+
+def test_scans_of_two_searches_get_unique_ids(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.nii", "two/a.nii")
+    both = [*find(tmp_path / "one"), *find(tmp_path / "two")]
+    assert {ref.id for ref in find(both)} == {ref.id for ref in find([tmp_path / "two", tmp_path / "one"])}
+    assert len({ref.subject for ref in find(both)}) == 2
+
+
+@pytest.mark.parametrize("hash_ids", [False, True])
+def test_ids_are_unique_and_the_same_whatever_the_order_of_the_inputs(tmp_path: Path, hash_ids: bool) -> None:
+    touch(tmp_path, *(f"p{n}/CT.nii" for n in range(4)))
+    folders = [tmp_path / f"p{n}" for n in range(4)]
+    found = {ref.path: ref for ref in look(*folders, hash_ids=hash_ids).refs}
+    assert found == {ref.path: ref for ref in look(*reversed(folders), hash_ids=hash_ids).refs}
+    assert len({ref.id for ref in found.values()}) == len({ref.subject for ref in found.values()}) == 4
+    assert not hash_ids or not any("CT" in ref.id for ref in found.values())

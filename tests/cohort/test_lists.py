@@ -37,7 +37,7 @@ def test_a_table_with_any_separator(tmp_path: Path, mark: str) -> None:
     head = "scan,subject,label,label_map,mask,modality,split,site"
     text = f"\ufeff{head}\r\na.nii,p1,ill,l.nii,m.nii,mri,train,3\r\nb.nii,,,,,,,\r\n"
     first, second = rows(tmp_path, text.replace(",", mark))
-    assert first == Row("row 1", "a.nii", "p1", "ill", "l.nii", "m.nii", "MR", "train")
+    assert first == Row("row 1", "a.nii", "p1", "ill", "l.nii", "m.nii", "MR", "train", {"site": 3.0})
     assert second == Row("row 2", "b.nii")
 
 
@@ -57,13 +57,15 @@ def test_lists_are_known_by_name(tmp_path: Path, path: str) -> None:
     [
         ("", "no column `scan`; there is: nothing"),
         ("image,label\na,b\n", "no column `scan`; there is: image, label"),
-        ("scan,scan\na,b\n", "two columns have the same name"),
+        ("scan,Scan\na,b\n", "2 columns have the name 'scan'"),
+        ("scan,label\nn/a,x\n,y\n", "the column `scan` is empty"),
         ("scan,label\n", "the list has no rows"),
         ("scan,label\na.nii,x\n,y\n", "row 2 names no scan"),
         ("scan,label\na.nii,x,y\n", "row 1 has 3 cells, there are 2 columns"),
         ("scan,modality\na.nii,XR\n", "row 1: modality 'XR' is none of CT, MR, PT, SHAPE"),
         ('scan\n"a.nii\n', "not a table"),
-        (b"scan\n\xff\xfe.nii\n", "not a text file in UTF-8"),
+        (b"PK\x03\x04\0\0scan\n", "not a text file"),
+        (b"scan\n\x81.nii\n", "not a text file"),
     ],
 )
 def test_a_table_that_cannot_be_used(tmp_path: Path, content: Any, said: str) -> None:
@@ -74,10 +76,10 @@ def test_a_list_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match="cannot be read: No such file"):
         lists.read(tmp_path / "gone.csv")
 
-    def denied(*_: Any, **__: Any) -> str:
+    def denied(*_: Any, **__: Any) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(type(tmp_path), "read_text", denied)
+    monkeypatch.setattr(type(tmp_path), "read_bytes", denied)
     with pytest.raises(InputError, match="Permission denied"):
         lists.read(tmp_path / "mine.csv")
 
@@ -90,15 +92,68 @@ def test_our_columns_in_any_case(tmp_path: Path) -> None:
 def test_a_column_that_looks_like_a_typing_error_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows(tmp_path, "scan,subjct,lable,hospital\na,b,c,d\n")
     assert [record.getMessage() for record in caplog.records] == [
-        "list.csv: column 'subjct' is ignored; is 'subject' meant?",
-        "list.csv: column 'lable' is ignored; is 'label' meant?",
+        "list.csv: column 'subjct' is kept as a condition; did you mean 'subject'?",
+        "list.csv: column 'lable' is kept as a condition; did you mean 'label'?",
     ]
 
 
+EXCEL = {
+    "empty columns and rows at the end": "\ufeffscan;subject;;\r\na.nii;p1;;\r\nb.nii;p2;;\r\n;;;\r\n ; ;;\r\n",
+    "a line that names the separator": "sep=;\r\nscan;subject\r\na.nii;p1\r\nb.nii;p2\r\n",
+    "rows longer than the header": "scan,subject\na.nii,p1,\nb.nii,p2,,\n",
+    "an index of pandas": ",scan,subject\n0,a.nii,p1\n1,b.nii,p2\n",
+    "other columns of one name": "scan,subject,note,note\na.nii,p1,x,y\nb.nii,p2,,\n",
+    "quoted cells": '"scan";"subject"\n"a.nii";"p1"\n"b.nii";"p2"\n',
+    "separators in a quoted name": '"age; in years","a;b",scan,subject\n,,a.nii,p1\n,,b.nii,p2\n',
+    "line ends of an old Mac": "scan,subject\ra.nii,p1\rb.nii,p2\r",
+}
+
+
+@pytest.mark.parametrize("text", EXCEL.values(), ids=EXCEL)
+def test_tables_as_spreadsheets_save_them(tmp_path: Path, text: str) -> None:
+    assert rows(tmp_path, text.encode()) == (Row("row 1", "a.nii", "p1"), Row("row 2", "b.nii", "p2"))
+
+
+def test_columns_that_are_ignored_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows(tmp_path, "scan,note,note,\na.nii,x,y,z\n")
+    assert [record.getMessage() for record in caplog.records] == [
+        "list.csv: a column without a name is ignored",
+        "list.csv: 2 columns have the name 'note' and are ignored",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_tables_in_the_encodings_of_spreadsheets(
+    tmp_path: Path, encoding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (row,) = rows(tmp_path, "scan,subject\nMüller.nii,Zoë\n".encode(encoding))
+    assert (row.scan, row.subject) == ("Müller.nii", "Zoë")
+    assert ("Windows-1252" in caplog.text) == (encoding == "cp1252")
+
+
+@pytest.mark.parametrize("word", ["", "n/a", "N/A", "NA", "na", "nan", "NaN", " n/a ", "#N/A"])
+def test_a_missing_value_is_missing_in_every_column(tmp_path: Path, word: str) -> None:
+    head = "scan,subject,label,label_map,mask,modality,split,age,sex"
+    (row,) = rows(tmp_path, f"{head}\na.nii{f',{word}' * 8}\n")
+    assert row == Row("row 1", "a.nii")
+
+
+def test_other_columns_are_conditions(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, "scan,age,sex,T,code,span,far\na.nii,20.5,F,-1e3,007,18-25,1e999\n")
+    assert row.conditions == {"age": 20.5, "sex": "F", "T": -1000.0, "code": 7.0, "span": "18-25", "far": "1e999"}
+    (row,) = rows(tmp_path, "scan;age;place\na.nii;20,5;1,2,3\n")
+    assert row.conditions == {"age": 20.5, "place": "1,2,3"}, "a decimal comma"
+    (row,) = rows(tmp_path, 'scan,age\na.nii,"20,5"\n')
+    assert row.conditions == {"age": "20,5"}, "which a table with commas does not have"
+
+
 def test_an_array_of_rows(tmp_path: Path) -> None:
-    tree = [{"scan": "a.nii", "label": 1.0, "subject": 7, "other": []}, {"scan": "b.nii", "label": None}]
+    tree = [
+        {"scan": "a.nii", "label": 1.0, "subject": 7, "other": [], "age": 20, "sex": "F", "fat": True},
+        {"scan": "b.nii", "label": None, "age": float("nan"), "sex": "n/a"},
+    ]
     assert rows(tmp_path, tree, "list.json") == (
-        Row("item 1", "a.nii", subject="7", label="1"),
+        Row("item 1", "a.nii", subject="7", label="1", conditions={"age": 20.0, "sex": "F", "fat": "true"}),
         Row("item 2", "b.nii"),
     )
 
@@ -109,7 +164,7 @@ def test_a_datalist_with_classes_and_label_maps(tmp_path: Path) -> None:
         "modality": {"0": "MRI"},
         "training": [
             {"image": "a.nii.gz", "label": "la.nii.gz"},
-            {"image": ["b.nii.gz"], "label": 1, "modality": "CT"},
+            {"image": ["b.nii.gz"], "label": 1, "modality": "CT", "age": "31", "fold": 0},
             {"image": "c.nii.gz", "label": "l.NII", "class": "ill"},
         ],
         "test": ["d.nii.gz"],
@@ -119,7 +174,14 @@ def test_a_datalist_with_classes_and_label_maps(tmp_path: Path) -> None:
     }
     assert rows(tmp_path, tree, "dataset.json") == (
         Row("training item 1", "a.nii.gz", label_map="la.nii.gz", modality="MR", split="training"),
-        Row("training item 2", "b.nii.gz", label="lesion", modality="CT", split="training"),
+        Row(
+            "training item 2",
+            "b.nii.gz",
+            label="lesion",
+            modality="CT",
+            split="training",
+            conditions={"age": 31.0, "fold": 0.0},
+        ),
         Row("training item 3", "c.nii.gz", label="ill", label_map="l.NII", modality="MR", split="training"),
         Row("test item 1", "d.nii.gz", modality="MR", split="test"),
         Row("fold item 1", "e.nii.gz", label="well", modality="MR", split="fold"),
@@ -145,6 +207,20 @@ def test_a_datalist_with_classes_and_label_maps(tmp_path: Path) -> None:
 )
 def test_json_that_is_no_list(tmp_path: Path, tree: Any, said: str) -> None:
     assert said in str(refusal(tmp_path, tree, "list.json"))
+
+
+NO_LISTS = {
+    "x.json": '{"MagneticFieldStrength": 3}',
+    "run.json": '{"command": "detect", "medvae": "1"}',
+    "sub-01_scans.tsv": "filename\tacq_time\nanat/a.nii\tn/a\n",
+    "participants.tsv": "file\tscan\na.nii\t\n",
+}
+
+
+@pytest.mark.parametrize("name", NO_LISTS)
+def test_what_is_no_list_of_scans_has_a_code_of_its_own(tmp_path: Path, name: str) -> None:
+    assert refusal(tmp_path, NO_LISTS[name], name).code == lists.NO_LIST
+    assert refusal(tmp_path, "scan,modality\na.nii,XR\n").code != lists.NO_LIST, "a list with a mistake"
 
 
 def test_the_record_of_synthetic_scans_stands_for_their_list(tmp_path: Path) -> None:

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medvae.evaluation import metrics
-from medvae.evaluation.metrics import Draws, Judged
+from medvae.evaluation.metrics import Draws, ScanVoxels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def judged(subject: str, truth: list[int], values: list[float]) -> Judged:
-    return Judged(subject, np.array(truth, bool), {"m": np.array(values, np.float32)})
+def voxels(subject: str, truth: list[int], values: list[float]) -> ScanVoxels:
+    return ScanVoxels(subject, np.array(truth, bool), {"m": np.array(values, np.float32)})
 
 
 def made_scans(
     *, subjects: int = 5, scans: int = 2, voxels: int = 800, levels: int | None = None, seed: int = 0
-) -> list[Judged]:
+) -> list[ScanVoxels]:
     """Scans of two maps: `good` sees the lesion, `poor` a little of it; with `levels` values are tied."""
     rng = np.random.default_rng(seed)
     made = []
@@ -33,11 +33,11 @@ def made_scans(
             maps = {name: rng.normal(size=voxels) + gain * truth for name, gain in (("good", 2.0), ("poor", 0.5))}
             if levels is not None:
                 maps = {name: np.round(values * levels) / levels for name, values in maps.items()}
-            made.append(Judged(f"s{subject}", truth, {n: v.astype(np.float32) for n, v in maps.items()}))
+            made.append(ScanVoxels(f"s{subject}", truth, {n: v.astype(np.float32) for n, v in maps.items()}))
     return made
 
 
-def taken(scans: list[Judged], draws: Draws, row: int) -> list[Judged]:
+def taken(scans: list[ScanVoxels], draws: Draws, row: int) -> list[ScanVoxels]:
     """The scans of one draw, each as often as its subject was drawn."""
     return [s for s in scans for _ in range(draws.times[row, draws.subjects.index(s.subject)])]
 
@@ -56,20 +56,20 @@ def test_tied_values_are_taken_together() -> None:
 
 def test_a_map_that_knows_nothing_has_the_prevalence() -> None:
     scans = made_scans()
-    blank = [Judged(s.subject, s.truth, {"m": np.zeros(s.truth.size, np.float32)}) for s in scans]
+    blank = [ScanVoxels(s.subject, s.truth, {"m": np.zeros(s.truth.size, np.float32)}) for s in scans]
     assert metrics.pooled_ap(blank, "m") == pytest.approx(metrics.prevalence(blank))
 
 
 def test_pooling_asks_for_one_scale_over_scans() -> None:
     """Two scans, each ranked perfectly, one on a tenfold scale: its healthy voxels come before the other's lesion."""
-    scans = [judged("a", [1, 0], [2, 1]), judged("b", [1, 0], [20, 10])]
+    scans = [voxels("a", [1, 0], [2, 1]), voxels("b", [1, 0], [20, 10])]
     compared = metrics.compare(scans, "m", count=200)
     assert compared.per_scan["m"].value == pytest.approx(1.0)
     assert compared.ap["m"].value == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_healthy_scans_count_in_the_pool_and_not_in_the_mean_over_scans() -> None:
-    scans = [judged("a", [1, 0], [2, 1]), judged("b", [0, 0], [3, 3])]
+    scans = [voxels("a", [1, 0], [2, 1]), voxels("b", [0, 0], [3, 3])]
     compared = metrics.compare(scans, "m", count=200)
     assert compared.prevalence == pytest.approx(1 / 4)
     assert compared.ap["m"].value == pytest.approx(1 / 3)
@@ -80,7 +80,7 @@ def test_healthy_scans_count_in_the_pool_and_not_in_the_mean_over_scans() -> Non
 @pytest.mark.parametrize("levels", [None, 3])
 def test_draws_equal_literal_resampling(levels: int | None) -> None:
     scans = made_scans(levels=levels)
-    draws = Draws.of((s.subject for s in scans), count=20, seed=1)
+    draws = Draws.from_subjects((s.subject for s in scans), count=20, seed=1)
     fast = metrics.pooled_ap_draws(scans, "good", draws=draws)
     for row, value in enumerate(fast):
         drawn = taken(scans, draws, row)
@@ -90,14 +90,14 @@ def test_draws_equal_literal_resampling(levels: int | None) -> None:
 
 def test_few_thresholds_are_near_enough() -> None:
     scans = made_scans(voxels=20_000)
-    draws = Draws.of((s.subject for s in scans), count=10)
+    draws = Draws.from_subjects((s.subject for s in scans), count=10)
     exact = metrics.pooled_ap_draws(scans, "good", draws=draws, bins=10**9)
     assert metrics.pooled_ap_draws(scans, "good", draws=draws) == pytest.approx(exact, abs=1e-3)
 
 
 def test_draws_are_of_subjects_not_of_scans() -> None:
     scans = made_scans(subjects=3, scans=4)
-    draws = Draws.of((s.subject for s in scans), count=50)
+    draws = Draws.from_subjects((s.subject for s in scans), count=50)
     weights = draws.weights([s.subject for s in scans])
     assert (draws.times.sum(axis=1) == 3).all()
     assert all((weights[:, i : i + 4] == weights[:, i : i + 1]).all() for i in (0, 4, 8))
@@ -111,7 +111,7 @@ def test_the_gain_is_paired() -> None:
         truth = rng.random(4000) < 0.02 + 0.03 * i
         noise = rng.normal(size=4000)
         maps = {"better": noise + 1.2 * truth, "worse": noise + truth}
-        scans.append(Judged(f"s{i}", truth, {name: v.astype(np.float32) for name, v in maps.items()}))
+        scans.append(ScanVoxels(f"s{i}", truth, {name: v.astype(np.float32) for name, v in maps.items()}))
     compared = metrics.compare(scans, "better", count=500)
     assert compared.ap["better"].low < compared.ap["worse"].high
     assert compared.gain["worse"].low > 0
@@ -139,7 +139,7 @@ def test_auroc_draws_equal_literal_resampling() -> None:
     ill = np.arange(12) % 2 == 0
     scores = rng.normal(size=12) + ill
     subjects = [f"s{i:02d}" for i in range(12)]
-    draws = Draws.of(subjects, count=300, seed=3)
+    draws = Draws.from_subjects(subjects, count=300, seed=3)
     literal = []
     for times in draws.times:
         rows = np.repeat(np.arange(12), times)

@@ -106,12 +106,12 @@ def test_each_slice_has_its_own_rescale(tmp_path: Path) -> None:
         ("CT", {}, "HU", None),
         ("CT", {"RescaleType": "HU"}, "HU", None),
         ("CT", {"RescaleType": "Z_EFF"}, "a.u.", "CT values are in Z_EFF, not HU"),
-        ("CT", {"RescaleSlope": None, "RescaleIntercept": None}, "HU", "there is no rescale: stored values"),
+        ("CT", {"RescaleSlope": None, "RescaleIntercept": None}, "HU", "no rescale in the header: stored values"),
         ("MR", {}, "a.u.", None),
         ("MR", {"PhotometricInterpretation": "MONOCHROME1"}, "a.u.", None),
         ("PT", {"Units": "GML"}, "SUV", None),
         ("PT", {"Units": "CNTS"}, "a.u.", None),
-        ("CT", {"LossyImageCompression": "01"}, "HU", "the images were compressed with loss"),
+        ("CT", {"LossyImageCompression": "01"}, "HU", "the images are lossily compressed"),
     ],
 )
 def test_units(tmp_path: Path, modality: str, tags: dict[str, Any], units: str, warning: str | None) -> None:
@@ -250,7 +250,7 @@ def test_one_uid_for_different_images(tmp_path: Path) -> None:
     put(tmp_path, made)
     error = refusal(tmp_path)
     assert error.code == "duplicate_positions"
-    assert "different images carry one SOP Instance UID (4 files)" in error.message
+    assert "different images have the same SOPInstanceUID (4 files)" in error.message
 
 
 def test_one_uid_for_images_of_different_size(tmp_path: Path) -> None:
@@ -258,4 +258,4 @@ def test_one_uid_for_images_of_different_size(tmp_path: Path) -> None:
     larger[0].SOPInstanceUID, larger[0].SeriesInstanceUID = made[0].SOPInstanceUID, made[0].SeriesInstanceUID
     put(tmp_path / "a", made)
     save(larger[0], tmp_path / "b")
-    assert "different images carry one" in refusal(tmp_path).message
+    assert "different images have" in refusal(tmp_path).message

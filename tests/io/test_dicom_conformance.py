@@ -117,7 +117,7 @@ TABLE: dict[str, Folder] = {
     ),
     "dicom2nifti-tests/philips_enhanced_dti_001": one(
         "IM-0001-3835-0001.dcm",
-        Refused("mixed_series", "DiffusionBValue: 0 s/mm2 (8), 1300 s/mm2 (24), along DiffusionG"),
+        Refused("mixed_series", "DiffusionBValue: 0 s/mm2 (8), 1300 s/mm2 (24), in DiffusionG"),
     ),
     "dicom2nifti-tests/philips_enhanced_fmri_001": one(
         "IM-0001-9600-0001.dcm", Refused("mixed_series", "TemporalPositionIdentifier: 1 (8), 2 (8), 3 (8), 4 (8)")
@@ -140,11 +140,11 @@ TABLE: dict[str, Folder] = {
         "IM-0001-0007-0001.dcm", Refused("uneven_spacing", "after slice 3 the gap is 10.000 mm", files=4)
     ),
     "failing/sliceincrement_002": one(
-        "IM-0001-0001.dcm", Refused("uneven_spacing", "1 missing; the stack leans by 15.5 degrees (27.7%", files=4)
+        "IM-0001-0001.dcm", Refused("uneven_spacing", "1 missing; the stack is tilted by 15.5 degrees (27.7%", files=4)
     ),
     "failing/sliceorientation_001": one(
         "IM-0001-0001-0001 2.dcm",
-        Refused("mixed_series", "along ImageOrientationPatient: sagittal (2), axial (2), along PixelSpacing", files=4),
+        Refused("mixed_series", "in ImageOrientationPatient: sagittal (2), axial (2), in PixelSpacing", files=4),
     ),
     # ---------------------------------------------------------------------------------------------- odd, by theme
     "odd/ct-3slice": one("01.dcm", Reads((512, 512, 3), (0.810547, 0.810547, 1.0), -3024, 1381, files=3, units="HU")),
@@ -186,12 +186,12 @@ TABLE: dict[str, Folder] = {
             "CT_small.dcm": SINGLE,
             "ExplVR_BigEnd.dcm": Refused("not_image", "Ultrasound"),
             "J2K_pixelrep_mismatch.dcm": SINGLE,
-            "MR_small.dcm": Refused("truncated", "8192 bytes of pixels do; 1 slice", files=4),  # one series, one UID
+            "MR_small.dcm": Refused("truncated", "8192 bytes of pixels; 1 slice", files=4),  # one series, one UID
             "badVR.dcm": Refused("malformed", "NumberOfFrames is '1A'"),
             "examples_overlay.dcm": SINGLE,
             "image_dfl.dcm": Refused("not_image", "Secondary Capture without a position"),
             "meta_missing_tsyntax.dcm": Refused("malformed", "TransferSyntaxUID"),
-            "no_meta.dcm": Refused("not_a_scan", "no DICOM file"),
+            "no_meta.dcm": Refused("not_a_scan", "not a DICOM file"),
         },
         others=("zipMR.gz",),
     ),

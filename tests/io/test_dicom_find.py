@@ -65,9 +65,9 @@ def test_objects_of_a_series_that_are_no_images_of_it(tmp_path: Path) -> None:
             told[f"{problem.status}: {problem.message}"] = len(ref.paths)
     assert told == {
         "(9, 7, 5)": 5,
-        "skipped: a localizer: no image volume (2 files)": 2,
-        "skipped: Grayscale Softcopy Presentation State: no image volume": 1,
-        "skipped: Secondary Capture without a position in space: no image volume": 1,
+        "skipped: a localizer: not an image volume (2 files)": 2,
+        "skipped: Grayscale Softcopy Presentation State: not an image volume": 1,
+        "skipped: Secondary Capture without a position in space: not an image volume": 1,
     }
     assert len({ref.id for ref in refs}) == 4
 
@@ -123,7 +123,7 @@ def test_files_that_are_no_dicom(tmp_path: Path) -> None:
     assert len({ref.id for ref in refs}) == len(refs)
     with pytest.raises(ScanError) as caught:
         reading.read(next(ref for ref in refs if ref.path.name == "packed.dcm.gz"), SETTINGS)
-    assert caught.value.hint == "unpack it first"
+    assert caught.value.hint == "decompress it first"
 
 
 def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:

@@ -52,14 +52,23 @@ def every(keyword: str, value: Any) -> Callable[[Dataset, int], None]:
         ([other("ImageOrientationPatient", [1, 0, 0, 0, 0, -1])], "mixed_series", "axial (3), coronal (2)"),
         ([other("ImageOrientationPatient", [0.99999, 0.0045, 0, -0.0045, 0.99999, 0])], "mixed_series", "axial (3)"),
         ([other("PixelSpacing", [3, 2.01])], "mixed_series", "PixelSpacing: 3x2 (3), 3x2.01 (2)"),
-        ([other("FrameOfReferenceUID", "1.2.3")], "mixed_series", "FrameOfReferenceUID: no. 1 (3), no. 2 (2)"),
+        ([other("FrameOfReferenceUID", "1.2.3")], "mixed_series", "FrameOfReferenceUID: value 1 (3), value 2 (2)"),
         ([other("ImageType", ["ORIGINAL", "PRIMARY", "MPR"])], "mixed_series", "ImageType: AXIAL (3), MPR (2)"),
         ([other("EchoNumbers", 2)], "mixed_series", "EchoNumbers: none (3), 2 (2)"),
+        ([every("EchoTime", 14), other("EchoTime", 90)], "mixed_series", "EchoTime: 14 ms (3), 90 ms (2)"),
+        ([other("PatientID", "another")], "mixed_series", "PatientID: value 1 (3), value 2 (2)"),
+        ([other("StudyInstanceUID", "1.2.3")], "mixed_series", "StudyInstanceUID: value 1 (3), value 2 (2)"),
+        ([other("Modality", "PT")], "mixed_series", "Modality: CT (3), PT (2), in RescaleType: HU (3), US (2)"),
+        ([other("RescaleType", "Z_EFF")], "mixed_series", "RescaleType: HU (3), Z_EFF (2)"),
         ([other("TemporalPositionIdentifier", 2)], "mixed_series", "TemporalPositionIdentifier: none (3), 2 (2)"),
         ([shift(0, 4, 8, 8, 4)], "duplicate_positions", "5 slices lie at 3 positions"),
         ([shift(0, 4, 8, 8.03, 12)], "duplicate_positions", "5 slices lie at 4 positions"),
         ([shift(7, 7, 7, 7, 7)], "duplicate_positions", "all 5 slices lie at one position"),
-        ([shift(0, 4, 8, 16, 20)], "uneven_spacing", "after slice 3 the gap is 8.000 mm, usual is 4.000 mm, 1 missing"),
+        (
+            [shift(0, 4, 8, 16, 20)],
+            "uneven_spacing",
+            "after slice 3 the gap is 8.000 mm instead of 4.000 mm, 1 missing",
+        ),
         ([shift(0, 4, 8, 24, 28)], "uneven_spacing", "3 missing"),
         ([shift(0, 4, 8.6, 12, 16)], "uneven_spacing", "slice 3 lies 0.600 mm off an even spacing of 4.000 mm"),
         ([shift(0, 0.4, 0.85, 1.2, 1.6)], "uneven_spacing", "slice 3"),  # 10% of a small step
@@ -85,6 +94,9 @@ def test_every_reason(tmp_path: Path, edits: list[Any], code: str, words: str) -
         other("ImageOrientationPatient", [0.9999999, 0.0005, 0, -0.0005, 0.9999999, 0]),
         other("PixelSpacing", [3.00005, 2]),
         other("ImageType", ["DERIVED", "SECONDARY", "AXIAL"]),
+        other("RescaleType", "HU"),
+        other("SeriesNumber", 7),
+        other("KVP", 100),
     ],
 )
 def test_within_the_tolerances(tmp_path: Path, edit: Any) -> None:
@@ -97,20 +109,20 @@ def test_all_reasons_are_said_the_first_is_the_code(tmp_path: Path) -> None:
     error = refusal(tmp_path / "a")
     assert error.code == "colour"
     assert error.message.split("; ") == [
-        "1 samples a pixel, RGB (5 files)",
+        "1 samples per pixel, RGB (5 files)",
         "5 slices lie at 4 positions",
-        "after slice 3 the gap is 12.000 mm, usual is 4.000 mm, 2 missing",
+        "after slice 3 the gap is 12.000 mm instead of 4.000 mm, 2 missing",
     ]
     put(tmp_path / "b", slices(ramp()[:, :, :2]), lean(9))
     assert refusal(tmp_path / "b").message.split("; ") == [
         "2 slices",
-        "the stack leans by 66.0 degrees (225.0% of its length)",
+        "the stack is tilted by 66.0 degrees (225.0% of its length)",
     ]
 
 
 def test_mixed_series_report_no_positions(tmp_path: Path) -> None:
     put(tmp_path, slices(ramp()), shift(0, 4, 8, 8, 4), other("EchoNumbers", 2))
-    assert refusal(tmp_path).message == "mixed along EchoNumbers: none (3), 2 (2)"
+    assert refusal(tmp_path).message == "the slices differ in EchoNumbers: none (3), 2 (2)"
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -159,7 +159,7 @@ def test_frames_of_two_kinds(
     np.testing.assert_array_equal(scans[1].data, second * slope + intercept)
     assert find.find(Selection((tmp_path,)), SPLIT).refs == tuple(refs)
     for ref, scan in zip(refs, scans, strict=True):
-        assert scan.warnings == (f"a part of a mixed series: {ref.part}",)
+        assert scan.warnings == (f"part of a mixed series: {ref.part}",)
         assert reading.inspect(ref, SPLIT).geometry == scan.geometry
 
 

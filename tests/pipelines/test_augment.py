@@ -1,26 +1,36 @@
-"""`medvae augment`: synthetic scans that tools read, records that repeat them, the copy audit; the same bytes again."""
+"""`medvae augment`: synthetic scans that tools read, records that repeat them, the copy audit; the bytes of Python."""
 
 from __future__ import annotations
 
 import csv
+import doctest
 import json
+import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
+import outside_sampler
 import pytest
 from monai.data import load_decathlon_datalist
 
-from medvae import plugins
-from medvae.checkpoint.folder import load
+from medvae import load_model, plugins, synthesize
+from medvae.checkpoint.folder import load, save
+from medvae.checkpoint.kept import Latents
+from medvae.checkpoint.model import build_vae, weights_hash
 from medvae.cli.main import main
-from medvae.synthesis import generate
+from medvae.errors import OutputError
+from medvae.pipelines import augment as pipeline
+from medvae.synthesis import synthetic
+from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from medvae.checkpoint.model import Model
+    from medvae.scan import Scan
+    from medvae.synthesis.generate import Sample
 
 
 def augment(model: Path, out: Path, count: int, *more: str) -> int:
@@ -33,16 +43,27 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def made(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_folder(brains: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model trained as the demo's, on a coarse grid and for two steps."""
+    out = tmp_path_factory.mktemp("demo") / "model"
+    small = ("train.steps=2", "train.batch=1", "prepare.spacing=[8, 8, 8]", "prepare.shape=[24, 28, 24]")
+    sets = [word for text in (*small, "model.options={stem: 4, channels: [8]}") for word in ("--set", text)]
+    command = ["train", str(brains / "train"), "--config", "demo", *sets, "--out", str(out)]
+    assert main([*command, "--quiet", "--workers", "0"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def written(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("augmented") / "set"
     assert augment(model_folder, out, 3) == 0
     return out
 
 
-def test_scans_are_in_real_units_on_a_real_grid(made: Path, model_folder: Path) -> None:
+def test_scans_are_in_real_units_on_a_real_grid(written: Path, model_folder: Path) -> None:
     model = load(model_folder)
     for index in range(3):
-        image = nib.load(made / "images" / f"synthetic-{index:05d}.nii.gz")
+        image = nib.load(written / "images" / f"synthetic-{index:05d}.nii.gz")
         values = np.asarray(image.dataobj)
         assert image.shape == model.preparation.grid.shape
         assert np.abs(image.affine - model.preparation.grid.affine).max() < 1e-4
@@ -53,8 +74,8 @@ def test_scans_are_in_real_units_on_a_real_grid(made: Path, model_folder: Path) 
         assert image.header["descrip"].tobytes().startswith(b"synthetic")
 
 
-def test_the_sidecar_says_synthetic_and_how_made(made: Path, model_folder: Path) -> None:
-    record = json.loads((made / "images" / "synthetic-00001.json").read_text("utf-8"))
+def test_the_sidecar_says_synthetic_and_how_made(written: Path, model_folder: Path) -> None:
+    record = json.loads((written / "images" / "synthetic-00001.json").read_text("utf-8"))
     assert record["synthetic"] is True
     assert record["sampler"] == "density"
     assert record["model"] == load(model_folder).hash
@@ -63,44 +84,171 @@ def test_the_sidecar_says_synthetic_and_how_made(made: Path, model_folder: Path)
     assert {"nearest", "distance", "copy", "copy_threshold"} <= set(record["audit"])
 
 
-def test_lists_are_read_by_monai_and_by_medvae(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    items = load_decathlon_datalist(str(made / "dataset.json"), is_segmentation=False, data_list_key="training")
+def test_lists_are_read_by_monai_and_by_medvae(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = load_decathlon_datalist(str(written / "dataset.json"), is_segmentation=False, data_list_key="training")
     assert len(items) == 3
     assert all(nib.load(item["image"]).ndim == 3 and item["synthetic"] is True for item in items)
-    assert main(["info", str(made / "labels.csv"), "--quiet"]) == 0
+    assert main(["info", str(written / "labels.csv"), "--quiet"]) == 0
     assert "synthetic-00002" in capsys.readouterr().out
 
 
-def test_the_audit_has_samples_beside_real_scans(made: Path) -> None:
-    rows = table(made / "audit.csv")
+def test_the_audit_has_samples_beside_real_scans(written: Path) -> None:
+    rows = table(written / "audit.csv")
     synthetic, real = ([row for row in rows if row["kind"] == kind] for kind in ("synthetic", "real"))
     assert (len(synthetic), len(real)) == (3, 5)
     assert all(float(row["distance"]) > 0 and row["copy"] in ("yes", "no") for row in synthetic)
     assert all(row["nearest"] != row["id"] for row in real)
-    record = json.loads((made / "run.json").read_text("utf-8"))
+    record = json.loads((written / "run.json").read_text("utf-8"))
     assert record["copies"] == sum(row["copy"] == "yes" for row in synthetic)
-    assert (made / "montage.png").stat().st_size > 10_000
+    assert (written / "montage.png").stat().st_size > 10_000
 
 
-def test_the_same_seed_gives_the_same_bytes_and_more_are_added(made: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_more_are_added(
+    written: Path, model_folder: Path, tmp_path: Path
+) -> None:
     assert augment(model_folder, tmp_path / "set", 2) == 0
     names = [f"images/synthetic-{i:05d}{suffix}" for i in range(2) for suffix in (".nii.gz", ".json")]
-    assert all((tmp_path / "set" / name).read_bytes() == (made / name).read_bytes() for name in names)
+    assert all((tmp_path / "set" / name).read_bytes() == (written / name).read_bytes() for name in names)
     first = (tmp_path / "set" / names[0]).stat().st_mtime_ns
     assert augment(model_folder, tmp_path / "set", 3) == 0
     assert (tmp_path / "set" / names[0]).stat().st_mtime_ns == first, "what is there is not made again"
     for name in (*names, "images/synthetic-00002.nii.gz", "audit.csv", "labels.csv", "dataset.json"):
-        assert (tmp_path / "set" / name).read_bytes() == (made / name).read_bytes()
+        assert (tmp_path / "set" / name).read_bytes() == (written / name).read_bytes()
     assert augment(model_folder, tmp_path / "set", 3, "--seed", "9") == 2, "another seed is another set"
 
 
+def test_a_smaller_count_loses_no_row_of_the_tables(model_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    assert augment(model_folder, out, 3) == 0
+    before = {name: (out / name).read_bytes() for name in TABLES}
+    assert augment(model_folder, out, 1) == 0
+    assert {name: (out / name).read_bytes() for name in TABLES} == before
+
+
+TABLES = ("labels.csv", "audit.csv", "dataset.json", "montage.png")
+
+
+# ------------------------------------------------------------------------------------- the command and Python
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The files of the samples by name: images, sidecars, label maps."""
+    found = (path for part in ("images", "labels") for path in (folder / part).glob("*"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def same_files(model: Path, folder: Path, sampler: str, changes: dict[str, Any]) -> None:
+    """Write a set by the command and by Python, and compare all bytes."""
+    seed = ["--seed", str(changes["seed"])] if "seed" in changes else []
+    sets = [
+        word
+        for name, value in changes.items()
+        if name != "seed"
+        for word in ("--set", f"augment.{name}={json.dumps(value)}")
+    ]
+    assert augment(model, folder / "command", 2, "--sampler", sampler, *seed, *sets) == 0
+    for sample in synthesize(model, 2, sampler=sampler, **changes):
+        sample.save(folder / "python")
+    assert files(folder / "command") == files(folder / "python")
+    assert len(files(folder / "python")) >= 4
+    rows = table(folder / "command" / "labels.csv")
+    assert {row["scan"] for row in rows} <= set(files(folder / "python"))
+
+
 @pytest.mark.parametrize("sampler", plugins.names("samplers"))
-def test_every_sampler_writes_a_set(sampler: str, model_folder: Path, tmp_path: Path) -> None:
-    assert augment(model_folder, tmp_path / "set", 1, "--sampler", sampler) == 0
-    assert table(tmp_path / "set" / "labels.csv")[0]["synthetic"] == "yes"
-    values = np.asarray(nib.load(tmp_path / "set" / "images" / "synthetic-00000.nii.gz").dataobj)
+def test_the_command_and_python_write_the_same_bytes(sampler: str, model_folder: Path, tmp_path: Path) -> None:
+    same_files(model_folder, tmp_path, sampler, {})
+    values = np.asarray(nib.load(tmp_path / "command" / "images" / "synthetic-00000.nii.gz").dataobj)
     assert np.isfinite(values).all()
     assert values.std() > 0
+
+
+@pytest.mark.parametrize("sampler", plugins.names("samplers"))
+def test_they_do_on_a_model_of_the_demo(sampler: str, demo_folder: Path, tmp_path: Path) -> None:
+    same_files(demo_folder, tmp_path, sampler, {"seed": 7, "classes": "balanced", "texture": True})
+
+
+def test_they_do_with_conditions_and_label_maps(demo_folder: Path, tmp_path: Path) -> None:
+    model = conditional(demo_folder, tmp_path / "model")
+    same_files(model, tmp_path / "density", "density", {"conditions": {"age": 70}})
+    rows = table(tmp_path / "density" / "command" / "labels.csv")
+    assert [(row["age"], row["sex"] in ("F", "M")) for row in rows] == [("70", True)] * 2
+    same_files(model, tmp_path / "classical", "classical", {})
+    assert {name.partition("/")[0] for name in files(tmp_path / "classical" / "python")} == {"images", "labels"}
+    changed = synthesize(model, 1, sampler="density", conditions={"age": 20})
+    first = nib.load(tmp_path / "density" / "python" / "images" / "synthetic-00000.nii.gz")
+    assert not np.array_equal(next(changed).image.data, np.asarray(first.dataobj)), "the network is given the age"
+
+
+def conditional(folder: Path, out: Path) -> Path:
+    """The model with label maps and an untrained network that is given age and sex."""
+    model = load(folder)
+    latents = model.latents
+    people = [{"age": 20.0 + 10 * i, "sex": "FM"[i % 2]} for i in range(len(latents.ids))]
+    known = Conditions.fit(("age", "sex"), people)
+    networks = {"vae": build_vae(model.settings, known)}
+    maps = model.training.masks.astype(np.int16)
+    with_people = Latents(
+        latents.mean, latents.log_variance, latents.ids, latents.subjects, latents.labels, latents.hashes, people
+    )
+    changed = replace(
+        model,
+        networks=networks,
+        hash=weights_hash(networks),
+        conditions=known,
+        latents=with_people,
+        training=replace(model.training, label_maps=maps),
+        sets={},
+    )
+    save(changed, out)
+    return out
+
+
+def test_the_example_of_synthesize_runs(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(demo_folder)
+    (test,) = doctest.DocTestFinder().find(synthesize, "synthesize", module=sys.modules[synthesize.__module__])
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
+    assert len(files(tmp_path / "synthetic")) == 4
+
+
+def test_a_model_in_memory_gives_what_its_folder_gives(demo_folder: Path) -> None:
+    one, other = (next(synthesize(model, 1)) for model in (load_model(demo_folder), str(demo_folder)))
+    assert np.array_equal(one.image.data, other.image.data)
+    assert one.record == other.record
+
+
+def test_the_pipeline_prints_nothing(demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+    finished = pipeline.run(demo_folder, out=tmp_path / "set", count=2, on_progress=seen.append)
+    assert capsys.readouterr().out == ""
+    assert (finished.out, finished.exit_code) == (tmp_path / "set", 0)
+    assert [one.id for one in finished.summary.outcomes] == ["synthetic-00000", "synthetic-00001"]
+    assert any("near-copies" in line for line in finished.lines)
+    assert {one.stage for one in seen} >= {"copy screen"}
+
+
+# ------------------------------------------------------------------------------------------------ other samplers
+
+
+def test_a_sampler_of_another_package(
+    demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    source = outside_sampler.SOURCE.replace("dict(self.latents.conditions[a])", "{}")
+    outside_sampler.install(package, source)
+    monkeypatch.syspath_prepend(str(package))
+    try:
+        with pytest.raises(SystemExit):
+            main(["augment", "--help"])
+        assert outside_sampler.NAME in capsys.readouterr().out
+        same_files(demo_folder, tmp_path, outside_sampler.NAME, {"options": {"share": 0.25}})
+    finally:
+        sys.modules.pop("crossover_of_others", None)
+    record = json.loads((tmp_path / "command" / "images" / "synthetic-00001.json").read_text("utf-8"))
+    assert (record["sampler"], record["parameters"]) == (outside_sampler.NAME, {"share": 0.25})
 
 
 def test_a_copy_is_caught(model_folder: Path, tmp_path: Path) -> None:
@@ -114,15 +262,50 @@ def test_a_copy_is_caught(model_folder: Path, tmp_path: Path) -> None:
     assert all(float(row["distance"]) < 1e-3 for row in rows)
 
 
-def test_an_empty_sample_is_said(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = generate.to_voxels
+def test_altered_scans_are_counted_as_those_of_a_patient(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert augment(model_folder, tmp_path / "set", 2, "--sampler", "classical") == 0
+    assert "derived from a single training subject: 2 of 2 samples" in capsys.readouterr().out
+    record = json.loads((tmp_path / "set" / "run.json").read_text("utf-8"))
+    assert record["derived_from_one_subject"] == 2
 
-    def blank(sample: generate.Sample, model: Model) -> generate.Voxels:
-        voxels = real(sample, model)
-        return replace(voxels, data=np.zeros_like(voxels.data))
 
-    monkeypatch.setattr(generate, "to_voxels", blank)
+def test_an_empty_sample_is_reported(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = synthetic.to_scan
+
+    def blank(sample: Sample, model: Model) -> tuple[Scan, None]:
+        scan, _ = real(sample, model)
+        return scan.with_data(np.zeros_like(scan.data)), None
+
+    monkeypatch.setattr(synthetic, "to_scan", blank)
     assert augment(model_folder, tmp_path / "set", 2) == 0
     assert json.loads((tmp_path / "set" / "run.json").read_text("utf-8"))["empty"] == 2
     manifest = (tmp_path / "set" / "manifest.jsonl").read_text("utf-8").splitlines()
     assert all("empty" in str(json.loads(line)["warnings"]) for line in manifest)
+
+
+# ------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("text", ["train.lr=1", "detect.draws=3", "model.name=flat", "prepare.align=none"])
+def test_settings_without_effect_are_refused(
+    text: str, demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert augment(demo_folder, tmp_path / "set", 1, "--set", text) == 2
+    assert text.partition(".")[0] in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
+def test_other_training_scans_are_another_set(demo_folder: Path, tmp_path: Path) -> None:
+    """The same weights with fewer kept scans: what they give is not what lies there."""
+    pipeline.run(demo_folder, out=tmp_path / "set", count=1)
+    model = load(demo_folder)
+    kept = model.training
+    fewer = replace(
+        kept, images=kept.images[:3], masks=kept.masks[:3], intensities=kept.intensities[:3], ids=kept.ids[:3]
+    )
+    save(replace(model, training=fewer), tmp_path / "model")
+    assert load(tmp_path / "model").hash == model.hash
+    with pytest.raises(OutputError, match="other settings or another model"):
+        pipeline.run(tmp_path / "model", out=tmp_path / "set", count=1)

@@ -163,7 +163,7 @@ def test_a_reference_made_with_other_options_is_used_with_them(
 ) -> None:
     shutil.copytree(model_folder, tmp_path / "model")
     change = ["--workers", "0", "--set", "detect.options.residual_z.scales_mm=[12]"]
-    assert main(["calibrate", str(tmp_path / "model"), str(brains / "healthy"), "--quiet", *change]) == 0
+    assert main(["calibrate", "--model", str(tmp_path / "model"), str(brains / "healthy"), "--quiet", *change]) == 0
     scan = brains / "new" / "ill.nii.gz"
     assert detect(scan, tmp_path / "model", tmp_path / "wide", "--map", "residual_z", "--workers", "0") == 0
     assert detect(scan, model_folder, tmp_path / "usual", "--map", "residual_z", "--workers", "0") == 0

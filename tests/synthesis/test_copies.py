@@ -11,7 +11,7 @@ from toy_model import SHAPE, ellipsoid, toy_model
 
 from medvae.settings import AugmentSettings
 from medvae.synthesis import copies, generate
-from medvae.synthesis.copies import Codes, Gallery, Nearest
+from medvae.synthesis.nearest import Nearest, TrainingCodes, TrainingImages
 
 if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
@@ -22,24 +22,24 @@ def training_image(model: Model, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def flagged(model: Model, name: str, *, texture: bool, count: int = 40) -> float:
-    made = generate.fit(model, AugmentSettings(sampler=name, texture=texture), seed=1)
-    judge = copies.fit(model, copies=made.copies())
-    samples = [made.sample(index) for index in range(count)]
-    return float(np.mean([judge.judge(one.image, one.mask, one.z).copy for one in samples]))
+    synthesizer = generate.fit(model, AugmentSettings(sampler=name, texture=texture), seed=1)
+    screen = copies.fit(model, copies=synthesizer.copies())
+    samples = [synthesizer.sample(index) for index in range(count)]
+    return float(np.mean([screen.check(one.image, one.mask, one.z).copy for one in samples]))
 
 
 @pytest.mark.parametrize("row", range(4))
 def test_an_exact_copy_is_flagged(row: int) -> None:
     model = toy_model()
     image, mask = training_image(model, row)
-    verdict = copies.fit(model).judge(image, mask, model.latents.mean[row])
-    assert verdict.copy is True
-    assert verdict.image is not None
-    assert (verdict.image.id, verdict.image.distance) == (f"scan-{row:02d}", 0.0)
-    assert verdict.image.ratio == 0
-    assert verdict.code is not None
-    assert verdict.code.id == f"scan-{row:02d}"
-    assert verdict.code.distance == pytest.approx(0, abs=1e-5)
+    found = copies.fit(model).check(image, mask, model.latents.mean[row])
+    assert found.copy is True
+    assert found.image is not None
+    assert (found.image.id, found.image.distance) == (f"scan-{row:02d}", 0.0)
+    assert found.image.ratio == 0
+    assert found.code is not None
+    assert found.code.id == f"scan-{row:02d}"
+    assert found.code.distance == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("texture", [True, False])
@@ -55,9 +55,9 @@ def test_distance_is_the_rms_difference_over_the_union() -> None:
     image = np.full((1, *SHAPE), 0.5, np.float32)
     mask = ellipsoid(np.zeros((2, 3), np.float32))
     image[~mask] = 0
-    gallery = copies.fit(model).gallery
-    assert gallery is not None
-    for row, got in enumerate(gallery.distances(image, mask)):
+    images = copies.fit(model).images
+    assert images is not None
+    for row, got in enumerate(images.distances(image, mask)):
         other, inside = training_image(model, row)
         assert got == pytest.approx(np.sqrt(np.square(image - other)[mask | inside].mean()), rel=1e-5)
 
@@ -66,9 +66,9 @@ def test_foreground_beyond_all_training_scans_counts_too() -> None:
     masks = np.zeros((2, 1, 4, 4, 4), bool)
     masks[:, :, :2] = True
     images = np.where(masks, np.float32(3), np.float32(-1))
-    gallery = Gallery.of(images, masks, ids=["a", "b"], subjects=["a", "b"], background=-1.0)
+    known = TrainingImages.from_scans(images, masks, ids=["a", "b"], subjects=["a", "b"], background=-1.0)
     image, mask = np.full((1, 4, 4, 4), 3, np.float32), np.ones((1, 4, 4, 4), bool)
-    assert gallery.distances(image, mask) == pytest.approx([np.sqrt(16 * 32 / 64)] * 2)
+    assert known.distances(image, mask) == pytest.approx([np.sqrt(16 * 32 / 64)] * 2)
 
 
 def test_scans_of_the_same_subject_do_not_count_as_neighbours() -> None:
@@ -78,51 +78,51 @@ def test_scans_of_the_same_subject_do_not_count_as_neighbours() -> None:
     images[1], training.masks[1] = images[0], training.masks[0]  # a second scan, identical
     twins = ["one", "one", *latents.subjects[2:]]
     model = replace(model, training=replace(training, images=images), latents=replace(latents, subjects=twins))
-    judge = copies.fit(model)
-    assert judge.real[0] is not None
-    assert judge.real[0].id not in ("scan-00", "scan-01")
-    assert judge.threshold > 0
+    screen = copies.fit(model)
+    assert screen.real[0] is not None
+    assert screen.real[0].id not in ("scan-00", "scan-01")
+    assert screen.threshold > 0
     image, mask = training_image(model, 0)
-    verdict = judge.judge(image, mask, None)
-    assert verdict.image is not None
-    assert verdict.image.second > 0, "the second nearest is someone else"
+    found = screen.check(image, mask, None)
+    assert found.image is not None
+    assert found.image.second > 0, "the second nearest is someone else"
 
 
 def test_threshold_is_a_quantile_of_real_to_real_distances() -> None:
-    judge = copies.fit(toy_model(n=40))
-    distances = [one.distance for one in judge.real if one is not None]
-    assert np.mean(np.array(distances) < judge.threshold) == pytest.approx(0.05)
-    assert judge.threshold_of == "training scans"
+    screen = copies.fit(toy_model(n=40))
+    distances = [one.distance for one in screen.real if one is not None]
+    assert np.mean(np.array(distances) < screen.threshold) == pytest.approx(0.05)
+    assert screen.thresholds_from == "training scans"
 
 
 def test_without_images_codes_alone_are_compared() -> None:
     model = toy_model(keep=0)
-    judge = copies.fit(model)
-    verdict = judge.judge(np.zeros((1, *SHAPE), np.float32), np.ones((1, *SHAPE), bool), model.latents.mean[3])
-    assert verdict.copy is None
-    assert verdict.image is None
-    assert verdict.code is not None
-    assert verdict.code.id == "scan-03"
-    assert "keeps no training scans" in judge.threshold_of
-    assert verdict.scores()["distance"] is None
-    assert len(judge.real_rows()) == 24
+    screen = copies.fit(model)
+    found = screen.check(np.zeros((1, *SHAPE), np.float32), np.ones((1, *SHAPE), bool), model.latents.mean[3])
+    assert found.copy is None
+    assert found.image is None
+    assert found.code is not None
+    assert found.code.id == "scan-03"
+    assert "keeps no training scans" in screen.thresholds_from
+    assert found.scores["distance"] is None
+    assert len(screen.real_rows()) == 24
 
 
 def test_one_subject_alone_gives_no_threshold() -> None:
     model = toy_model(n=3)
     model = replace(model, latents=replace(model.latents, subjects=["same"] * 3))
-    judge = copies.fit(model)
-    assert not judge.known
-    assert judge.real == (None, None, None)
+    screen = copies.fit(model)
+    assert not screen.known
+    assert screen.real == (None, None, None)
     image, mask = training_image(model, 0)
-    assert judge.judge(image, mask, None).copy is None
+    assert screen.check(image, mask, None).copy is None
 
 
 def test_codes_count_every_dimension_alike() -> None:
     rng = np.random.default_rng(0)
     means = (rng.normal(size=(50, 2)) * [100, 1]).astype(np.float32)
     names = [str(i) for i in range(50)]
-    codes = Codes.of(means, np.full(means.shape, -20, np.float32), ids=names, subjects=names)
+    codes = TrainingCodes.from_posteriors(means, np.full(means.shape, -20, np.float32), ids=names, subjects=names)
     assert codes.scale == pytest.approx(means.std(axis=0), rel=1e-3)
     for shift in ([1, 0], [0, 0.01]):
         near = codes.nearest(means[0] + np.array(shift, np.float32))

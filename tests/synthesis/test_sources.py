@@ -25,7 +25,7 @@ def with_subjects(model: Model, subjects: list[str]) -> Model:
 
 def test_jitter_without_scale_is_the_posterior_mean_of_its_source() -> None:
     model = toy_model()
-    draw = jitter.fit(model, jitter.Settings(scale=0)).draw(None, np.random.default_rng(0))
+    draw = jitter.fit(model, jitter.Settings(scale=0)).draw(None, np.random.default_rng(0), {})
     row = list(model.latents.ids).index(draw.sources[0])
     assert np.array_equal(draw.z, model.latents.mean[row])
 
@@ -34,14 +34,14 @@ def test_jitter_has_the_posterior_spread() -> None:
     model = toy_model(n=1)
     fitted = jitter.fit(model, jitter.Settings(scale=2))
     rng = np.random.default_rng(0)
-    codes = np.stack([fitted.draw(None, rng).z for _ in range(4000)])
+    codes = np.stack([fitted.draw(None, rng, {}).z for _ in range(4000)])
     assert codes.std(axis=0) == pytest.approx(2 * np.exp(model.latents.log_variance[0] / 2), rel=0.1)
 
 
 def test_interpolation_lies_on_the_line_of_its_sources() -> None:
     model = toy_model()
     fitted = interpolate.fit(model, interpolate.Settings(keep_variance=False))
-    draw = fitted.draw(None, np.random.default_rng(0))
+    draw = fitted.draw(None, np.random.default_rng(0), {})
     a, b = (model.latents.mean[list(model.latents.ids).index(one)] for one in draw.sources)
     t = draw.parameters["t"]
     assert draw.z == pytest.approx((1 - t) * a + t * b, abs=1e-5)
@@ -53,7 +53,7 @@ def test_interpolation_keeps_the_variance_of_codes(*, keep: bool, reach: float, 
     model = toy_model(n=200, keep=0)
     fitted = interpolate.fit(model, interpolate.Settings(keep_variance=keep, reach=reach))
     rng = np.random.default_rng(0)
-    codes = np.stack([fitted.draw(None, rng).z for _ in range(4000)])
+    codes = np.stack([fitted.draw(None, rng, {}).z for _ in range(4000)])
     assert codes.var(axis=0).mean() / model.latents.mean.var(axis=0).mean() == pytest.approx(share, abs=0.07)
 
 
@@ -63,19 +63,19 @@ def test_interpolation_never_pairs_scans_of_one_subject() -> None:
     fitted = interpolate.fit(model, interpolate.Settings())
     rng = np.random.default_rng(0)
     for _ in range(30):
-        assert "scan-03" in fitted.draw(None, rng).sources
+        assert "scan-03" in fitted.draw(None, rng, {}).sources
 
 
 def test_interpolation_needs_two_subjects_in_each_class() -> None:
     model = with_subjects(toy_model(n=4, labels=("x", "y"), keep=0), ["a", "b", "a", "c"])
-    with pytest.raises(ModelError, match="2 subjects of class 'x', the model remembers 1"):
+    with pytest.raises(ModelError, match="2 subjects of class 'x', the model holds 1"):
         interpolate.fit(model, interpolate.Settings())
 
 
 def test_classical_without_changes_is_the_training_scan() -> None:
     model = toy_model(label_maps=True)
     fitted = classical.fit(model, classical.Settings(randomize=STILL))
-    draw = fitted.draw(None, np.random.default_rng(0))
+    draw = fitted.draw(None, np.random.default_rng(0), {})
     row = list(model.training.ids).index(draw.sources[0])
     assert draw.image == pytest.approx(model.training.images[row].astype(np.float32), abs=1e-5)
     assert np.array_equal(draw.mask, model.training.masks[row])
@@ -91,7 +91,7 @@ def test_classical_moves_image_and_label_map_together() -> None:
     fitted = classical.fit(model, classical.Settings(randomize=warp))
     rng = np.random.default_rng(0)
     for _ in range(5):
-        draw = fitted.draw(None, rng)
+        draw = fitted.draw(None, rng, {})
         assert draw.label_map is not None
         certain = draw.mask & (np.abs(draw.image) > 0.7)
         assert ((draw.image > 0) == (draw.label_map > 0))[certain].mean() > 0.9

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medvae.anomaly.base_map import BaseMap
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medvae.anomaly.base_map import MapArrays
     from medvae.anomaly.inference import Inference
-    from medvae.anomaly.reference import Reference
-    from medvae.settings import Empty
-
-UNIT = "nats"
 
 
-def anomaly_map(inference: Inference, reference: Reference, settings: Empty) -> NDArray[np.float32]:
+class Map(BaseMap):
     """−ln p(x|z) + KL spread over the voxels, averaged over draws; sums to −ELBO of the same draws."""
-    return inference.moments.negative_elbo
+
+    UNIT = "nats"
+
+    def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """The map of one scan."""
+        return inference.draw_means.negative_elbo

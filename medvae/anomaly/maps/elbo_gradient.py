@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
+from medvae.anomaly.base_map import BaseMap
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.settings import Frozen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from medvae.anomaly.base_map import MapArrays
     from medvae.anomaly.inference import Inference
-    from medvae.anomaly.reference import Reference
-
-UNIT = "a.u."
 
 
 class Settings(Frozen):
@@ -25,7 +24,13 @@ class Settings(Frozen):
     scale_mm: float = Field(3.0, ge=0, description="σ of the Gaussian that evens out the network's checkerboard")
 
 
-def anomaly_map(inference: Inference, reference: Reference, settings: Settings) -> NDArray[np.float32]:
+class Map(BaseMap):
     """G_σ |∂ELBO/∂x| (Zimmerer et al., MICCAI 2019), without any normalisation by the scan or the batch."""
-    mask, spacing = inference.prepared.mask[0], inference.prepared.grid.spacing
-    return smooth_inside(np.abs(inference.gradient("elbo")), mask, spacing=spacing, mm=settings.scale_mm)
+
+    UNIT = "a.u."
+
+    def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """The map of one scan; the mean over channels."""
+        slope = np.abs(inference.elbo_gradient).mean(axis=0)
+        spacing = inference.prepared.grid.spacing
+        return smooth_inside(slope, inference.foreground, spacing=spacing, mm=self.settings.scale_mm)

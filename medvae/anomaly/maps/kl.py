@@ -1,26 +1,24 @@
-"""How far the posterior of a place is from the prior, spread over its voxels."""
+"""KL divergence of each latent cell from the prior, spread over its voxels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from medvae.anomaly.inference import to_array
-from medvae.vae.base import spread_kl
+from medvae.anomaly.base_map import BaseMap
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medvae.anomaly.base_map import MapArrays
     from medvae.anomaly.inference import Inference
-    from medvae.anomaly.reference import Reference
-    from medvae.settings import Empty
-
-UNIT = "nats"
 
 
-def anomaly_map(inference: Inference, reference: Reference, settings: Empty) -> NDArray[np.float32]:
+class Map(BaseMap):
     """KL(q(z|x) ‖ p(z)) of each latent cell, spread evenly over its foreground voxels; sums to the KL."""
-    with torch.no_grad():
-        return to_array(spread_kl(inference.posterior.kl(), inference.mask))
+
+    UNIT = "nats"
+
+    def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """The map of one scan."""
+        return inference.kl

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
+from medvae.anomaly.base_map import BaseMap
 from medvae.settings import Frozen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from medvae.anomaly.base_map import MapArrays
     from medvae.anomaly.inference import Inference
-    from medvae.anomaly.reference import Reference
-
-UNIT = "a.u."
 
 
 class Settings(Frozen):
@@ -26,9 +25,19 @@ class Settings(Frozen):
     )
 
 
-def anomaly_map(inference: Inference, reference: Reference, settings: Settings) -> NDArray[np.float32]:
-    """|x − x̂|, or its positive or negative part."""
-    residual = inference.residual
-    if settings.sign == "both":
+class Map(BaseMap):
+    """|x − x̂|, or its positive or negative part; the mean over channels."""
+
+    UNIT = "a.u."
+
+    def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """The map of one scan."""
+        values: NDArray[np.float32] = _part(inference.residual, self.settings.sign).mean(axis=0)
+        return values
+
+
+def _part(residual: NDArray[np.float32], sign: str) -> NDArray[np.float32]:
+    if sign == "both":
         return np.abs(residual)
-    return np.maximum(residual if settings.sign == "bright" else -residual, np.float32(0))
+    part: NDArray[np.float32] = np.maximum(residual if sign == "bright" else -residual, np.float32(0))
+    return part

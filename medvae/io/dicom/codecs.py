@@ -2,8 +2,8 @@
 
 GDCM reads the JPEG of 1992, whose other decoders are not under a free licence or know 8 bits only, and the JPEG-LS
 that the plug-in does not. It would rescale, so it gets the stream in a file that has neither rescale nor geometry nor
-anything of the patient. A result is believed only where the stream says of itself what it holds, ends as it must, and
-its decoder does not complain: decoders tolerate much, and give back something for half a stream.
+anything of the patient. A result is accepted only where the stream describes the image in the header, is complete, and
+its decoder does not complain: decoders tolerate much, and return something for half a stream.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _COMPLAINTS = (b"Corrupt JPEG", b"Premature end", b"Invalid SOS", b"Inconsistent
 
 @dataclass(frozen=True)
 class _Stream:
-    """What a codestream says of itself."""
+    """The image that a codestream describes."""
 
     rows: int
     columns: int
@@ -62,7 +62,7 @@ def read_fragments(image: Image, numbers: Collection[int]) -> Iterator[tuple[int
     """The streams of frames by their numbers, in the order of the file.
 
     Raises:
-        ScanError: `undecodable` where the file has fewer frames than it says, or fragments that cannot be told apart.
+        ScanError: `undecodable` where there are fewer frames than NumberOfFrames, or fragments that belong to none.
         OSError: the file cannot be opened.
     """
     header, last = image.header, max(numbers, default=-1)
@@ -78,7 +78,7 @@ def read_fragments(image: Image, numbers: Collection[int]) -> Iterator[tuple[int
             except (MemoryError, OSError):
                 raise
             except Exception:
-                raise ScanError(f"frame {number + 1} of {image.count} is not there", code="undecodable") from None
+                raise ScanError(f"frame {number + 1} of {image.count} is missing", code="undecodable") from None
             if number in numbers:
                 yield number, stream
 
@@ -104,17 +104,17 @@ def decode(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.integer]:
 
 
 def _check(stream: bytes, syntax: str, stored: Stored) -> None:
-    """Refuse a stream that is broken or says other things than the header."""
+    """Refuse a stream that is broken or contradicts the header."""
     if not stream.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
         raise ScanError("the compressed stream has no end", code="undecodable")
-    said = _parse_j2k(stream) if syntax in _J2K else _parse_jpeg(stream, _PROCESSES[syntax])
-    if said is None:
+    found = _parse_j2k(stream) if syntax in _J2K else _parse_jpeg(stream, _PROCESSES[syntax])
+    if found is None:
         raise ScanError("the compressed stream is broken", code="undecodable")
-    if (said.rows, said.columns, said.components) != (stored.rows, stored.columns, 1):
-        raise ScanError(f"the stream holds {said.rows}x{said.columns}x{said.components}", code="undecodable")
-    signed_in_part = stored.signed and syntax not in _J2K and said.precision not in (stored.stored, stored.allocated)
-    if said.precision > stored.allocated or signed_in_part:  # only JPEG 2000 says where the sign is
-        raise ScanError(f"the stream holds {said.precision} bits of {stored.stored}", code="undecodable")
+    if (found.rows, found.columns, found.components) != (stored.rows, stored.columns, 1):
+        raise ScanError(f"the stream holds {found.rows}x{found.columns}x{found.components}", code="undecodable")
+    signed_in_part = stored.signed and syntax not in _J2K and found.precision not in (stored.stored, stored.allocated)
+    if found.precision > stored.allocated or signed_in_part:  # only JPEG 2000 defines where the sign is
+        raise ScanError(f"the stream holds {found.precision} bits of {stored.stored}", code="undecodable")
 
 
 def _parse_j2k(stream: bytes) -> _Stream | None:
@@ -128,8 +128,8 @@ def _parse_j2k(stream: bytes) -> _Stream | None:
 
 
 def _parse_jpeg(stream: bytes, processes: tuple[int, ...]) -> _Stream | None:
-    """Frame and scan header of a JPEG or JPEG-LS stream (ISO/IEC 10918-1, B.2), or None where they are not right."""
-    said, process, at = None, 0, 2
+    """Frame and scan header of a JPEG or JPEG-LS stream (ISO/IEC 10918-1, B.2), or None where they are invalid."""
+    found, process, at = None, 0, 2
     while at + 4 <= len(stream) and stream[at] == 0xFF:
         marker = stream[at + 1]
         if marker == 0xFF:  # fill byte
@@ -138,10 +138,10 @@ def _parse_jpeg(stream: bytes, processes: tuple[int, ...]) -> _Stream | None:
         (length,) = unpack_from(">H", stream, at + 2)
         if marker in processes and at + 10 <= len(stream):
             precision, rows, columns, components = unpack_from(">BHHB", stream, at + 4)
-            said, process = _Stream(rows, columns, components, precision), marker
+            found, process = _Stream(rows, columns, components, precision), marker
         elif marker == 0xDA:
             sequential = process not in (0xC0, 0xC1) or stream[at + 7 : at + 10] == b"\0\x3f\0"
-            return said if sequential else None
+            return found if sequential else None
         at += 2 + length
     return None
 
@@ -165,7 +165,7 @@ def _by_pydicom(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.intege
         )
     except MemoryError:
         raise
-    except Exception:  # each plug-in fails in its own way; what they say may quote the file
+    except Exception:  # each plug-in fails in its own way; their messages may quote the file
         return None
     return pixels if pixels.shape == (stored.rows, stored.columns) and pixels.dtype.kind in "iu" else None
 
@@ -180,11 +180,11 @@ def _by_gdcm(stream: bytes, syntax: str, stored: Stored) -> NDArray[np.integer] 
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))
         try:
-            with _overhearing() as said:
+            with _captured_stderr() as written:
                 pixels: NDArray[np.integer] = sitk.GetArrayFromImage(reader.Execute())
         except (RuntimeError, OSError):
             return None
-    if any(complaint in said for complaint in _COMPLAINTS):
+    if any(complaint in written for complaint in _COMPLAINTS):
         return None
     if pixels.dtype != stored.dtype or pixels.size != stored.rows * stored.columns:
         return None
@@ -205,20 +205,20 @@ def _write_bare(path: Path, stream: bytes, syntax: str, stored: Stored) -> None:
 
 
 @contextmanager
-def _overhearing() -> Iterator[bytearray]:
-    """What is written to the standard error meanwhile: the only place where libjpeg says that a stream is broken.
+def _captured_stderr() -> Iterator[bytearray]:
+    """What is written to the standard error meanwhile: the only place where libjpeg reports a broken stream.
 
-    It also talks there while GDCM tries one precision after the other, which is nobody's business.
+    It also writes there while GDCM tries one precision after the other; none of it is shown to the user.
     """
-    said, kept = bytearray(), os.dup(2)
+    written, kept = bytearray(), os.dup(2)
     try:
         with tempfile.TemporaryFile() as file:
             os.dup2(file.fileno(), 2)
             try:
-                yield said
+                yield written
             finally:
                 os.dup2(kept, 2)
                 file.seek(0)
-                said += file.read()
+                written += file.read()
     finally:
         os.close(kept)

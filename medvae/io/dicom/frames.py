@@ -1,7 +1,7 @@
 """From the header of a DICOM file to its frames: what kind of object it is, and where and how each frame is stored.
 
 Geometry and rescale of a multi-frame object come from the functional groups of each frame, shared ones as fallback,
-never from the top level, which lies in such files. Everything is LPS here.
+never from the top level, which may be wrong in such files. Everything is LPS here.
 """
 
 from __future__ import annotations
@@ -109,14 +109,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What the header of one file says of its image.
+    """The image that the header of one file describes.
 
     Attributes:
         header: where it comes from.
         stored: how pixels are stored.
         count: number of frames in the file.
         frames: its frames; empty where the geometry is missing.
-        problems: why it cannot be used, as far as one file can say.
+        problems: why it cannot be used, as far as one file shows.
     """
 
     header: Header
@@ -127,7 +127,7 @@ class Image:
 
     @property
     def modality(self) -> str:
-        """Modality as the file says it."""
+        """Modality as written in the file."""
         return self.header.tags.text("Modality")
 
 
@@ -162,7 +162,7 @@ def image_of(header: Header) -> Image:
         if not count or count < 1:
             broken("NumberOfFrames", header.tags.raw("NumberOfFrames"))
         if kind := kind_of(header) or _without_pixels(header):
-            raise ScanError(f"{kind}: no image volume", code="not_image")
+            raise ScanError(f"{kind}: not an image volume", code="not_image")
         stored = _stored(header.tags)
         problems = _problems(header, stored, count)
         try:
@@ -196,12 +196,12 @@ def _stored(tags: Tags) -> Stored:
         numbers[name] = value
     allocated = numbers["BitsAllocated"]
     if allocated not in _DTYPES:
-        raise ScanError(f"BitsAllocated is {allocated}, read are 8, 16 and 32", code="unsupported_type")
+        raise ScanError(f"BitsAllocated is {allocated}; 8, 16 and 32 are supported", code="unsupported_type")
     used = tags.binary("BitsStored") or allocated
     high = tags.binary("HighBit")
     high = used - 1 if high is None else high
     if not 1 <= used <= high + 1 <= allocated:
-        raise ScanError(f"{used} bits up to bit {high} do not fit into {allocated}", code="malformed")
+        raise ScanError(f"{used} bits up to bit {high} do not fit into {allocated} bits", code="malformed")
     signed = tags.binary("PixelRepresentation") == 1
     return Stored(
         numbers["Rows"], numbers["Columns"], allocated, used, high, signed, _padding(tags, allocated, signed=signed)
@@ -228,7 +228,7 @@ def _problems(header: Header, stored: Stored, count: int) -> list[Reason]:
     samples = tags.binary("SamplesPerPixel") or 1
     photometric = tags.text("PhotometricInterpretation")
     if samples != 1 or (photometric and not photometric.startswith("MONOCHROME")):
-        problems.append(("colour", f"{samples} samples a pixel, {photometric[:16]}"))
+        problems.append(("colour", f"{samples} samples per pixel, {photometric[:16]}"))
     if "MOSAIC" in tags.texts("ImageType"):
         problems.append(("mosaic", "ImageType is MOSAIC: one frame holds several slices"))
     if tags.items("ModalityLUTSequence"):
@@ -237,7 +237,7 @@ def _problems(header: Header, stored: Stored, count: int) -> list[Reason]:
 
 
 def _pixel_problems(header: Header, nbytes: int, count: int) -> list[Reason]:
-    """What is wrong with the pixels of `count` frames of `nbytes` each, as far as their place and length say it."""
+    """What is wrong with the pixels of `count` frames of `nbytes` each, as far as their place and length show."""
     pixels = header.pixels
     if pixels is None:
         return [("malformed", "there is no pixel data")]
@@ -245,9 +245,9 @@ def _pixel_problems(header: Header, nbytes: int, count: int) -> list[Reason]:
         return [("unsupported_type", f"pixels are stored as {pixels.name}")]
     length = nbytes * count if pixels.length is None else pixels.length
     if not pixels.complete or length < nbytes * count:
-        return [("truncated", f"the file ends before its {nbytes * count} bytes of pixels do")]
+        return [("truncated", f"the file ends before the end of its {nbytes * count} bytes of pixels")]
     if length >= nbytes * (count + 1):
-        return [("malformed", f"PixelData has {length} bytes, its tags need {nbytes * count}")]
+        return [("malformed", f"PixelData has {length} bytes, the header describes {nbytes * count}")]
     return []
 
 
@@ -256,12 +256,12 @@ def _frames(header: Header, stored: Stored, count: int) -> tuple[Frame, ...]:
     person, traits = person_of(tags), traits_of_file(tags)
     if "PerFrameFunctionalGroupsSequence" not in tags:
         if count != 1 or tags.text("SOPClassUID") in _ENHANCED:
-            raise ScanError("no functional groups that say where the frames lie", code="no_geometry")
+            raise ScanError("no functional groups with the positions of the frames", code="no_geometry")
         traits |= image_type_of(tags) | traits_of_frame(tags)
         return (_frame(header, stored, 0, (tags, tags, tags, tags), kind=(person, traits)),)
     groups = tags.items("PerFrameFunctionalGroupsSequence")
     if len(groups) != count:
-        raise ScanError(f"NumberOfFrames is {count}, of {len(groups)} frames is told", code="malformed")
+        raise ScanError(f"NumberOfFrames is {count}, but {len(groups)} frames are described", code="malformed")
     shared = tags.first("SharedFunctionalGroupsSequence")
     frames = []
     for number, own in enumerate(groups):

@@ -26,7 +26,7 @@ def check(frames: Sequence[Frame]) -> list[Reason]:
     reasons: list[Reason] = []
     mixed = mixture(frames)
     if mixed:
-        reasons.append(("mixed_series", f"mixed {mixed}"))
+        reasons.append(("mixed_series", mixed))
     if len(frames) < FEWEST:
         reasons.append(("too_few_slices", f"{len(frames)} slice{'s'[: len(frames) != 1]}"))
     if not mixed and len(frames) > 1:

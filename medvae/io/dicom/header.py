@@ -64,7 +64,7 @@ class Header:
     Attributes:
         path: the file.
         syntax: TransferSyntaxUID.
-        media: MediaStorageSOPClassUID, the only thing a DICOMDIR says of itself.
+        media: MediaStorageSOPClassUID, the only identifier of a DICOMDIR.
         tags: the wanted elements.
         pixels: None where there are none.
         inflate_from: offset of the deflated dataset; 0 where it is not deflated.
@@ -84,14 +84,14 @@ def read_header(path: Path) -> Header:
     """The header of a DICOM file, as far as it goes.
 
     Raises:
-        ScanError: `not_a_scan` where the file is no DICOM; `malformed`, `truncated` or `corrupt` where it says nothing.
+        ScanError: `not_a_scan` where the file is no DICOM; `malformed`, `truncated` or `corrupt` where it is useless.
         OSError: it cannot be opened.
     """
     try:
         with open(path, "rb") as file:
             return _parse(file, path=path)
     except (StructError, OverflowError):
-        raise ScanError("the header cannot be followed", code="malformed", path=path) from None
+        raise ScanError("the header cannot be parsed", code="malformed", path=path) from None
     except ScanError as problem:
         raise ScanError(problem.message, code=problem.code, path=path, hint=problem.hint) from None
 
@@ -140,7 +140,7 @@ def _walk(walker: _Walker, start: int, found: Values, *, order: str, implicit: b
         if 0 < walker.size - end < 8 and walker.pixels is None and any(walker.take(end, walker.size - end)):
             return "truncated", "the file ends inside its header"
     except (StructError, OverflowError):
-        return "malformed", "the header cannot be followed"
+        return "malformed", "the header cannot be parsed"
     except ScanError as problem:
         return problem.code, problem.message
     return None
@@ -154,17 +154,17 @@ def _inflate(file: BinaryIO, count: int) -> bytes:
 
 
 def _refuse(head: bytes) -> NoReturn:
-    """Say what a file is that has no DICOM signature."""
+    """Refuse a file without the DICOM signature, naming what it is."""
     if head.startswith(b"version https://git-lfs"):
         raise ScanError("a Git LFS pointer, not the file itself", code="not_a_scan")
     if head[:2] == b"\x1f\x8b":
-        raise ScanError("gzip-compressed, no DICOM as it is", code="not_a_scan", hint="unpack it first")
+        raise ScanError("gzip-compressed, not a DICOM file", code="not_a_scan", hint="decompress it first")
     if not head:
         raise ScanError("an empty file", code="not_a_scan")
     if _starts_like_dataset(head):
         raise ScanError("a DICOM dataset without preamble and file meta information", code="malformed")
     text = not head.translate(None, bytes(range(32, 127)) + b"\t\r\n")
-    raise ScanError("a text file, no DICOM" if text else "no DICOM file", code="not_a_scan")
+    raise ScanError("a text file, not DICOM" if text else "not a DICOM file", code="not_a_scan")
 
 
 def _starts_like_dataset(head: bytes) -> bool:

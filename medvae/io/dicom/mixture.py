@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.io.dicom.stack import FEWEST, along, distinct, regular
+from medvae.io.dicom.tags import uid_name
 from medvae.io.dicom.traits import words_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _COSINE = 1e-3  # cosines nearer than this are one orientation
 _SPACING = 1e-4  # mm; over 512 pixels 0.05 mm
 _ECHO = 0.02  # ms; echo times nearer than this are one
 _SHARED = 0.5  # of the shorter of two stacks: sharing less, they are blocks of one volume with common slices at the rim
+_STRAY = 0.1  # of the slices may have values of their own beside the stacks that a tag makes
 _SHOWN = 4  # values of a mixed tag in a message
 
 
@@ -72,9 +74,9 @@ class _Tag:
             return len(known)
         return next((n for n, other in enumerate(known) if _apart(value, other) <= self.tolerance), len(known))
 
-    def spoken(self, frame: Frame, label: int) -> str:
+    def shown(self, frame: Frame, label: int) -> str:
         """The value of a frame as a user reads it; where it is not shown, its number."""
-        return f"{self.words(self.value(frame))[:40] or 'none'}" if self.words else f"no. {label + 1}"
+        return f"{self.words(self.value(frame))[:40] or 'none'}" if self.words else f"value {label + 1}"
 
 
 @dataclass(frozen=True)
@@ -96,29 +98,28 @@ def split(frames: Sequence[Frame]) -> list[Part]:
 
 
 def mixture(frames: Sequence[Frame]) -> str:
-    """The tags along which frames are mixed, each with how many frames have which value; "" where there are none."""
-    told = []
-    for tag, labels in _divide(frames)[1]:
-        counts = Counter(label for label in labels if label is not None)
-        shown = [f"{tag.spoken(frames[labels.index(n)], n)} ({counts[n]})" for n in list(counts)[:_SHOWN]]
-        told.append(f"along {tag.name}: {', '.join(shown)}{', ...' if len(counts) > _SHOWN else ''}")
-    return ", ".join(told)
+    """The tags that divide a series, each with how many frames have which value; "" where it is not mixed."""
+    tags = [_counted(frames, tag, labels=labels) for tag, labels in _divide(frames)[1]]
+    return f"the slices differ in {', in '.join(tags)}" if tags else ""
 
 
 def unequal_rescale(frames: Sequence[Frame]) -> str:
     """What is unequal about the rescale of the slices of one volume, in words, or "".
 
-    In CT all slices share one rescale, for HU are the same everywhere. In other modalities each slice may have its own
-    (as in PET); then one that has lost its rescale is told by having none.
+    All slices of a CT have the same rescale. In other modalities each slice may have its own, as in PET: there only a
+    slice that has none, among others that have one, has lost it.
     """
     if len({(frame.slope, frame.intercept) for frame in frames}) == 1:
         return ""
     labels = _RESCALE.labels(frames)
-    if not any(labels):
-        return ""
-    counts = Counter(labels)
-    shown = [f"{_RESCALE.spoken(frames[labels.index(n)], n)} ({counts[n]})" for n in list(counts)[:_SHOWN]]
-    return f"along {_RESCALE.name}: {', '.join(shown)}{', ...' if len(counts) > _SHOWN else ''}"
+    return f"the slices differ in {_counted(frames, _RESCALE, labels=labels)}" if any(labels) else ""
+
+
+def _counted(frames: Sequence[Frame], tag: _Tag, *, labels: Sequence[int | None]) -> str:
+    """A tag and its values, each with the number of frames that have it."""
+    counts = Counter(label for label in labels if label is not None)
+    shown = [f"{tag.shown(frames[labels.index(n)], n)} ({counts[n]})" for n in list(counts)[:_SHOWN]]
+    return f"{tag.name}: {', '.join(shown)}{', ...' if len(counts) > _SHOWN else ''}"
 
 
 # ----------------------------------------------------------------------------------------------------------- values
@@ -170,7 +171,8 @@ def _trait(
 
 
 # ------------------------------------------------------------------------------------------------------------ rules
-# of heights along the normal, and of the same heights by the value of a tag: do the values part one place's stacks?
+# Each takes the heights of slices along their normal, and the same heights grouped by the value of a tag, and decides
+# whether the groups are separate stacks at one place.
 
 
 def _share_place(groups: Iterable[NDArray[np.float64]]) -> bool:
@@ -223,7 +225,7 @@ _SOMETIMES: tuple[tuple[Rule, _Tag], ...] = (
     (_acquisition, _trait("DiffusionBValue", " s/mm2")),
     (_acquisition, _trait("ConvolutionKernel")),
     (_acquisition, _trait("KVP", " kV")),
-    (_contrast, _trait("SOPClassUID", shown=False)),
+    (_contrast, _Tag("SOPClassUID", lambda frame: frame.traits["SOPClassUID"], words=uid_name)),
     (_contrast, _trait("ImageType", key="ImageType (origin)")),
     (_contrast, _trait("EchoTime", " ms", tolerance=_ECHO)),
     (_contrast, _trait("InversionTime", " ms")),
@@ -281,17 +283,21 @@ def _pieces(frames: Sequence[Frame], part: Part, tag: _Tag, *, labels: Sequence[
     for member in part.members:
         groups.setdefault(labels[member], []).append(member)
     return [
-        Part(tuple(members), (*part.words, f"{tag.name} {tag.spoken(frames[members[0]], label)}"))
+        Part(tuple(members), (*part.words, f"{tag.name} {tag.shown(frames[members[0]], label)}"))
         for label, members in groups.items()
     ]
 
 
 def _divides(frames: Sequence[Frame], part: Part, rule: Rule, *, labels: Sequence[int]) -> bool:
-    """Whether the labels part the frames of a part into several stacks that share their place."""
+    """Whether the labels part the frames of a part into several stacks that share their place.
+
+    Values of a few slices only make no stack. Where there are many of them, the tag changes from slice to slice.
+    """
     own = np.array([labels[member] for member in part.members])
     kinds, counts = np.unique(own, return_counts=True)
-    if len(kinds) < 2 or counts.min() < FEWEST:  # the latter: a value for each slice or two tells no stacks apart
+    large = kinds[counts >= FEWEST]
+    if len(large) < 2 or counts[counts < FEWEST].sum() > _STRAY * len(own):
         return False
     heights = along([frames[member] for member in part.members])
-    groups = [heights[own == kind] for kind in kinds]
+    groups = [heights[own == kind] for kind in large]
     return min(len(distinct(group)) for group in groups) >= FEWEST and rule(heights, groups)

@@ -36,7 +36,7 @@ class _Pixels:
 
 
 def check_decodable(image: Image) -> list[Reason]:
-    """Why the pixels of a file cannot be decoded, as far as its header says it."""
+    """Why the pixels of a file cannot be decoded, as far as its header shows."""
     syntax = image.header.syntax
     if syntax not in NATIVE and syntax not in _CODED and syntax != _RLE:
         return [("undecodable", f"no decoder for {syntax_name(syntax)}")]
@@ -44,7 +44,7 @@ def check_decodable(image: Image) -> list[Reason]:
     if pixels is None:
         return []
     if (syntax in NATIVE) != (pixels.length is not None):
-        return [("malformed", f"pixels are not stored as {syntax_name(syntax)} demands")]
+        return [("malformed", f"pixels are not stored as {syntax_name(syntax)} requires")]
     if syntax == BIG_ENDIAN and image.stored.allocated == 8 and pixels.words:
         return [("undecodable", f"8-bit pixels in 16-bit words, {syntax_name(syntax)}")]
     return []

@@ -15,7 +15,7 @@ _LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls")
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warning and no log line of theirs; what is broken is said by our own errors."""
+    """Suppress their warnings and log lines; our own errors report what is broken."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -85,7 +85,7 @@ def _identify(path: Path, *, keep: bool) -> _Member | None:
 
 
 def _person(ref: ScanRef, members: Sequence[_Member]) -> Person:
-    """Whose scan it is: what its first file with a PatientID says."""
+    """Who was scanned, from the first file of a scan that has a PatientID."""
     paths = set(ref.paths)
     people = [member.person for member in members if member.path in paths]
     return next((person for person in people if person.patient), people[0])
@@ -137,7 +137,7 @@ def _part(whole: ScanRef, number: int, part: _Part, *, paths: Sequence[Path]) ->
 
 
 def _content(path: Path) -> str:
-    """A hash of the content, for files that say nothing else of themselves."""
+    """A hash of the content, for files without any other identifier."""
     digest = sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):

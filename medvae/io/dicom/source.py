@@ -15,7 +15,7 @@ _OF_THE_SERIES = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"
 def source_of(images: Sequence[Image], frames: Sequence[Frame]) -> dict[str, str]:
     """Texts by keyword; SOPInstanceUID and, for multi-frame objects, FrameNumber for each slice, joined by "\\".
 
-    Nothing in it says who the patient is.
+    Nothing in it identifies the patient.
     """
     headers = {image.header.path: image.header for image in images}
     tags = headers[frames[0].path].tags

@@ -1,7 +1,7 @@
 """How slices lie along the normal of their planes: at one place, evenly spaced, sheared. LPS, mm.
 
-Positions are the only witness of where slices lie. InstanceNumber, SliceLocation, SliceThickness and
-SpacingBetweenSlices are never asked.
+Only ImagePositionPatient counts. InstanceNumber, SliceLocation, SliceThickness and SpacingBetweenSlices are often wrong
+and never used.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def uneven(heights: NDArray[np.float64]) -> str:
     times = gaps[widest] / usual
     if round(times) >= 2 and abs(times - round(times)) <= _OFF_LINE[1] * times:
         missing = f", {round(times) - 1} missing"
-        return f"after slice {widest + 1} the gap is {gaps[widest]:.3f} mm, usual is {usual:.3f} mm{missing}"
+        return f"after slice {widest + 1} the gap is {gaps[widest]:.3f} mm instead of {usual:.3f} mm{missing}"
     worst = int(np.argmax(off))
     return f"slice {worst + 1} lies {off[worst]:.3f} mm off an even spacing of {step:.3f} mm"
 
@@ -68,13 +68,15 @@ def regular(heights: NDArray[np.float64]) -> bool:
 
 
 def tilt(frames: Sequence[Frame]) -> str:
-    """How a stack in slice order leans, in words, or ""."""
+    """How far a stack in slice order is tilted, in words, or ""."""
     whole = np.subtract(frames[-1].position, frames[0].position)
     normal = _normal(frames[0])
     length = float(whole @ normal)
     drift = float(np.linalg.norm(whole - length * normal)) / length
     return (
-        "" if drift <= _DRIFT else f"the stack leans by {degrees(atan(drift)):.1f} degrees ({drift:.1%} of its length)"
+        ""
+        if drift <= _DRIFT
+        else f"the stack is tilted by {degrees(atan(drift)):.1f} degrees ({drift:.1%} of its length)"
     )
 
 

@@ -1,6 +1,6 @@
 """Who was scanned: one subject per PatientID, unless the PatientID is a placeholder or several people share it.
 
-Names, birth dates and numbers of patients stay in here: what leaves is a hash, and no message quotes them.
+Names, birth dates and numbers of patients stay in here: only hashes leave it, and no message quotes them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MANY_STUDIES = 3  # from here on, one PatientID for all of them is worth a line
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What a file says of who was scanned. Its repr says nothing.
+    """Who was scanned, from the header of one file. The repr shows none of it.
 
     Attributes:
         patient: PatientID; "" where it is missing.
@@ -65,12 +65,12 @@ class Person:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What tells people of one key apart."""
+        """What distinguishes people who share a key."""
         return self.birth, self.sex, *self.name
 
 
 def person_of(tags: Tags) -> Person:
-    """Who was scanned, as the header says."""
+    """Who was scanned, from a header."""
     name = decoded(tags, "PatientName").split("=")[0].upper()
     birth, sex = tags.text("PatientBirthDate"), tags.text("PatientSex").upper()
     return Person(
@@ -83,13 +83,13 @@ def person_of(tags: Tags) -> Person:
 
 
 def subjects_of(people: Sequence[Person]) -> list[str]:
-    """The subject of each series: a hash; "" where nothing says whose it is.
+    """The subject of each series: a hash; "" where the header has no identifier.
 
     - A PatientID is one subject, in however many studies.
-    - A placeholder (ANONYMOUS, 0000, ...) or missing PatientID says nothing: each study is a subject.
-    - A PatientID that people of different name, birth date or sex share is a subject for each of them.
+    - With a placeholder (ANONYMOUS, 0000, ...) or no PatientID, each study is one subject.
+    - Where people of different name, birth date or sex share a PatientID, each of them is one subject.
 
-    A warning names PatientID where subjects do not simply follow from it.
+    A warning names PatientID where subjects do not simply follow from it. It quotes placeholders only.
     """
     groups: dict[tuple[str, str], list[Person]] = {}
     for person in people:
@@ -123,9 +123,9 @@ def _differ(group: Sequence[Person]) -> bool:
 
 
 def _different(one: Person, other: Person) -> bool:
-    """Whether what two headers say cannot be said of one person; what is missing says nothing.
+    """Whether two headers cannot belong to one person. Missing values are compatible with all others.
 
-    A name may change or be written in another way: it counts where no birth date is known.
+    A name may change or be spelt differently, so it counts only where no birth date is known.
     """
     if one.sex and other.sex and one.sex != other.sex:
         return True

@@ -1,8 +1,8 @@
 """What kind of image a frame is, beside where it lies: values by the keyword of their tag.
 
 A single-frame object has them at its top level. A multi-frame one has them in the functional groups of each frame, or
-in the shared ones; its top level is asked last, for it holds of all its frames. Nothing here is refused: a value that
-cannot be read is compared as text.
+in the shared ones; its top level, which holds for all its frames, comes last. Nothing is refused here: a value that
+cannot be parsed is compared as text.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ _BINARY = {  # how the other numbers are stored
 
 
 def traits_of_file(tags: Tags) -> dict[str, Value]:
-    """What holds of all frames of a file."""
+    """Values that hold for all frames of a file."""
     found = {name: _value(tags, name) for name in _OF_A_FILE}
     return {**found, "SeriesDescription": description_of(tags)}
 
 
 def traits_of_frame(tags: Tags, groups: Sequence[Tags] = ()) -> dict[str, Value]:
-    """What may differ between the frames of a file; `groups` are the functional groups, the frame's own first."""
+    """Values that may differ between frames of a file; `groups` are the functional groups, the frame's own first."""
     found = {name: _grouped(name, path, groups) or _value(tags, name) for name, path in _OF_A_FRAME.items()}
     found["AcquisitionDateTime"] = found["AcquisitionDateTime"] or " ".join(
         filter(None, (tags.text("AcquisitionDate"), tags.text("AcquisitionTime")))
@@ -123,7 +123,9 @@ def image_type_of(tags: Tags, groups: Sequence[Tags] = ()) -> dict[str, Value]:
 
 def words_of(value: Value) -> str:
     """A value as a user reads it."""
-    return value if isinstance(value, str) else "\\".join(f"{number:g}" for number in value)
+    if isinstance(value, str):
+        return "".join(mark if mark.isprintable() else " " for mark in value)
+    return "\\".join(f"{number:g}" for number in value)
 
 
 def _grouped(name: str, path: tuple[str, ...], groups: Sequence[Tags]) -> Value:

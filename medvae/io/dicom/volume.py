@@ -31,7 +31,7 @@ class Volume:
         images: its files, without copies.
         frames: its slices, in order.
         geometry: where its voxels lie, RAS+.
-        modality: "CT", "MR", "PT", or what the user says where the file names none of these.
+        modality: "CT", "MR", "PT", or the user's where the file has none of these.
         units: of the rescaled values.
         warnings: what a user should know.
     """
@@ -70,7 +70,7 @@ def open_series(ref: ScanRef, settings: ReadSettings) -> Volume:
     if copies:
         warnings.insert(0, f"{copies} duplicate file{'s'[: copies > 1]} left out")
     if ref.part:
-        warnings.insert(0, f"a part of a mixed series: {ref.part}")
+        warnings.insert(0, f"part of a mixed series: {ref.part}")
     return Volume(images, frames, geometry(frames), modality, units, tuple(warnings))
 
 
@@ -96,17 +96,17 @@ def _images(ref: ScanRef) -> tuple[list[Image], list[ScanError]]:
 
 
 def _combined(problems: list[ScanError]) -> ScanError:
-    """One error of all problems; the same one of several files is said once."""
+    """One error of all problems; one that several files have appears once."""
     if len(problems) == 1:
         return problems[0]
     found: dict[tuple[str, str], list[ScanError]] = {}
     for problem in problems:
         found.setdefault((problem.code, problem.message), []).append(problem)
-    told = [
+    reasons = [
         (code, f"{message} ({len(same)} files)" if len(same) > 1 else message)
         for (code, message), same in found.items()
     ]
-    error = ScanError.of_all(told)
+    error = ScanError.of_all(reasons)
     first = next(problem for problem in problems if problem.code == error.code)
     return ScanError(error.message, code=error.code, path=first.path, hint=first.hint)
 
@@ -138,7 +138,7 @@ def _without_copies(images: list[Image], settings: ReadSettings) -> tuple[list[I
 def _differing(first: Image, image: Image) -> list[ScanError]:
     """What is wrong with a file that has the SOP Instance UID of another; nothing where it is a copy."""
     if not same_pixels(first, image):
-        message = "different images carry one SOP Instance UID"
+        message = "different images have the same SOPInstanceUID"
         return [ScanError(message, code="duplicate_positions", path=image.header.path)]
     rescales = ([(frame.slope, frame.intercept) for frame in one.frames] for one in (first, image))
     if next(rescales) != next(rescales):
@@ -151,10 +151,10 @@ def _gate(frames: Sequence[Frame], settings: ReadSettings, *, ref: ScanRef) -> l
     """Everything that keeps frames, in slice order, from being one volume of one unit."""
     problems = [ScanError(message, code=code, path=ref.path) for code, message in check(frames)]
     if not problems and (unequal := unequal_rescale(frames)):
-        problems.append(ScanError(f"mixed {unequal}", code="mixed_series", path=ref.path, hint=_UNEQUAL))
+        problems.append(ScanError(unequal, code="mixed_series", path=ref.path, hint=_UNEQUAL))
     gib = _gib(frames[0].matrix, len(frames))
     if gib > settings.max_gib:
-        message = f"{len(frames)} slices need {gib:.1f} GiB, allowed are {settings.max_gib:g}"
+        message = f"{len(frames)} slices need {gib:.1f} GiB; the limit is {settings.max_gib:g} GiB"
         problems.append(ScanError(message, code="too_large", path=ref.path))
     return problems
 
@@ -177,9 +177,9 @@ def _meaning(
         if foreign:
             warnings.append(f"CT values are in {foreign[0][:16]}, not HU")
         elif not any(frame.rescaled for frame in frames):
-            warnings.append("there is no rescale: stored values are taken for HU")
+            warnings.append("no rescale in the header: stored values are taken as HU")
     elif modality == "PT":
         units = _PET_UNITS.get(tags.text("Units"), "a.u.")
     if any(image.header.tags.text("LossyImageCompression") == "01" for image in images):
-        warnings.append("the images were compressed with loss")
+        warnings.append("the images are lossily compressed")
     return modality, units, warnings

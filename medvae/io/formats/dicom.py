@@ -17,6 +17,7 @@ from medvae.io.dicom.series import find_series
 from medvae.io.dicom.source import source_of
 from medvae.io.dicom.text import description_of
 from medvae.io.dicom.volume import open_series
+from medvae.io.hounsfield import doubts
 from medvae.scan import Scan, ScanInfo, ScanRef
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def read(ref: ScanRef, settings: ReadSettings) -> Scan:
     """Read a series as float32 `(columns, rows, slices)`, rescaled slice by slice.
 
     `valid` is False at padding. `source` holds the identifiers of study, series, frame of reference and slices, as text
-    by keyword ("\\" between several, in slice order); nothing in it says who the patient is.
+    by keyword ("\\" between several, in slice order); nothing in it identifies the patient.
 
     Raises:
         ScanError: as `inspect`; and `undecodable`, `truncated`, `corrupt`, `non_finite`, `blank`.
@@ -92,5 +93,8 @@ def read(ref: ScanRef, settings: ReadSettings) -> Scan:
         data, valid = read_volume(volume.images, volume.frames)
     except ScanError as problem:
         raise ScanError(problem.message, code=problem.code, path=problem.path or ref.path, hint=problem.hint) from None
+    warnings = volume.warnings
+    if volume.units == "HU" and all(frame.rescaled and frame.intercept == 0 for frame in volume.frames):
+        warnings = (*warnings, *doubts(data))  # a rescale that shifts nothing may stand for one that was lost
     source = source_of(volume.images, volume.frames)
-    return Scan(data, volume.geometry, valid, volume.modality, volume.units, volume.warnings, source)
+    return Scan(data, volume.geometry, valid, volume.modality, volume.units, warnings, source)

@@ -1,4 +1,4 @@
-"""What several samplers need: the classes of the training scans, and a refusal where too few are remembered."""
+"""What several samplers need: the classes and conditions of training scans, an error where there are too few."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medvae.checkpoint.kept import Latents
+    from medvae.synthesis.draws import ConditionValues
+
 Rows = dict[str | None, "NDArray[np.intp]"]
 
 
@@ -28,12 +31,17 @@ def rows(labels: Sequence[str | None]) -> Rows:
     return {label: np.flatnonzero([one == label for one in labels]) for label in shares(labels)}
 
 
+def conditions(latents: Latents, row: int) -> ConditionValues:
+    """ConditionValues of one training scan; empty where none are known."""
+    return dict(latents.conditions[row]) if latents.conditions else {}
+
+
 def require(count: int, *, least: int, sampler: str, what: str = "training scans") -> None:
-    """Refuse a model that remembers too little for a sampler.
+    """Raise an error for a model that holds too few training scans for a sampler.
 
     Raises:
         ModelError: fewer than `least`; the hint names a sampler that needs none.
     """
     if count < least:
-        message = f"the sampler {sampler!r} needs at least {least} {what}, the model remembers {count}"
-        raise ModelError(message, hint="train on more scans, or use --set augment.sampler=prior")
+        message = f"the sampler {sampler!r} needs at least {least} {what}, the model holds {count}"
+        raise ModelError(message, hint="train on more scans, or set augment.sampler=prior")

@@ -1,4 +1,4 @@
-"""Training scans under small random warps and changes of contrast (MONAI transforms); label maps go along."""
+"""Training scans with small random warps and contrast changes (MONAI transforms), label maps included."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from medvae.checkpoint.kept import TrainingScans
     from medvae.checkpoint.model import Model
+    from medvae.synthesis.draws import ConditionValues
 
 
 SPACE = "image"
@@ -33,10 +34,19 @@ class Settings(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Classical:
-    """The chain of `medvae.prepare.randomize` on one kept training scan, drawn evenly among those of the class."""
+    """The chain of `medvae.training.randomize` on one kept training scan, drawn uniformly among those of the class.
+
+    Attributes:
+        training: the kept training scans.
+        labels: class of each.
+        conditions: of each.
+        randomize: the random changes.
+        spacing: voxel size of the model's grid, mm.
+    """
 
     training: TrainingScans = field(repr=False)
     labels: tuple[str | None, ...]
+    conditions: tuple[ConditionValues, ...] = field(repr=False)
     randomize: RandomizeSettings
     spacing: tuple[float, float, float]
 
@@ -45,8 +55,10 @@ class Classical:
         """The classes of the training scans that are kept."""
         return _shared.shares(self.labels)
 
-    def draw(self, label: str | None, generator: np.random.Generator) -> ImageDraw:
-        """One changed training scan of the class; the seed in its parameters repeats the change."""
+    def draw(
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+    ) -> ImageDraw:
+        """One altered training scan of the class; the seed in its parameters repeats the change."""
         scans = self.training
         row = int(generator.choice(_shared.rows(self.labels)[label]))
         seed = int(generator.integers(2**31))
@@ -58,9 +70,14 @@ class Classical:
             label_map=None if scans.label_maps is None else torch.from_numpy(scans.label_maps[row]),
             floor=scale.offset / scale.scale,
         )
-        parameters = {"seed": seed, "randomize": self.randomize.model_dump(mode="json"), **example.record}
-        label_map = None if example.label_map is None else example.label_map.numpy()
-        return ImageDraw(example.image.numpy(), example.mask.numpy(), label_map, (scans.ids[row],), parameters)
+        return ImageDraw(
+            example.image.numpy(),
+            example.mask.numpy(),
+            None if example.label_map is None else example.label_map.numpy(),
+            sources=(scans.ids[row],),
+            parameters={"seed": seed, "randomize": self.randomize.model_dump(mode="json"), **example.record},
+            conditions=self.conditions[row],
+        )
 
 
 def fit(model: Model, settings: Settings) -> Classical:
@@ -69,11 +86,14 @@ def fit(model: Model, settings: Settings) -> Classical:
     Raises:
         ModelError: the model keeps none (`train.keep_scans` was 0).
     """
-    _shared.require(len(model.training.ids), least=1, sampler="classical", what="training scans as images")
-    label_of = dict(zip(model.latents.ids, model.latents.labels, strict=True))
+    training, latents = model.training, model.latents
+    _shared.require(len(training.ids), least=1, sampler="classical", what="training scans as images")
+    row_of = {one: row for row, one in enumerate(latents.ids)}
+    rows = [row_of[one] for one in training.ids]
     return Classical(
-        training=model.training,
-        labels=tuple(label_of[one] for one in model.training.ids),
+        training=training,
+        labels=tuple(latents.labels[row] for row in rows),
+        conditions=tuple(_shared.conditions(latents, row) for row in rows),
         randomize=settings.randomize or model.settings.train.randomize,
         spacing=model.preparation.grid.spacing,
     )

@@ -1,4 +1,4 @@
-"""Codes from a shrunk Gaussian (Ledoit-Wolf) fitted to the training scans' posteriors, one for each class."""
+"""Codes from a Gaussian per class, fitted to the posteriors of the training scans (Ledoit-Wolf shrinkage)."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Density:
     Σ_c = (1−ρ)·((1−γ_c)·S_c + γ_c·S) + ρ·(tr S/D)·I, where S is the covariance of the posterior means within classes,
     S_c that of one class, ρ the shrinkage of Ledoit and Wolf (J. Multivariate Anal. 2004) and γ_c = min(1, (D+2)/n_c)
     the weight of the pooled covariance (regularised discriminant analysis, Friedman, JASA 1989), so that a class of
-    fewer than D + 2 scans takes it whole and keeps only its own mean.
+    fewer than D + 2 scans uses the pooled covariance and keeps only its own mean.
 
     V is the mean posterior variance. By the law of total variance Σ + V is the covariance of the aggregated posterior,
-    which is what the decoder was trained on; the means alone are too narrow wherever a posterior is wide.
+    which is what the decoder was trained on; the means alone vary too little wherever a posterior is wide.
 
     Attributes:
         shape: of one code.
@@ -65,7 +65,9 @@ class Density:
     variance: NDArray[np.float32] = field(repr=False)
     spread: float
 
-    def draw(self, label: str | None, generator: np.random.Generator) -> LatentDraw:
+    def draw(
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+    ) -> LatentDraw:
         """One code of a class: weighted sums of the deviations have their covariance, and need no factorisation."""
         n, size = self.deviations.shape
         weights = _weights(generator, n, self.pooled[label] / (n - len(self.rows)))
@@ -84,7 +86,7 @@ def fit(model: Model, settings: Settings) -> Density:
     """Fit the Gaussian of each class.
 
     Raises:
-        ModelError: too few training scans to see a spread within the classes.
+        ModelError: too few training scans to estimate a variance within the classes.
     """
     latents = model.latents
     rows = _shared.rows(latents.labels)

@@ -1,4 +1,4 @@
-"""Codes on the line through two training scans of one class and different subjects, a little beyond its ends too."""
+"""Codes on the line through two training scans of one class and different subjects, also slightly beyond them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Settings(Frozen):
     """Options of this sampler."""
 
     reach: float = Field(0.25, ge=0, le=1, description="how far beyond the two scans, as a share of their distance")
-    keep_variance: bool = Field(True, description="undo that an average of two codes lies nearer to the middle")
+    keep_variance: bool = Field(True, description="undo that an average of two codes is nearer to the mean")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,10 @@ class Interpolate:
         """The classes of the training scans."""
         return _shared.shares(self.latents.labels)
 
-    def draw(self, label: str | None, generator: np.random.Generator) -> LatentDraw:
-        """One code between, or a little beyond, two training scans of the class."""
+    def draw(
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+    ) -> LatentDraw:
+        """One code between, or slightly beyond, two training scans of the class; conditions of the nearer one."""
         rows, subjects = self.rows[label], self.latents.subjects
         first = int(generator.choice(rows))
         others = [int(row) for row in rows if subjects[row] != subjects[first]]
@@ -59,7 +61,8 @@ class Interpolate:
         a, b = self.latents.mean[first] - middle, self.latents.mean[second] - middle
         z = middle + ((1 - t) * a + t * b) / shrink
         sources = (self.latents.ids[first], self.latents.ids[second])
-        return LatentDraw(z.astype(np.float32), sources, {"t": t, "divided_by": shrink})
+        nearer = _shared.conditions(self.latents, first if t < 0.5 else second)
+        return LatentDraw(z.astype(np.float32), sources, {"t": t, "divided_by": shrink}, nearer)
 
 
 def fit(model: Model, settings: Settings) -> Interpolate:

@@ -1,4 +1,4 @@
-"""Codes around one training scan's own posterior: its label is safe, but it is the same person by construction."""
+"""Codes drawn from the posterior of one training scan: correct label, but the same person by construction."""
 
 from __future__ import annotations
 
@@ -37,20 +37,23 @@ class Jitter:
         """The classes of the training scans."""
         return _shared.shares(self.latents.labels)
 
-    def draw(self, label: str | None, generator: np.random.Generator) -> LatentDraw:
+    def draw(
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+    ) -> LatentDraw:
         """One code near a training scan of the class."""
         source = int(generator.choice(_shared.rows(self.latents.labels)[label]))
         mean, log_variance = self.latents.mean[source], self.latents.log_variance[source]
         noise = generator.standard_normal(mean.shape, dtype=np.float32)
         z = mean + np.float32(self.scale) * np.exp(log_variance / 2) * noise
-        return LatentDraw(z.astype(np.float32), (self.latents.ids[source],), {"scale": self.scale})
+        own = _shared.conditions(self.latents, source)
+        return LatentDraw(z.astype(np.float32), (self.latents.ids[source],), {"scale": self.scale}, own)
 
 
 def fit(model: Model, settings: Settings) -> Jitter:
     """Keep the posteriors of the training scans.
 
     Raises:
-        ModelError: the model remembers none.
+        ModelError: the model holds none.
     """
     _shared.require(len(model.latents.ids), least=1, sampler="jitter")
     return Jitter(model.latents, settings.scale)

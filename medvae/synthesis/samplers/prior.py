@@ -1,4 +1,4 @@
-"""Codes from the prior N(0, I): owe nothing to single scans, decode badly where the codes are not spread like it."""
+"""Codes from the prior N(0, I): independent of individual scans; poor where the latent codes do not follow N(0, I)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Settings(Frozen):
 
 @dataclass(frozen=True)
 class Prior:
-    """N(0, spread²·I). The prior knows no classes, so what it makes has no label."""
+    """N(0, spread²·I). The prior knows no classes, so its samples have no label."""
 
     shape: tuple[int, ...]
     spread: float
@@ -35,7 +35,9 @@ class Prior:
         """One class without a name."""
         return {None: 1.0}
 
-    def draw(self, label: str | None, generator: np.random.Generator) -> LatentDraw:
+    def draw(
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+    ) -> LatentDraw:
         """One code; `label` is None."""
         z = generator.standard_normal(self.shape, dtype=np.float32) * np.float32(self.spread)
         return LatentDraw(z, parameters={"spread": self.spread})

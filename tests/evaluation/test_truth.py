@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medvae.errors import ScanError
-from medvae.evaluation.judge import Case, judged, scores
+from medvae.evaluation.truth import Case, read_scores, read_voxels
 from medvae.io.formats import nifti
 from medvae.scan import Geometry
 
@@ -41,7 +41,7 @@ def written(folder: Path) -> Case:
 
 def test_the_foreground_counts_and_a_silent_map_misses(tmp_path: Path) -> None:
     case = written(tmp_path)
-    found = judged(tmp_path / "maps", case, maps=["residual"])
+    found = read_voxels(tmp_path / "maps", case, maps=["residual"])
     values = found.maps["residual"]
     assert found.subject == "anna"
     assert found.truth.shape == values.shape == (3 * 5 * 6,)
@@ -51,7 +51,7 @@ def test_the_foreground_counts_and_a_silent_map_misses(tmp_path: Path) -> None:
 
 def test_a_healthy_scan_has_no_lesion(tmp_path: Path) -> None:
     case = written(tmp_path)
-    found = judged(tmp_path / "maps", Case(case.id, case.subject, case.scan, None), maps=["residual"])
+    found = read_voxels(tmp_path / "maps", Case(case.id, case.subject, case.scan, None), maps=["residual"])
     assert not found.truth.any()
 
 
@@ -62,10 +62,10 @@ def test_a_truth_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
     moved[0, 3] += 1.0
     nifti.write(case.truth, np.zeros(GEOMETRY.shape, np.uint8), Geometry(GEOMETRY.shape, moved), description="test")
     with pytest.raises(ScanError) as caught:
-        judged(tmp_path / "maps", case, maps=["residual"])
+        read_voxels(tmp_path / "maps", case, maps=["residual"])
     assert caught.value.code == "mask_mismatch"
 
 
 def test_scores_are_read_by_id_and_empty_ones_left_out(tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_text("id,status,residual\na,ok,1.5\nb,rejected,\nc,ok,-2\n", "utf-8")
-    assert scores(tmp_path, "residual") == {"a": 1.5, "c": -2.0}
+    assert read_scores(tmp_path, "residual") == {"a": 1.5, "c": -2.0}

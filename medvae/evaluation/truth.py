@@ -1,4 +1,4 @@
-"""What `detect` wrote, beside the truth: the voxels of a scan's foreground on its own grid, and its scores."""
+"""What `detect` wrote and the truth, side by side: the foreground voxels of a scan on its own grid, and its scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae.evaluation.metrics import Judged
+from medvae.evaluation.metrics import ScanVoxels
 from medvae.io.formats import nifti
 from medvae.io.reading import read_mask
 from medvae.settings import ReadSettings
@@ -35,11 +35,16 @@ class Case:
     truth: Path | None
 
 
-def judged(out: Path, case: Case, *, maps: Sequence[str]) -> Judged:
-    """The maps of one scan in the output folder of `detect`, beside its truth.
+def read_voxels(out: Path, case: Case, *, maps: Sequence[str]) -> ScanVoxels:
+    """The maps of one scan in the output folder of `detect`, and its truth.
 
-    All of the foreground counts. Where the maps do not speak (`coverage.nii.gz` is 0) a voxel comes after all others,
-    so that a lesion there is missed.
+    All of the foreground counts. A voxel that was not evaluated (`coverage.nii.gz` is 0) comes after all others, so
+    that a lesion there is missed.
+
+    Args:
+        out: of `detect`.
+        case: the scan.
+        maps: names of the maps.
 
     Raises:
         ScanError: a file cannot be read, or does not lie on its scan.
@@ -48,15 +53,15 @@ def judged(out: Path, case: Case, *, maps: Sequence[str]) -> Judged:
     image, geometry = nifti.read_values(case.scan, settings)
     foreground = image != 0
     lesion = np.zeros(image.shape, bool) if case.truth is None else read_mask(case.truth, geometry, settings)
-    silent = ~read_mask(folder / "coverage.nii.gz", geometry, settings)[foreground]
+    not_evaluated = ~read_mask(folder / "coverage.nii.gz", geometry, settings)[foreground]
     values = {}
     for name in maps:
         heat, _ = nifti.read_values(folder / f"{name}.nii.gz", settings)
-        values[name] = np.where(silent, np.finfo(np.float32).min, heat[foreground])
-    return Judged(case.subject, lesion[foreground], values)
+        values[name] = np.where(not_evaluated, np.finfo(np.float32).min, heat[foreground])
+    return ScanVoxels(case.subject, lesion[foreground], values)
 
 
-def scores(out: Path, name: str) -> dict[str, float]:
+def read_scores(out: Path, name: str) -> dict[str, float]:
     """The scores of a map in `scores.csv`, by scan id; scans without one are left out."""
     with open(out / "scores.csv", encoding="utf-8", newline="") as file:
         return {row["id"]: float(row[name]) for row in csv.DictReader(file) if row[name]}

@@ -1,0 +1,167 @@
+"""What `detect` gives for one scan: its maps on its own grid, their scores, the files and the picture of them."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass, field
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medvae.io.nifti.file import NiftiFile
+from medvae.review.montage import Montage
+from medvae.run.folder import RESEARCH_USE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from medvae.anomaly.base_map import Unit
+    from medvae.review.montage import Picture
+    from medvae.run.work import File
+    from medvae.scan import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class NativeMap:
+    """One map of one scan on the scan's own grid.
+
+    Attributes:
+        name: of the map.
+        data: float32 `(X, Y, Z)`, the scan's shape and axis order; higher = less normal, 0 where nothing was evaluated.
+        geometry: the scan's shape and affine.
+        unit: `z`, `nats` (per model voxel), `a.u.` or `probability`.
+        limit: 99.9% of healthy foreground voxels lie below.
+    """
+
+    name: str
+    data: NDArray[np.float32] = field(repr=False)
+    geometry: Geometry
+    unit: Unit
+    limit: float
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """4×4, voxel index -> RAS+ mm, that of the scan."""
+        return self.geometry.affine
+
+
+@dataclass(frozen=True)
+class Score:
+    """How unusual a scan is by one map.
+
+    Attributes:
+        score: mean of the highest foreground voxels (the share `detect.top` of them), in the map's unit.
+        p: conformal p-value, small = unusual; None where there are no healthy scores.
+    """
+
+    score: float
+    p: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """All that `detect` finds in one scan.
+
+    In a notebook it is shown as a picture: the scan, and the scan under its first map, at the three highest places.
+
+    Attributes:
+        id: of the scan.
+        maps: by name, in the order asked for.
+        scores: by map name.
+        coverage: uint8 `(X, Y, Z)` on the scan's own grid: 1 = voxel was evaluated.
+        status: what z and p rest on: "calibrated, n=25", or "uncalibrated, n=18".
+        n: healthy scans behind them.
+        warnings: what a reader should know.
+        picture: of the first map.
+        with_montage: whether `files` has a picture, too (`detect.montage`).
+    """
+
+    id: str
+    maps: Mapping[str, NativeMap]
+    scores: Mapping[str, Score]
+    coverage: NDArray[np.uint8]
+    status: str
+    n: int
+    warnings: tuple[str, ...]
+    picture: Picture
+    with_montage: bool
+
+    @property
+    def first(self) -> NativeMap:
+        """The first map, which the picture shows."""
+        return next(iter(self.maps.values()))
+
+    @property
+    def score(self) -> float:
+        """The scan's score by the first map."""
+        return self.scores[self.first.name].score
+
+    @property
+    def p(self) -> float | None:
+        """The scan's p-value by the first map; None where there are no healthy scores."""
+        return self.scores[self.first.name].p
+
+    def files(self, folder: str = "") -> tuple[File, ...]:
+        """What the command writes for this scan, not yet written.
+
+        Args:
+            folder: their names begin with it, e.g. "scans/case".
+        """
+        before = f"{folder}/" if folder else ""
+        maps: list[File] = [self._map_file(one, f"{before}{one.name}.nii.gz") for one in self.maps.values()]
+        text, geometry = "1 = voxel was evaluated", self.first.geometry
+        maps.append(NiftiFile(f"{before}coverage.nii.gz", self.coverage, geometry, description=text))
+        return (*maps, self._montage(f"{before}montage.png")) if self.with_montage else tuple(maps)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the files of the command, e.g. `residual_z.nii.gz`, into a folder; returns the folder.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
+        for file in self.files():
+            file.write(Path(folder))
+        return Path(folder)
+
+    def show(self) -> None:
+        """Show the picture with matplotlib."""
+        from matplotlib import pyplot  # here, for it chooses a display
+
+        image = pyplot.imread(BytesIO(self._montage("montage.png").png()))
+        height, width = image.shape[:2]
+        pyplot.figure(figsize=(width / 100, height / 100), dpi=100).figimage(image)
+        pyplot.show()
+
+    def _map_file(self, one: NativeMap, name: str) -> NiftiFile:
+        text = f"{one.name}, {one.unit}, {self.status}; research use only"
+        return NiftiFile(name, one.data, one.geometry, description=text, limits=(0.0, one.limit))
+
+    def _montage(self, name: str) -> Montage:
+        return Montage(name, self.picture, title=self._title(), footer=f"{self.status}. {RESEARCH_USE}")
+
+    def _title(self) -> str:
+        line = f"{self.id}: {self.first.name}, score {self.score:.3g} {self.first.unit}, {self._p_in_words()}"
+        return "\n".join([line, *([f"warning: {', '.join(self.warnings)}"] if self.warnings else [])])
+
+    def _p_in_words(self) -> str:
+        if self.p is None:
+            return self.status
+        if np.isclose(self.p, 1 / (self.n + 1)):
+            return f"p = {self.p:.3f} (smallest possible with n = {self.n}), {self.status.partition(',')[0]}"
+        return f"p = {self.p:.3f} ({self.status})"
+
+    def __repr__(self) -> str:
+        scores = ", ".join(
+            f"{name} {one.score:.3g} {self.maps[name].unit}" + ("" if one.p is None else f" (p = {one.p:.3f})")
+            for name, one in self.scores.items()
+        )
+        return f"Detection({self.id}: {scores}; {self.status})"
+
+    def _repr_html_(self) -> str:
+        png = b64encode(self._montage("montage.png").png()).decode()
+        return f'<img alt="{escape(self._title(), quote=True)}" src="data:image/png;base64,{png}"/>'

@@ -1,0 +1,53 @@
+"""Which of the files that are there are wanted: by globs, and without the label maps that lie beside scans."""
+
+from __future__ import annotations
+
+import logging
+import re
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from medvae.io.discover import format_by_name, stem_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from medvae.scan import Selection
+
+log = logging.getLogger(__name__)
+
+_LABEL_MAP = re.compile(
+    r"mask\b|\b(labels?|labelmap|d?seg|aseg|wmparc|probseg|segmentation|parcellation)\b"  # FreeSurfer, fMRIPrep
+)
+_LABEL_FOLDERS = {"labels", "labelstr", "labelsts", "masks", "segmentations"}
+
+
+def matches(path: Path, selection: Selection) -> bool:
+    """Whether the globs want a file; they are compared with its name and with its path below the input."""
+
+    def one_of(globs: Iterable[str]) -> bool:
+        return any(fnmatchcase(text, glob) for glob in globs for text in (path.as_posix(), path.name))
+
+    return (not selection.include or one_of(selection.include)) and not one_of(selection.exclude)
+
+
+def without_label_maps(files: Sequence[Path], root: Path, selection: Selection) -> Sequence[Path]:
+    """Without the files whose names say that they are label maps, unless nothing else is there or globs choose."""
+    if selection.include:
+        return files
+    scans = [file for file in files if not _is_label_map(file.relative_to(root))]
+    count = len(files) - len(scans)
+    if not count or not any(format_by_name(file) for file in scans):
+        return files
+    example = next(file for file in files if file not in set(scans)).relative_to(root)
+    what = "a file that looks like a label map" if count == 1 else f"{count} files that look like label maps"
+    log.warning("skipped %s (%s); use include= to read %s", what, example, "it" if count == 1 else "them")
+    return scans
+
+
+def _is_label_map(path: Path) -> bool:
+    if format_by_name(path) is None:
+        return False
+    words = re.sub(r"[^a-z]+", " ", stem_of(path.name).lower())
+    return bool(_LABEL_MAP.search(words)) or path.parent.name.lower() in _LABEL_FOLDERS

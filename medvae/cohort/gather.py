@@ -1,0 +1,237 @@
+"""From inputs (folders, files, lists) to candidates, in the order of the inputs and sorted below each."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medvae.cohort import lists, offers
+from medvae.cohort.choose import matches, without_label_maps
+from medvae.cohort.names import Candidate, digest, label, scan_id
+from medvae.cohort.walk import kind_of, walk
+from medvae.errors import InputError
+from medvae.io.contract import formats, goes_by_name
+from medvae.io.discover import format_of, scans_of, stem_of
+from medvae.plugins import suggest
+from medvae.scan import ScanRef, Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from medvae.cohort.lists import Row
+    from medvae.cohort.walk import Kind
+    from medvae.settings import ReadSettings
+
+log = logging.getLogger(__name__)
+
+READS = "medvae reads NIfTI (.nii, .nii.gz, .hdr/.img) and DICOM"
+
+
+@dataclass
+class Found:
+    """Scans so far, the files that are none, how many a glob left out, and folders that were left out."""
+
+    scans: list[Candidate] = field(default_factory=list)
+    rest: list[Path] = field(default_factory=list)
+    excluded: int = 0
+    left_out: list[Path] = field(default_factory=list)
+
+    def add(self, other: Found) -> None:
+        """Take in what another place holds."""
+        self.scans += other.scans
+        self.rest += other.rest
+        self.excluded += other.excluded
+        self.left_out += other.left_out
+
+
+def gather(selection: Selection, settings: ReadSettings) -> Found:
+    """What all inputs hold.
+
+    Raises:
+        InputError: a path is not there, or a list cannot be read.
+    """
+    inputs = {path: _checked(path) for path in map(_path, selection.inputs)}
+    named: dict[Path, list[Path]] = defaultdict(list)  # files of one folder belong together: they may be one series
+    for path, kind in inputs.items():
+        if kind != "folder" and not lists.is_list(path):
+            named[path.parent].append(path)
+    found, skipped, empty = Found(), list[Path](), list[Path]()
+    for path, kind in inputs.items():
+        if kind == "folder":
+            there = _in_folder(path, selection, settings, named=inputs)
+            empty += [] if there.scans else [path]
+        elif lists.is_list(path):
+            there = _in_list(path, selection, settings, of_glob=_of_glob(path, inputs))
+            skipped += there.rest
+        else:
+            there = _in_files(named.pop(path.parent, ()), selection, settings)
+            skipped += there.rest
+        found.add(there)
+    if found.scans:
+        _warn(empty, skipped)
+    return found
+
+
+def _warn(empty: Iterable[Path], skipped: Sequence[Path]) -> None:
+    """Of inputs that add nothing to the others."""
+    for path in empty:
+        log.warning("%s: no scan in it", path)
+    if skipped:
+        log.warning("skipped %d of the named files, which are no scans, e.g. %s", len(skipped), skipped[0].name)
+
+
+def _of_glob(path: Path, inputs: Mapping[Path, Kind]) -> bool:
+    """Whether a list may have been named by a shell's glob: other things beside it are named, too."""
+    beside = [kind for other, kind in inputs.items() if other.parent == path.parent and not lists.is_list(other)]
+    return "file" in beside or (bool(beside) and path.suffix.lower() != ".csv")  # BIDS has no CSV beside its folders
+
+
+def _path(path: Path | str) -> Path:
+    return Path(path).expanduser()
+
+
+def _checked(path: Path) -> Kind:
+    """What an input is.
+
+    Raises:
+        InputError: it is not there, or is neither a file nor a folder.
+    """
+    kind = kind_of(path)
+    if kind == "nothing":
+        raise InputError(f"no such file or folder: {path}", hint="check the path")
+    if kind == "other":
+        raise InputError("neither a file nor a folder", path=path, hint=READS)
+    return kind
+
+
+# ------------------------------------------------------------------------------------------------- folders and files
+
+
+def _in_folder(path: Path, selection: Selection, settings: ReadSettings, *, named: Iterable[Path]) -> Found:
+    if selection.split is not None:
+        raise _no_list(path, selection)
+    found = _below(path, path, selection, settings)
+    offers.tell(path, found.rest, [one.ref.path for one in found.scans], named=named)
+    return found
+
+
+def _below(folder: Path, root: Path, selection: Selection, settings: ReadSettings) -> Found:
+    """The scans below a folder, named from `root` on."""
+    tree = walk(folder, selection.include)
+    broken = set(tree.broken)
+    files = without_label_maps([*tree.files, *tree.broken], folder, selection)
+    wanted = [file for file in files if matches(file.relative_to(folder), selection)]
+    found = _scans([file for file in wanted if file not in broken], root, settings)
+    found.scans += _unreadable([file for file in wanted if file in broken], root, beside=found.scans)
+    found.excluded = len(files) - len(wanted)
+    found.left_out = tree.left_out
+    return found
+
+
+def _in_files(files: Sequence[Path], selection: Selection, settings: ReadSettings) -> Found:
+    """Files of one folder that were named one by one."""
+    if files and selection.split is not None:
+        raise _no_list(files[0], selection)
+    wanted = [file for file in files if matches(Path(file.name), selection)]
+    there = [file for file in wanted if kind_of(file) == "file"]
+    found = _scans(there, wanted[0].parent, settings) if wanted else Found()
+    found.scans += _unreadable([file for file in wanted if file not in there], Path(), beside=found.scans)
+    found.excluded = len(files) - len(wanted)
+    return found
+
+
+def _scans(files: Sequence[Path], root: Path, settings: ReadSettings) -> Found:
+    """Files as scans, in whatever format; those that their format does not name are named after their path."""
+    refs, rest = scans_of(files, settings)
+    return Found([_candidate(ref, root) for ref in refs], rest)
+
+
+def _candidate(ref: ScanRef, root: Path) -> Candidate:
+    if not ref.id:
+        return Candidate(replace(ref, id=scan_id(ref.path, root), subject=""), root)
+    return Candidate(ref, root, "scan" if ref.subject == ref.id else "patient")
+
+
+def _unreadable(files: Iterable[Path], root: Path, *, beside: Iterable[Candidate]) -> list[Candidate]:
+    """Files that cannot be opened but are called like scans: reading says so. A DICOM folder counts once."""
+    there = {(one.ref.path.parent, label(one)) for one in beside}
+    groups: dict[tuple[str, Path, str], list[Path]] = defaultdict(list)
+    for file in files:
+        name = next((name for name, one in formats().items() if one.matches(file)), None)
+        if name is not None and (file.parent, stem_of(file.name)) not in there:
+            groups[name, file.parent, stem_of(file.name) if goes_by_name(formats()[name]) else ""].append(file)
+    return [
+        Candidate(ScanRef(_unread_id(members[0], stem, root), name, tuple(members)), root)
+        for (name, _, stem), members in groups.items()
+    ]
+
+
+def _unread_id(file: Path, stem: str, root: Path) -> str:
+    """Of a path for a format whose files have names; else a hash, for folders of DICOM tell who was scanned."""
+    return scan_id(file, root) if stem else f"object-{digest(scan_id(file.parent, root))}"
+
+
+def _no_list(path: Path, selection: Selection) -> InputError:
+    there = offers.lists_in(path) if path.is_dir() else []
+    hint = f"name the list {there[0]}" if there else "name the list (CSV or JSON) that has the splits"
+    return InputError("only a list has splits", path=path, hint=f"{hint}, or leave split= out")
+
+
+# ------------------------------------------------------------------------------------------------------------ lists
+
+
+def _in_list(path: Path, selection: Selection, settings: ReadSettings, *, of_glob: bool) -> Found:
+    """The scans of a list's rows; nothing where it is no list but a sidecar that a shell's glob has named."""
+    if of_glob and offers.is_sidecar(path):
+        return Found(rest=[path])
+    try:
+        rows = lists.read(path)
+    except InputError as problem:
+        if not of_glob or problem.code != lists.NO_LIST:
+            raise
+        log.warning("skipped %s", problem)
+        return Found(rest=[path])
+    if selection.split is not None:
+        rows = tuple(row for row in rows if lists.same_split(row.split, selection.split)) or _no_split(path, selection)
+    wanted = [row for row in rows if matches(Path(row.scan), selection)]
+    found = Found(excluded=len(rows) - len(wanted))
+    for row in wanted:
+        found.scans += _row(row, path, settings)
+    return found
+
+
+def _no_split(path: Path, selection: Selection) -> tuple[Row, ...]:
+    there = lists.splits(lists.read(path, warn=False))
+    hint = suggest(selection.split or "", there) if there else "it has no column `split`"
+    raise InputError(f"no row is of split {selection.split!r}", path=path, hint=hint)
+
+
+def _row(row: Row, path: Path, settings: ReadSettings) -> list[Candidate]:
+    """The scan of a row, or the scans where it names a folder."""
+    scan = _beside(row.scan, row, path)
+    kind = kind_of(scan)
+    found = Found()
+    if kind == "folder":
+        found = _below(scan, path.parent, Selection(()), settings)
+    elif kind == "file":
+        found = _scans([scan], path.parent, settings)
+    if not found.scans:  # not there, or not what it should be: reading says what is wrong
+        found.scans = [Candidate(ScanRef(scan_id(scan, path.parent), format_of(scan), (scan,)), path.parent)]
+    said = {name: getattr(row, name) for name in ("subject", "label", "modality", "split", "conditions")}
+    said |= {name: _beside(text, row, path) for name in ("label_map", "mask") if (text := getattr(row, name))}
+    said = {name: value for name, value in said.items() if value is not None}
+    scans = [replace(one, ref=replace(one.ref, **said)) for one in found.scans]
+    return [replace(one, origin="list") for one in scans] if "subject" in said else scans
+
+
+def _beside(text: str, row: Row, path: Path) -> Path:
+    """A path in a list is relative to the list; a list from Windows may have `\\` in it."""
+    named = path.parent / text
+    if kind_of(named) == "nothing" and "\\" in text:
+        named = path.parent / text.replace("\\", "/")
+    if kind_of(named) == "other":
+        raise InputError(f"{row.where}: {named.name} is neither a file nor a folder", path=path, hint=READS)
+    return named

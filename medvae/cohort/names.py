@@ -1,0 +1,95 @@
+"""Ids of scans: safe as file names, unique within a run, and the same in every run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from unicodedata import normalize
+
+from medvae.io.discover import stem_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medvae.scan import ScanRef
+
+Origin = Literal["list", "patient", "bids", "scan"]
+_LONGEST_ID = 120
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A scan that was found, before ids are unique and subjects are known.
+
+    Attributes:
+        ref: the scan.
+        root: folder of the input that it was found in; ids and BIDS names count from here.
+        origin: how its subject is known: from a list, as a DICOM patient, from its BIDS name, or not at all: "scan".
+    """
+
+    ref: ScanRef
+    root: Path
+    origin: Origin = "scan"
+
+
+def scan_id(file: Path, root: Path) -> str:
+    """The path below `root`, as one name that is safe on every file system."""
+    parts = [part for part in Path(os.path.relpath(file, root)).parts if part != ".."]
+    text = normalize("NFC", "_".join([*parts[:-1], stem_of(parts[-1])]))
+    name = re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "scan"
+    return name if len(name.encode()) <= _LONGEST_ID else f"{name[: _LONGEST_ID // 4]}-{digest(name)}"
+
+
+def label(one: Candidate) -> str:
+    """The name of a scan's file without its suffix; "" for DICOM, whose file names say nothing."""
+    return "" if one.ref.format == "dicom" else stem_of(one.ref.path.name)
+
+
+def digest(text: str, length: int = 12) -> str:
+    """The first hexadecimal digits of the SHA-256 of a text."""
+    return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:length]
+
+
+def unique(refs: Sequence[ScanRef], *, hashed: bool) -> list[ScanRef]:
+    """The scans with unique ids: hashes if asked for, a suffix where two are the same on a disk that knows no capitals.
+
+    The suffix comes from the scan's own path, so that it depends neither on the other scans nor on their order.
+    """
+    named = [_hashed(ref) for ref in refs] if hashed else list(refs)
+    for length in (6, 12, 64):  # six digits are enough but once in a million pairs
+        count = Counter(ref.id.lower() for ref in named)
+        if max(count.values(), default=1) == 1:
+            break
+        named = [_suffixed(ref, length) if count[ref.id.lower()] > 1 else ref for ref in named]
+    return named
+
+
+def _suffixed(ref: ScanRef, length: int) -> ScanRef:
+    return _renamed(ref, f"{ref.id}-{digest(ref.path.as_posix(), length)}")
+
+
+def _hashed(ref: ScanRef) -> ScanRef:
+    own = ref.subject == ref.id
+    new = ref if ref.format == "dicom" else _renamed(ref, digest(ref.id))  # the id of a DICOM series is a hash already
+    return new if own else replace(new, subject=digest(ref.subject))
+
+
+def _renamed(ref: ScanRef, name: str) -> ScanRef:
+    """With another id; a scan whose subject was its id stays its own subject."""
+    return replace(ref, id=name, subject=name if ref.subject == ref.id else ref.subject)
+
+
+def entries(one: Candidate) -> tuple[object, ...]:
+    """What a list says of a scan, None where nothing does."""
+    ref, subject = one.ref, one.ref.subject if one.origin == "list" else None
+    return subject, ref.label, ref.label_map, ref.mask, ref.modality, ref.split, dict(ref.conditions)
+
+
+def says_nothing(one: Candidate) -> bool:
+    """Whether no list says anything of a scan."""
+    return not any(entries(one))

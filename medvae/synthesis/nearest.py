@@ -1,0 +1,178 @@
+"""The training scan nearest to an image or to a latent code.
+
+Images are compared on the model's grid, in prepared intensities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_CHUNK = 1 << 24  # values that are compared at once
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest training scan.
+
+    Attributes:
+        id: of the training scan.
+        distance: to it.
+        second: distance to the nearest training scan of another subject; NaN where there is none.
+    """
+
+    id: str
+    distance: float
+    second: float
+
+    @property
+    def ratio(self) -> float:
+        """Nearest over second nearest: near 1 for a scan of a new person, near 0 for a copy; NaN where unknown."""
+        return self.distance / self.second if self.second > 0 else float("nan")
+
+
+def find_nearest(
+    distances: NDArray[np.float64], ids: Sequence[str], *, subjects: Sequence[str], without: str | None = None
+) -> Nearest | None:
+    """The smallest of `distances` `(n,)`, leaving out the scans of the subject `without`; None if no scan is left."""
+    allowed = np.array([one != without for one in subjects])
+    if not allowed.any():
+        return None
+    best = int(np.where(allowed, distances, np.inf).argmin())
+    others = allowed & np.array([one != subjects[best] for one in subjects])
+    second = float(distances[others].min()) if others.any() else float("nan")
+    return Nearest(ids[best], float(distances[best]), second)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """Training scans to compare images with.
+
+    Attributes:
+        ids: of the scans.
+        subjects: who was scanned.
+        region: bool `(C, X, Y, Z)`, the voxels that are foreground in at least one of the scans.
+        values: `(n, V)`, intensities of the scans in the region.
+        inside: bool `(n, V)`, foreground of the scans in the region.
+        background: prepared value outside a foreground.
+    """
+
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    region: NDArray[np.bool_] = field(repr=False)
+    values: NDArray[np.floating] = field(repr=False)
+    inside: NDArray[np.bool_] = field(repr=False)
+    background: float = 0.0
+
+    @classmethod
+    def from_scans(
+        cls,
+        images: NDArray[np.floating],
+        masks: NDArray[np.bool_],
+        *,
+        ids: Sequence[str],
+        subjects: Sequence[str],
+        background: float = 0.0,
+    ) -> TrainingImages:
+        """From images `(n, C, X, Y, Z)` and masks `(n, 1, X, Y, Z)`, background outside the masks."""
+        masks = np.broadcast_to(masks, images.shape)
+        region = np.asarray(masks.any(axis=0))
+        return cls(tuple(ids), tuple(subjects), region, images[:, region], masks[:, region], background)
+
+    def distances(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Root mean squared difference to each scan over the union of both foregrounds, `(n,)`.
+
+        Args:
+            image: `(C, X, Y, Z)`, background outside its mask.
+            mask: `(1, X, Y, Z)`.
+        """
+        mask = np.broadcast_to(mask, image.shape)
+        beyond = image[mask & ~self.region].astype(np.float64) - self.background  # all scans are background there
+        extra = (float(np.square(beyond).sum()), beyond.size)
+        return self._distances(image[self.region].astype(np.float32), mask[self.region], extra=extra)
+
+    def nearest(
+        self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
+    ) -> Nearest | None:
+        """The scan nearest to an image, leaving out those of the subject `without`."""
+        return find_nearest(self.distances(image, mask), self.ids, subjects=self.subjects, without=without)
+
+    def nearest_other_subjects(self) -> tuple[Nearest | None, ...]:
+        """For each scan the nearest scan of another subject; None where there is no other subject."""
+        found = []
+        for values, inside, subject in zip(self.values, self.inside, self.subjects, strict=True):
+            distances = self._distances(values.astype(np.float32), inside)
+            found.append(find_nearest(distances, self.ids, subjects=self.subjects, without=subject))
+        return tuple(found)
+
+    def _distances(
+        self, values: NDArray[np.float32], inside: NDArray[np.bool_], *, extra: tuple[float, int] = (0.0, 0)
+    ) -> NDArray[np.float64]:
+        union = np.array([np.count_nonzero(row | inside) for row in self.inside]) + extra[1]
+        return _rms(self.values, values, squares=extra[0], count=union)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingCodes:
+    """Latent codes of training scans to compare a code with.
+
+    Attributes:
+        ids: of the scans.
+        subjects: who was scanned.
+        points: `(n, D)`, posterior means over `scale`.
+        scale: `(D,)`, standard deviation of the aggregated posterior, so that all dimensions have the same weight.
+    """
+
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    points: NDArray[np.float32] = field(repr=False)
+    scale: NDArray[np.float32] = field(repr=False)
+
+    @classmethod
+    def from_posteriors(
+        cls,
+        means: NDArray[np.float32],
+        log_variances: NDArray[np.float32],
+        *,
+        ids: Sequence[str],
+        subjects: Sequence[str],
+    ) -> TrainingCodes:
+        """From the posteriors of the training scans, `(n, d...)`."""
+        flat = means.reshape(len(means), -1)
+        variance = flat.var(axis=0) + np.exp(log_variances).reshape(len(means), -1).mean(axis=0)
+        scale = np.sqrt(np.maximum(variance, 1e-12)).astype(np.float32)
+        return cls(tuple(ids), tuple(subjects), flat / scale, scale)
+
+    def nearest(self, z: NDArray[np.float32], *, without: str | None = None) -> Nearest | None:
+        """The scan whose code is nearest to `z`, by root mean squared difference over the dimensions."""
+        distances = _rms(self.points, z.ravel() / self.scale, count=self.scale.size)
+        return find_nearest(distances, self.ids, subjects=self.subjects, without=without)
+
+    def nearest_other_subjects(self) -> tuple[Nearest | None, ...]:
+        """For each scan the nearest scan of another subject; None where there is no other subject."""
+        pairs = zip(self.points, self.subjects, strict=True)
+        return tuple(self.nearest(point * self.scale, without=subject) for point, subject in pairs)
+
+
+def _rms(
+    points: NDArray[np.floating],
+    point: NDArray[np.float32],
+    *,
+    count: NDArray[np.intp] | int,
+    squares: float = 0.0,
+) -> NDArray[np.float64]:
+    """By differences, not by scalar products: a copy has distance 0, not the root of a rounding error."""
+    total = np.empty(len(points), np.float64)
+    step = max(1, _CHUNK // max(1, point.size))
+    for start in range(0, len(points), step):
+        difference = points[start : start + step].astype(np.float32) - point
+        total[start : start + step] = np.square(difference, out=difference).sum(axis=1, dtype=np.float64)
+    result: NDArray[np.float64] = np.sqrt((total + squares) / np.maximum(count, 1))
+    return result

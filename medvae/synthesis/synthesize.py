@@ -1,0 +1,114 @@
+"""Synthetic scans in Python: `medvae.synthesize`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from medvae.checkpoint.folder import load
+from medvae.checkpoint.model import Model
+from medvae.errors import SettingsError
+from medvae.run.work import Progress, ignore
+from medvae.settings import AugmentSettings, adjust, validate
+from medvae.synthesis import copies, generate
+from medvae.synthesis.synthetic import SyntheticSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from medvae.settings import Settings
+    from medvae.synthesis.synthetic import Synthetic
+
+T = TypeVar("T")
+USES = ("augment", "seed")  # settings that have an effect on synthetic scans
+
+
+def synthesize(
+    model: Model | Path | str,
+    count: int,
+    *,
+    sampler: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    classes: Literal["training", "balanced"] | None = None,
+    texture: bool | None = None,
+    conditions: Mapping[str, float | str | None] | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+) -> Iterator[Synthetic]:
+    """Generate synthetic scans, one at a time; `save` writes the same files as `medvae augment`.
+
+    Scan number i depends on the model, the settings and the seed only, not on `count`. What is left at None is taken
+    from the model's settings (`augment.*` and `seed`). Samples are screened for near-copies of training scans; that is
+    no proof of anonymity.
+
+    Args:
+        model: the model, or its folder.
+        count: how many scans.
+        sampler: name of a sampler, e.g. "density", "prior", "jitter", "interpolate", "classical".
+        options: of the sampler.
+        classes: shares of the classes: as among the training scans, or all equal.
+        texture: add noise with the spectrum and size of the residuals.
+        conditions: fixed conditions of all samples by column, e.g. `{"age": 70}`; None is a missing value. Columns that
+            are not fixed vary as among the training scans.
+        seed: of everything random.
+        device: "auto", "cpu", "cuda" or "cuda:N", where `model` is a folder.
+
+    Returns:
+        An iterator of `Synthetic`: `image` is a `Scan` with `data` `(X, Y, Z)` along R, A, S in the unit of the
+        training scans, on a grid in RAS+ mm; `label_map` is int16 on the same grid, or None.
+
+    Raises:
+        ModelError: the folder cannot be read, or the model holds too few training scans for the sampler.
+        SettingsError: an unknown sampler, option or condition, or a value that is not allowed.
+        RunError: the device does not exist.
+
+    Example:
+        >>> import medvae
+        >>> for sample in medvae.synthesize("model", 2):
+        ...     _ = sample.save("synthetic")
+        >>> sample.id, sample.image.data.ndim
+        ('synthetic-00001', 3)
+    """
+    if count < 0:
+        raise SettingsError(f"count is {count}, it must be 0 or more")
+    trained = model if isinstance(model, Model) else load(model, device=device)
+    given = {"sampler": sampler, "options": options, "classes": classes, "texture": texture, "conditions": conditions}
+    settings = _changed(trained.settings.augment, {name: one for name, one in given.items() if one is not None})
+    synthesizer = generate.fit(trained, settings, seed=trained.settings.seed if seed is None else seed)
+    whole = with_screen(synthesizer)
+    return (whole.scan(index) for index in range(count))
+
+
+def with_screen(synthesizer: generate.Synthesizer, *, on_progress: Callable[[Progress], None] = ignore) -> SyntheticSet:
+    """The set of synthetic scans, with the screen for near-copies; takes one decoding per kept training scan."""
+    decoded, total = synthesizer.copies(), len(synthesizer.model.training.ids)
+    if decoded is not None:
+        decoded = _counted(decoded, total, on_progress)
+    return SyntheticSet(synthesizer, copies.fit(synthesizer.model, copies=decoded))
+
+
+def augment_settings(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Settings:
+    """Settings of a model with a user's changes; options of the model's sampler do not apply to another one.
+
+    Raises:
+        SettingsError: an unknown setting, or one that has no effect on synthetic scans.
+    """
+    changed = adjust(base, config, overrides, uses=USES)
+    if changed.augment.sampler == base.augment.sampler:
+        return changed
+    without = base.augment.model_copy(update={"options": {}})
+    return adjust(base.model_copy(update={"augment": without}), config, overrides, uses=USES)
+
+
+def _counted(items: Iterator[T], total: int, on_progress: Callable[[Progress], None]) -> Iterator[T]:
+    for done, item in enumerate(items, start=1):
+        on_progress(Progress("copy screen", done, total))
+        yield item
+
+
+def _changed(base: AugmentSettings, given: Mapping[str, Any]) -> AugmentSettings:
+    """As `augment_settings`, for values instead of texts."""
+    tree = base.model_dump()
+    if given.get("sampler", base.sampler) != base.sampler:
+        tree["options"] = {}
+    return validate(AugmentSettings, {**tree, **given}, where="synthesize")

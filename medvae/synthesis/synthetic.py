@@ -1,0 +1,171 @@
+"""A synthetic scan as it is given to a user and written to disk, and the set that it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvae.io.nifti.file import NiftiFile
+from medvae.run.folder import RESEARCH_USE
+from medvae.run.work import JsonFile, Result
+from medvae.synthesis import provenance
+from medvae.synthesis.to_scan import stored, to_scan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medvae.run.work import File
+    from medvae.scan import Scan
+    from medvae.synthesis.copies import CopyCheck, CopyScreen
+    from medvae.synthesis.draws import ConditionValues
+    from medvae.synthesis.generate import Sample, Synthesizer
+
+COPY = "a near-copy of a training scan"
+EMPTY = "empty: all its voxels are 0"
+CONDITION = "condition "  # before the name of a condition among the scores (numbers) and facts (words) of a result
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """The work of generating one sample.
+
+    Attributes:
+        index: number of the sample in its set, from 0.
+    """
+
+    index: int
+
+    @property
+    def id(self) -> str:
+        """Name of the sample and of its files, e.g. "synthetic-00000"."""
+        return f"synthetic-{self.index:05d}"
+
+    def fingerprint(self) -> str:
+        """Of the number alone: no file is read, and everything else is a part of the run's identity."""
+        return sha256(f"sample {self.index}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Synthetic:
+    """One synthetic scan.
+
+    Attributes:
+        id: name of the sample and of its files, e.g. "synthetic-00000".
+        image: the scan on its grid, axes R, A, S, in the unit of the training scans (`image.units`).
+        label_map: int16 `(X, Y, Z)` on the same grid; None where the sampler cannot provide one.
+        label: its class; None where the training scans have none.
+        conditions: what it was decoded with, by column; empty for a model without conditions.
+        sources: ids of the training scans that it was derived from; may be empty.
+        source_subject: the training subject that it was derived from; None where there is none, or more than one.
+        audit: distances to the nearest training scans, and whether it is a near-copy of one.
+        record: how it was generated: the contents of its JSON sidecar.
+        sample: the same on the model's grid, in prepared intensities, with its latent code.
+    """
+
+    id: str
+    image: Scan
+    label_map: NDArray[np.int16] | None = field(repr=False)
+    label: str | None
+    conditions: ConditionValues
+    sources: tuple[str, ...]
+    source_subject: str | None
+    audit: CopyCheck
+    record: dict[str, Any] = field(repr=False)
+    sample: Sample = field(repr=False)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user of this sample should know."""
+        found = {COPY: bool(self.audit.copy), EMPTY: not self.image.data.any()}
+        return tuple(text for text, so in found.items() if so)
+
+    def files(self) -> tuple[File, ...]:
+        """Its files, as `medvae augment` writes them: image, JSON sidecar, and label map if there is one."""
+        text = f"synthetic ({self.record['sampler']}), {self.record['units']}"
+        image: File = NiftiFile(f"images/{self.id}.nii.gz", stored(self.image), self.image.geometry, text)
+        sidecar: File = JsonFile(f"images/{self.id}.json", self.record)
+        if self.label_map is None:
+            return image, sidecar
+        return image, sidecar, NiftiFile(self._label_map, self.label_map, self.image.geometry, "synthetic, label map")
+
+    def save(self, folder: Path | str) -> tuple[Path, ...]:
+        """Write its files below `folder` (`images/`, `labels/`); returns their paths.
+
+        Raises:
+            OSError: the folder cannot be written, or the disk is full.
+        """
+        files = self.files()
+        for file in files:
+            file.write(Path(folder))
+        return tuple(Path(folder) / file.name for file in files)
+
+    def result(self) -> Result:
+        """Its files and its row of the tables, as plain data."""
+        facts = {"class": self.label, "subject": self.source_subject or self.id, "sources": ";".join(self.sources)}
+        facts |= {"source_subject": self.source_subject, "image": f"images/{self.id}.nii.gz"}
+        facts |= {"label_map": None if self.label_map is None else self._label_map}
+        scores = {"index": self.sample.index, **self.audit.scores}
+        for name, value in self.conditions.items():
+            if isinstance(value, str):
+                facts[CONDITION + name] = value
+            else:
+                scores[CONDITION + name] = value
+        return Result(self.files(), scores, {**facts, **self.audit.facts}, self.warnings)
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(n) for n in self.image.geometry.shape)
+        facts = [self.id, f"{shape} {self.image.modality or 'scan'} in {self.image.units}"]
+        facts += [] if self.label is None else [f"class {self.label}"]
+        facts += [f"{name} {value}" for name, value in self.conditions.items()]
+        return f"Synthetic({'; '.join([*facts, *self.warnings])})"
+
+    @property
+    def _label_map(self) -> str:
+        return f"labels/{self.id}.nii.gz"
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSet:
+    """All synthetic scans of one model, settings and seed; each is generated when it is asked for.
+
+    Attributes:
+        synthesizer: generates samples on the model's grid.
+        screen: compares them with the training scans.
+    """
+
+    synthesizer: Synthesizer
+    screen: CopyScreen
+
+    def scan(self, index: int) -> Synthetic:
+        """Scan number `index`, from 0; independent of all others."""
+        sample, model = self.synthesizer.sample(index), self.synthesizer.model
+        image, label_map = to_scan(sample, model)
+        audit = self.screen.check(sample.image, sample.mask, sample.z)
+        one = SampleJob(index).id
+        return Synthetic(
+            id=one,
+            image=image,
+            label_map=label_map,
+            label=sample.label,
+            conditions=sample.conditions,
+            sources=sample.sources,
+            source_subject=provenance.source_subject(sample, model),
+            audit=audit,
+            record=self._record(one, sample, audit, with_label_map=label_map is not None),
+            sample=sample,
+        )
+
+    def _record(self, one: str, sample: Sample, audit: CopyCheck, *, with_label_map: bool) -> dict[str, Any]:
+        threshold = self.screen.threshold if self.screen.known else None
+        label_map = f"../labels/{one}.nii.gz" if with_label_map else provenance.no_label_maps(self.synthesizer)
+        return {
+            "id": one,
+            "synthetic": True,
+            "notice": RESEARCH_USE,
+            **provenance.describe(sample, self.synthesizer),
+            "label_map": label_map,
+            "audit": {**audit.facts, **audit.scores, "copy_threshold": threshold},
+        }

@@ -1,0 +1,199 @@
+"""What is written about a whole synthetic set: `labels.csv`, `audit.csv`, `dataset.json`, a montage, and its counts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medvae.review.samples import Pair, SampleMontage, display_limits
+from medvae.run.work import JsonFile, TextFile
+from medvae.synthesis.decoding import is_binary
+from medvae.synthesis.provenance import no_label_maps, unit_text
+from medvae.synthesis.synthetic import CONDITION, EMPTY
+from medvae.synthesis.to_scan import only_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from medvae.run.work import File
+    from medvae.synthesis.synthetic import SyntheticSet
+
+_SHOWN = 8  # samples in the montage
+_LABELS = ("scan", "subject", "label", "label_map", "synthetic", "sources")
+_NEAREST = ("nearest", "distance", "second_distance", "ratio", "code_nearest", "code_distance", "copy")
+_AUDIT = ("kind", "id", "class", *_NEAREST)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one sample of a set after it was written: the fields of its `Result`.
+
+    Attributes:
+        id: of the sample.
+        scores: numbers by name.
+        facts: words by name.
+        warnings: what a user of the sample should know.
+    """
+
+    id: str
+    scores: Mapping[str, float | None] = field(repr=False)
+    facts: Mapping[str, str | None] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def index(self) -> int:
+        """Number of the sample in its set."""
+        return int(self.scores["index"] or 0)
+
+    @property
+    def distance(self) -> float:
+        """To the nearest training scan; 0 where it is not known."""
+        return self.scores["distance"] or 0.0
+
+    @property
+    def conditions(self) -> dict[str, float | str]:
+        """What it was decoded with, by column."""
+        found = {**self.scores, **self.facts}.items()
+        return {key.removeprefix(CONDITION): v for key, v in found if key.startswith(CONDITION) and v is not None}
+
+
+def set_files(rows: Sequence[Row], whole: SyntheticSet) -> tuple[File, ...]:
+    """The files about a whole set, in the order in which they are written."""
+    montage = _montage(rows, whole)
+    return (_labels(rows, whole), _audit(rows, whole), _dataset(rows, whole), *([] if montage is None else [montage]))
+
+
+def counts(rows: Sequence[Row], whole: SyntheticSet) -> dict[str, Any]:
+    """What `run.json` says of a set."""
+    screen, synthesizer = whole.screen, whole.synthesizer
+    return {
+        "sampler": synthesizer.settings.sampler,
+        "units": unit_text(synthesizer.model),
+        "samples": len(rows),
+        "copies": sum(row.facts["copy"] == "yes" for row in rows) if screen.known else None,
+        "derived_from_one_subject": sum(row.facts["source_subject"] is not None for row in rows),
+        "empty": sum(EMPTY in row.warnings for row in rows),
+        "copy_threshold": screen.threshold if screen.known else None,
+        "copy_thresholds_from": screen.thresholds_from,
+        "label_maps": no_label_maps(synthesizer) or "written",
+    }
+
+
+def report(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The counts in words, one line each."""
+    samples = found["samples"]
+    if found["copies"] is None:
+        lines = [f"near-copies: not screened ({found['copy_thresholds_from']})"]
+    else:
+        basis = f"thresholds from {found['copy_thresholds_from']}; see audit.csv"
+        lines = [f"near-copies of a training scan: {found['copies']} of {samples} samples ({basis})"]
+    if found["derived_from_one_subject"]:
+        text = f"{found['derived_from_one_subject']} of {samples} samples; treat them as that person's data"
+        lines.append(f"derived from a single training subject: {text}")
+    if found["empty"]:
+        lines.append(f"empty: {found['empty']} of {samples} samples have no voxel other than 0 (see manifest.jsonl)")
+    return (*lines, f"label maps: {found['label_maps']}")
+
+
+def _labels(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
+    """A list that `medvae train` reads: conditions are further columns."""
+    names = [name for name in whole.synthesizer.model.conditions.names if name not in _LABELS]
+    cells = [
+        {name: row.conditions.get(name) for name in names}
+        | {"scan": row.facts["image"], "label": row.facts["class"], "synthetic": "yes"}
+        | {name: row.facts[name] for name in ("subject", "label_map", "sources")}
+        for row in rows
+    ]
+    return TextFile("labels.csv", _csv((*_LABELS, *names), cells))
+
+
+def _audit(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
+    """The samples, and below them the distances between training scans of different subjects."""
+    synthetic = [{"kind": "synthetic", "id": row.id, **row.facts, **row.scores} for row in rows]
+    real = [{"kind": "real", **row} for row in whole.screen.real_rows()]
+    return TextFile("audit.csv", _csv(_AUDIT, [*synthetic, *real]))
+
+
+def _dataset(rows: Sequence[Row], whole: SyntheticSet) -> JsonFile:
+    """The list that `monai.data.load_decathlon_datalist` reads: a class is a number, a label map is a path."""
+    synthesizer = whole.synthesizer
+    maps = None if no_label_maps(synthesizer) else synthesizer.model.training.label_maps
+    classes = sorted({name for row in rows if (name := row.facts["class"]) is not None})
+    names = {str(number): name for number, name in enumerate(classes)} if maps is None else _map_values(maps)
+    tree = {
+        "name": "synthetic scans",
+        "description": f"Synthetic scans from medvae, sampler {synthesizer.settings.sampler}. Research use only.",
+        "modality": {"0": synthesizer.model.preparation.settings.modality or "unknown"},
+        "labels": names,
+        "classes": classes,
+        "numTraining": len(rows),
+        "numTest": 0,
+        "training": [_item(row, classes, seed=synthesizer.seed) for row in rows],
+        "test": [],
+    }
+    return JsonFile("dataset.json", tree)
+
+
+def _map_values(maps: NDArray[np.int16]) -> dict[str, str]:
+    return {str(int(value)): "background" if value == 0 else str(int(value)) for value in np.unique(maps)}
+
+
+def _item(row: Row, classes: Sequence[str], *, seed: int) -> dict[str, Any]:
+    facts = row.facts
+    item: dict[str, Any] = {**row.conditions, "image": facts["image"]}
+    item.pop("label", None)
+    if facts["label_map"] is not None:
+        item["label"] = facts["label_map"]
+    if facts["class"] is not None:
+        item["class" if facts["label_map"] is not None else "label"] = classes.index(facts["class"])
+    sources = [one for one in (facts["sources"] or "").split(";") if one]
+    return item | {"synthetic": True, "subject": facts["subject"], "sources": sources, "seed": seed}
+
+
+def _montage(rows: Sequence[Row], whole: SyntheticSet) -> SampleMontage | None:
+    """The samples that are nearest to a training scan, then the first ones; None for an empty set."""
+    if not rows:
+        return None
+    model = whole.synthesizer.model
+    nearest = sorted(rows, key=lambda row: row.distance)[: _SHOWN // 2]
+    shown = list({row.id: row for row in [*nearest, *rows]}.values())[:_SHOWN]
+    limits = (0.0, 1.0) if is_binary(model) else display_limits(model.training.images, model.training.masks)
+    return SampleMontage(
+        "montage.png",
+        tuple(_pair(row, whole) for row in shown),
+        spacing=model.preparation.grid.spacing,
+        limits=limits,
+        title=f"{whole.synthesizer.settings.sampler}: synthetic scans (left), nearest training scan (right)",
+    )
+
+
+def _pair(row: Row, whole: SyntheticSet) -> Pair:
+    """A sample, generated again, beside its nearest training scan."""
+    sample, training = whole.synthesizer.sample(row.index), whole.synthesizer.model.training
+    label = "" if row.facts["class"] is None else f"\nclass {row.facts['class']}"
+    copy = "\nNEAR-COPY" if row.facts["copy"] == "yes" else ""
+    title = f"{row.id}{label}\ndistance {row.distance:.3g}{copy}"
+    image, nearest = _shown(sample.image, sample.mask), row.facts["nearest"]
+    if nearest is None:
+        return Pair(image, None, title, "the model keeps no training scan")
+    at = list(training.ids).index(nearest)
+    return Pair(image, _shown(training.images[at].astype(np.float32), training.masks[at]), title, nearest)
+
+
+def _shown(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return only_channel(np.where(mask, image, np.float32(np.nan)))
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+    return text.getvalue()

@@ -1,0 +1,87 @@
+"""From a sample on the model's grid to a scan with the values, the background and the voxel type of real scans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from medvae.scan import Geometry, Scan
+from medvae.synthesis.decoding import is_binary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medvae.checkpoint.model import Model
+    from medvae.scan import Units
+    from medvae.synthesis.generate import Sample
+
+T = TypeVar("T", bound=np.generic)
+Part = tuple[slice, slice, slice]
+
+
+def to_scan(sample: Sample, model: Model) -> tuple[Scan, NDArray[np.int16] | None]:
+    """The scan and its label map `(X, Y, Z)`, None without one.
+
+    Background is what it is in real scans: 0 around a stripped organ, air in CT. HU are whole numbers. Where training
+    scans were used as a whole, they are blocks on the model's grid, and so is the sample: it is cut to the bounding box
+    of its foreground.
+    """
+    part, geometry = _field_of_view(sample, model)
+    values = np.ascontiguousarray(_values(sample, model)[part])
+    label_map = None if sample.label_map is None else only_channel(sample.label_map)[part]
+    return Scan(values, geometry, modality=model.preparation.settings.modality, units=units(model)), label_map
+
+
+def stored(scan: Scan) -> NDArray[np.float32] | NDArray[np.integer]:
+    """The values of a synthetic scan as a file holds them: int16 for HU, uint8 for binary shapes, else float32."""
+    if scan.units == "HU":
+        return scan.data.astype(np.int16)
+    return scan.data.astype(np.uint8) if scan.units == "binary" else scan.data
+
+
+def units(model: Model) -> Units:
+    """The unit of the values, that of the training scans; arbitrary where it is not known."""
+    if is_binary(model):
+        return "binary"
+    if model.preparation.settings.modality == "CT":
+        return "HU"
+    return model.training.units if has_real_scale(model) else "a.u."
+
+
+def has_real_scale(model: Model) -> bool:
+    """False where values are scaled per scan and the model keeps no training scan whose scale could be used."""
+    return model.preparation.settings.intensity != "robust_z" or len(model.training.ids) > 0
+
+
+def only_channel(image: NDArray[T]) -> NDArray[T]:
+    """`(X, Y, Z)` of an image `(1, X, Y, Z)`: what a file or a picture of one scan holds."""
+    volume: NDArray[T]
+    (volume,) = image
+    return volume
+
+
+def _field_of_view(sample: Sample, model: Model) -> tuple[Part, Geometry]:
+    """The part of the model's grid that the scan covers, and where it is."""
+    grid, mask = model.preparation.grid, only_channel(sample.mask)
+    if model.preparation.settings.foreground != "whole" or not mask.any():
+        return (slice(None), slice(None), slice(None)), grid
+    box = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    x, y, z = (slice(int(one[0]), int(one[-1]) + 1) for one in box)
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.to_world((x.start, y.start, z.start))
+    return (x, y, z), Geometry((x.stop - x.start, y.stop - y.start, z.stop - z.start), affine)
+
+
+def _values(sample: Sample, model: Model) -> NDArray[np.float32]:
+    """Values `(X, Y, Z)` in the unit of real scans, on the whole grid."""
+    settings = model.preparation.settings
+    image, mask = only_channel(sample.image), only_channel(sample.mask)
+    if is_binary(model):
+        return image
+    values = sample.intensity.invert(image)
+    if settings.modality == "CT":
+        return np.rint(values)
+    if settings.modality in ("MR", "PT") and model.training.ids:
+        values = np.maximum(values, 0)  # magnitudes and activities are not negative; noise may fall below 0
+    return np.where(mask, values, np.float32(0)) if settings.foreground == "nonzero" else values
