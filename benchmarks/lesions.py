@@ -24,8 +24,8 @@ from medvae import console
 from medvae.anomaly.maps import residual_z
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.cohort.find import find
-from medvae.evaluation.truth import Case, read_scores, read_voxels
 from medvae.evaluation.metrics import DRAWS, ScanVoxels, compare
+from medvae.evaluation.truth import Case, read_scores, read_voxels
 from medvae.io.formats import nifti
 from medvae.pipelines import detect
 from medvae.scan import Selection
