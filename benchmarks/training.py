@@ -35,18 +35,20 @@ from medvae.run.engine import ReadAndPrepare
 from medvae.scan import Selection
 from medvae.settings import Settings, load
 from medvae.simulate import cohort
-from medvae.training.batches import Scans, plain_batch, store, training_batch
-from medvae.training.fit import fit, make_fabric
+from medvae.training.batches import plain_batch, training_batch
+from medvae.training.fabric import make_fabric
+from medvae.training.fit import fit
 from medvae.training.losses import Objective
 from medvae.training.split import held_out
+from medvae.training.store import Scans, store
 from medvae.vae.base import VAE, Posterior, elbo
-from medvae.vae.likelihoods import Observation
+from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from medvae.scan import Shape
-    from medvae.vae.likelihoods import Likelihood
+    from medvae.vae.observation import Likelihood
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "brains-t1"
 MADE = {"train": 12, "calibrate": 4, "test": 4}
@@ -60,7 +62,7 @@ class Kl(nn.Module):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.observation = Observation(settings.likelihood)
+        self.observation = build_observation(settings.likelihood)
         self.net = AutoencoderKL(
             spatial_dims=3,
             channels=(16, 32, 64, 128),
@@ -96,7 +98,7 @@ class Var(nn.Module):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.observation = Observation(settings.likelihood)
+        self.observation = build_observation(settings.likelihood)
         self.net = VarAutoEncoder(
             spatial_dims=3,
             in_shape=(1, *settings.prepare.shape),
@@ -109,7 +111,7 @@ class Var(nn.Module):
     def encode(self, x: Tensor) -> Posterior:
         """q(z|x)."""
         mean, log_variance = self.net.encode_forward(x)
-        return Posterior.of(torch.cat([mean, log_variance], dim=1))
+        return Posterior.from_parameters(torch.cat([mean, log_variance], dim=1))
 
     def render(self, z: Tensor) -> Tensor:
         """The decoder's output."""

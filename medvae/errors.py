@@ -80,8 +80,16 @@ CODES: dict[str, Code] = {
         "the scan could not be aligned to the template",
         "check its orientation and field of view, or align it first",
     ),
+    "unknown_condition": Code(
+        "rejected", "a condition has a value that training did not have", "correct the value in the list, or clear it"
+    ),
     "seen_in_training": Code(
         "skipped", "the scan or its subject was used in training", "nothing to do: it is not used for calibration"
+    ),
+    "claimed": Code(
+        "skipped",
+        "another run is working on this scan",
+        "run again when it has ended; a run that was killed on another machine counts as ended after 10 minutes",
     ),
     "out_of_memory": Code("failed", "out of memory", "use fewer workers (workers=0), or a machine with more memory"),
     "internal": Code("failed", "an unexpected error", "look at the log with level DEBUG, and report it"),

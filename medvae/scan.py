@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from hashlib import file_digest, sha256
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
@@ -184,15 +184,23 @@ class ScanRef:
         """The first of its files."""
         return self.paths[0]
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the contents of all its files, mask and label map included, and of which frames are meant.
+    def with_id(self, name: str) -> Self:
+        """The same scan under another id; a scan whose subject was its id stays its own subject."""
+        return replace(self, id=name, subject=name if self.subject == self.id else self.subject)
 
-        Names, places and times are no part of it: a copied or moved scan is the same one.
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that reading and preparing depends on, besides the settings.
+
+        That is the contents of all its files, mask and label map included, which frames are meant, and what a list says
+        of it: subject, modality and conditions. Names, places and times are no part of it: a copied or moved scan is
+        the same one. Neither are label and split, which say what a scan is used for.
 
         Raises:
             OSError: a file cannot be read.
         """
-        digest = sha256(repr((self.format, self.frames)).encode())
+        subject = "" if self.subject == self.id else self.subject
+        said = (self.format, self.frames, subject, self.modality, sorted(self.conditions.items()))
+        digest = sha256(repr(said).encode("utf-8", "backslashreplace"))
         for path in (*self.paths, self.mask, self.label_map):
             if path is None:
                 digest.update(b"none")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 Triple = tuple[float, float, float]
 Grid = tuple[int, int, int]
+Spread = Literal["shared", "learned", "voxel"]
 
 
 class Frozen(BaseModel):
@@ -113,8 +114,9 @@ class ModelSettings(Frozen):
 class LikelihoodSettings(Frozen):
     """What p(x|z) is."""
 
-    family: Literal["gaussian", "laplace", "bernoulli"] = Field("gaussian", description="the family of p(x|z)")
-    spread: Literal["shared", "learned", "voxel"] = Field(
+    family: str = Field("gaussian", description="family of p(x|z) (see Likelihoods)")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the family")
+    spread: Spread = Field(
         "shared",
         description="shared: one analytic variance (σ-VAE); learned: one parameter; voxel: an output of the decoder",
     )
@@ -125,6 +127,9 @@ class TrainSettings(Frozen):
 
     minutes: float | None = Field(None, gt=0, description="time budget of the training, minutes; overrides steps")
     steps: int = Field(2000, ge=1, description="optimiser steps, if no time budget is given")
+    plan: tuple[tuple[int, int], ...] = Field(
+        (), description="(step, planned total) pairs of a run with a time budget, as recorded; repeats that run"
+    )
     batch: int = Field(2, ge=1, description="scans per step and process")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
@@ -134,6 +139,12 @@ class TrainSettings(Frozen):
     beta: float = Field(1.0, gt=0, description="weight of the KL in training; scoring always uses 1")
     kl_warmup: float = Field(0.25, ge=0, lt=1, description="fraction of the steps in which beta rises from near 0")
     free_bits: float = Field(0.0, ge=0, description="nats per latent channel without penalty")
+    drop_conditions: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="probability of hiding a condition during training, so that a missing one can be handled",
+    )
     validation: float = Field(0.1, ge=0, lt=0.5, description="fraction of the subjects used for validation")
     validate_every: int = Field(100, ge=1, description="steps between two validations: one epoch")
     patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0: no early stopping")
@@ -142,6 +153,9 @@ class TrainSettings(Frozen):
     )
     keep_scans: int = Field(
         200, ge=0, description="prepared training scans saved in the model folder, for the copy screen"
+    )
+    keep_state: bool = Field(
+        True, description="save the training state (four times the size of the weights), to train further"
     )
     randomize: RandomizeSettings = RandomizeSettings()
 

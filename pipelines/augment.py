@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from medvae.checkpoint.folder import load
-from medvae.run.engine import Done, OutputFolder, disk_errors, hash_of, run_scans
+from medvae.run.engine import run_jobs
+from medvae.run.folder import OutputFolder, disk_errors, hash_of
 from medvae.run.outcomes import Finished
+from medvae.run.processes import Processes
 from medvae.run.work import ignore
-from medvae.scan import ScanRef
 from medvae.synthesis import generate, tables
 from medvae.synthesis.synthesize import augment_settings, with_screen
 from medvae.synthesis.synthetic import SampleJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from medvae.checkpoint.model import Model
-    from medvae.run.engine import Outcome, Summary
-    from medvae.run.work import Progress
+    from medvae.run.outcomes import Outcome
+    from medvae.run.work import Progress, Result
     from medvae.synthesis.synthetic import SyntheticSet
 
 
@@ -47,17 +49,19 @@ def run(
     options = augment_settings(trained.settings, config, overrides)
     synthesizer = generate.fit(trained, options.augment, seed=options.seed)
     identity = {"augment": options.augment.model_dump(mode="json"), "seed": options.seed, **_identity(trained)}
-    folder = OutputFolder(out, command="augment", identity=identity, overwrite=overwrite)
-
-    whole = with_screen(synthesizer, on_progress=on_progress)
-    jobs = [SampleJob(index) for index in range(count)]
-    summary = _run_jobs(jobs, whole, folder=folder, model=model)
-    rows = _rows([*summary.outcomes, *folder.others(_refs(jobs, model))])
-    with disk_errors(out):
-        for file in tables.set_files(rows, whole):
-            file.write(out)
-    counts = tables.counts(rows, whole)
-    folder.finish(summary, **counts)
+    with OutputFolder(out, command="augment", identity=identity, overwrite=overwrite) as folder:
+        whole = with_screen(synthesizer, on_progress=on_progress)
+        summary = run_jobs(
+            [SampleJob(index) for index in range(count)],
+            _nothing_to_read,
+            partial(_generate, whole=whole),
+            folder=folder,
+            engine=Processes(),
+            stage="augment",
+            on_progress=on_progress,
+        )
+        counts = _write_tables(folder, whole)
+        folder.finish(summary, **counts)
     return Finished(out, summary, tables.report(counts))
 
 
@@ -67,32 +71,24 @@ def _identity(trained: Model) -> dict[str, str]:
     return {"model": trained.hash, "kept": hash_of(kept)}
 
 
+def _nothing_to_read(_: SampleJob) -> None:
+    """A sample is generated from the model alone."""
+
+
+def _generate(job: SampleJob, _: None, *, whole: SyntheticSet) -> Result:
+    return whole.scan(job.index).result()
+
+
+def _write_tables(folder: OutputFolder, whole: SyntheticSet) -> dict[str, object]:
+    """The files about all samples in the folder, those of other runs included; returns their counts."""
+    with folder.rows() as outcomes, disk_errors(folder.path):
+        rows = _rows(outcomes)
+        for file in tables.set_files(rows, whole):
+            file.write(folder.path)
+        return tables.counts(rows, whole)
+
+
 def _rows(outcomes: Iterable[Outcome]) -> list[tables.Row]:
-    """The samples that were written, now or by earlier runs, in the order of their numbers."""
-    rows = [
-        tables.Row(one.id, one.scores, one.scores, one.warnings)  # type: ignore[arg-type]
-        for one in outcomes
-        if one.status == "ok"
-    ]
-    return sorted(rows, key=lambda row: row.index)
-
-
-def _run_jobs(jobs: Sequence[SampleJob], whole: SyntheticSet, *, folder: OutputFolder, model: Path) -> Summary:
-    """Until there is `run_jobs`: the same over `run_scans`, which knows scans only."""
-    job_of = {job.id: job for job in jobs}
-
-    def handle(ref: ScanRef, _: None) -> Done:
-        result = whole.scan(job_of[ref.id].index).result()
-
-        def write() -> list[str]:
-            for file in result.files:
-                file.write(folder.path)
-            return [file.name for file in result.files]
-
-        return Done(write, {**result.facts, **result.scores}, result.warnings)
-
-    return run_scans(_refs(jobs, model), lambda ref: None, handle, folder=folder, workers=0, title="augment")
-
-
-def _refs(jobs: Sequence[SampleJob], model: Path) -> list[ScanRef]:
-    return [ScanRef(job.id, "synthetic", (model / "model.json",)) for job in jobs]
+    """The samples that were written, in the order of their numbers."""
+    done = (one for one in outcomes if one.status == "ok")
+    return sorted((tables.Row(one.id, one.scores, one.facts, one.warnings) for one in done), key=lambda row: row.index)

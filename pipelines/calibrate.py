@@ -30,7 +30,7 @@ from medvae.run.engine import (
 from medvae.run.outcomes import Finished
 from medvae.run.work import Progress, ignore
 from medvae.settings import adjust
-from medvae.training.batches import Scans, store
+from medvae.training.store import Scans, store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -30,11 +30,12 @@ from medvae.run.engine import (
     require,
     run_scans,
 )
-from medvae.training.batches import Scans, store
-from medvae.training.finish import remember
-from medvae.training.fit import fit, make_fabric, run_settings
+from medvae.training.fabric import make_fabric
+from medvae.training.finish import to_model
+from medvae.training.fit import fit, run_settings
 from medvae.training.logs import log_to, read_epochs, training_record
 from medvae.training.split import held_out
+from medvae.training.store import Scans, store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from medvae.run.engine import Loaded, Summary
     from medvae.scan import ScanRef, Selection
     from medvae.settings import Settings
-    from medvae.training.fit import Epoch
+    from medvae.training.epoch import Epoch
     from medvae.vae.base import VAE
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def run(
         "training": len(training),
         "validation": [path.stem for path in validation.files],
     }
-    trained = _remember(vae, refs, out=out, settings=settings, record=record)
+    trained = _remember(vae, refs, out=out, settings=settings, record=record, plan=epochs[-1].plan)
     save(trained, out)
     pictures.curves(out / "curves.png", epochs)
     _draw(trained, validation if len(validation) else training, out=out)
@@ -172,14 +173,16 @@ def _roles(refs: Sequence[ScanRef], out: Path, settings: Settings) -> tuple[Scan
     return Scans(files[False]), Scans(files[True])
 
 
-def _remember(vae: VAE, refs: Sequence[ScanRef], *, out: Path, settings: Settings, record: Mapping[str, Any]) -> Model:
+def _remember(
+    vae: VAE, refs: Sequence[ScanRef], *, out: Path, settings: Settings, record: Mapping[str, Any], plan: Any
+) -> Model:
     """The checkpoint, with what it keeps of all scans that the fit has seen."""
     usable = [ref for ref in refs if _cached(out, ref.id).is_file()]
     scans, labels = Scans([_cached(out, ref.id) for ref in usable]), [ref.label for ref in usable]
-    steps = run_settings(settings.train, steps=record["steps"])  # in the place of a time budget
+    steps = run_settings(settings.train, plan=plan)  # in the place of a time budget
     settings = settings.model_copy(update={"train": steps})
     with console.progress(len(scans), "remember") as bar:
-        model = remember(vae, scans, labels=labels, settings=settings, record=record, on_scan=bar.advance)
+        model = to_model(vae, scans, labels=labels, settings=settings, record=record)
     few = Scans(scans.files[:_REFERENCE_SCANS])
     with console.progress(2 * len(few), "reference statistics") as bar:
         return uncalibrated(model, few, on_progress=lambda progress: bar.advance())

@@ -18,7 +18,7 @@ from medvae.checkpoint.model import Model, weights_hash
 from medvae.prepare.preparation import Intensity, Preparation, Prepared
 from medvae.settings import LikelihoodSettings, Settings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.likelihoods import Observation
+from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Linear(VAE):
 
     def __init__(self) -> None:
         super().__init__()
-        self.observation = Observation(LikelihoodSettings())
+        self.observation = build_observation(LikelihoodSettings())
         self.observation.log_scale.fill_(np.log(SIGMA))
         self.register_buffer("patterns", torch.from_numpy(patterns()))
 

@@ -1,4 +1,4 @@
-"""The smallest real network, on made scans of 16 voxels a side: for tests of training, checkpoints and maps."""
+"""The smallest real network, on simulated scans of 16 voxels a side: for tests of training, checkpoints and maps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from medvae.anomaly.calibrate import uncalibrated
 from medvae.checkpoint.model import Model, build_vae
 from medvae.prepare.preparation import Intensity, Preparation, Prepared
 from medvae.settings import Settings
-from medvae.training.batches import Scans, store
-from medvae.training.finish import remember
-from medvae.training.fit import fit, make_fabric
+from medvae.training.fabric import make_fabric
+from medvae.training.finish import to_model
+from medvae.training.fit import fit
+from medvae.training.store import Scans, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,5 +77,5 @@ def trained(align: str = "mni152") -> Model:
         scans = stored(Path(place), 8, align=align)
         vae, fabric = build_vae(chosen), make_fabric("cpu", precision="32")
         list(fit(vae, scans, Scans([]), chosen, fabric=fabric, folder=Path(place), resume=False))
-        model = remember(vae, scans, labels=["a", None] * 4, settings=chosen, record={"steps": 40})
+        model = to_model(vae, scans, labels=["a", None] * 4, settings=chosen, record={"steps": 40})
         return uncalibrated(model, [scans[i] for i in range(8)])

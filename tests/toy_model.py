@@ -15,7 +15,7 @@ from medvae.prepare.preparation import Intensity, Preparation
 from medvae.settings import LikelihoodSettings, Settings
 from medvae.vae.base import VAE
 from medvae.vae.conditions import Conditions
-from medvae.vae.likelihoods import Observation
+from medvae.vae.observation import Observation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
     from medvae.vae.base import Posterior
-    from medvae.vae.likelihoods import Likelihood
+    from medvae.vae.observation import Likelihood
 
 
 @dataclass(frozen=True, eq=False)

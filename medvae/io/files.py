@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from medvae.io.owner import PATTERN, Owner, has_ended, me
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PARTIAL = ".partial-"  # prefix of a file that is still being written; the runner removes what a killed run left
+PARTIAL = ".partial-"  # prefix of a file that is still being written; the name goes on with its writer
 
 
 @contextmanager
@@ -22,7 +25,7 @@ def atomic(path: Path) -> Iterator[Path]:
         OSError: the folder cannot be written, the disk is full. `path` is then as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    partial = path.with_name(f"{PARTIAL}{me()}-{path.name}")
     try:
         yield partial
         with open(partial, "rb+") as file:
@@ -44,9 +47,20 @@ def write_json(path: Path, tree: Any) -> None:
     write_text(path, json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def final_name(path: str) -> str:
+    """The path that a file which is still being written will get; any other path as it is."""
+    return re.sub(rf"{re.escape(PARTIAL)}{PATTERN}-", "", path)
+
+
 def remove_partials(folder: Path) -> int:
-    """Remove what killed runs left below `folder`; returns how many files."""
-    left = [path for path in folder.rglob(f"{PARTIAL}*") if path.is_file()]
+    """Remove what processes that have ended left half written below `folder`; returns how many files."""
+    left = [path for path in folder.rglob(f"{PARTIAL}*") if path.is_file() and has_ended(_writer(path), path)]
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
+
+
+def _writer(path: Path) -> Owner | None:
+    """The process that a partial file belongs to; None where its name does not say."""
+    match = re.match(rf"{re.escape(PARTIAL)}({PATTERN})-", path.name)
+    return None if match is None else Owner.parse(match.group(1))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _PADDING = -1500.0  # below is no air, but what scanners fill the corners with (-2000, -3024)
 _AIR, _FAT = -500.0, 0.0
 _TISSUE_SHIFTED = (900.0, 1300.0)  # soft tissue after 1024, or 1000, was added
-_FEW, _MANY = 0.001, 0.1  # shares of the voxels
+_FEW, _SOME, _MANY = 0.001, 0.01, 0.1  # shares of the voxels
 _NARROWEST = 50.0  # HU, less than from fluid to muscle and noise
 _TISSUE = (-200.0, 250.0)  # fat and soft tissue
 
@@ -32,7 +32,7 @@ def doubts(data: NDArray[np.float32]) -> list[str]:
     if high - low < _NARROWEST:
         return [f"{found}: the range is too small (rescaled?)"]
     if np.mean(values < _AIR) >= _FEW:
-        return [] if _share(values, _TISSUE) >= _FEW else [f"{found}: there is no soft tissue near 0 (shifted?)"]
+        return [] if _share(values, _TISSUE) >= _SOME else [f"{found}: there is no soft tissue near 0 (shifted?)"]
     if np.mean(values < _FAT) < _FEW:
         return [f"{found}: nothing is below 0 (shifted, rescaled or clipped?)"]
     if _share(values, _TISSUE_SHIFTED) > _MANY:

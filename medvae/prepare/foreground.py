@@ -7,30 +7,39 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from medvae.prepare.background import find_background
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from medvae.prepare.background import Background
     from medvae.scan import Geometry, Scan
     from medvae.settings import PrepareSettings
 
 # A stripped adult brain with its fluid has 0.9 to 1.9 litres; a whole head cut at the nose has 3 or more.
 _STRIPPED_ML = (400.0, 2300.0)
 _STRIPPED_BACKGROUND = 0.25  # background fills at least this share of a stripped image
-_ONE_VALUE = 1e-4  # of the range: nearer than this is the same value (images that were interpolated have a dust)
-_RIM = 0.3  # a value that fills this share of the image's six faces is the background
 _DARK = 0.25  # of the way from air to the middle of a brain: air and bone lie below it, fluid above
 _CORE_MM = 10.0  # so far inside its border a template's brain lies in that of any head aligned to it
 _BODY_MM = 2.0  # a body's outline is found on voxels of about this size
 
 
-def find_foreground(scan: Scan, settings: PrepareSettings) -> NDArray[np.bool_]:
-    """Foreground on the scan's own grid, `(X, Y, Z)`, by the rule that the settings name. Filled voxels never count."""
+def find_foreground(
+    scan: Scan, settings: PrepareSettings, *, background: Background | None = None
+) -> NDArray[np.bool_]:
+    """Foreground on the scan's own grid, `(X, Y, Z)`, by the rule that the settings name. Filled voxels never count.
+
+    Args:
+        scan: as read.
+        settings: "whole" is everything, "air" the body, "nonzero" what is not background.
+        background: for "nonzero", if it was found before.
+    """
     if settings.foreground == "whole":
         found = np.ones(scan.data.shape, bool)
     elif settings.foreground == "air":
         found = _body(scan, settings.air_below)
     else:
-        found = _not_background(scan)
+        found = ~(background or find_background(scan)).where
     return found if scan.valid is None else found & scan.valid
 
 
@@ -62,21 +71,6 @@ def without_dark_rim(
     dark = values < air + _DARK * (np.median(values[core]) - air)
     labels, _ = ndimage.label(np.pad(dark | ~brain, 1, constant_values=True))
     found: NDArray[np.bool_] = brain & (labels != labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
-    return found
-
-
-def _not_background(scan: Scan) -> NDArray[np.bool_]:
-    """Where the scan differs from the one value of its background: 0, or what fills the faces of the image.
-
-    A brain that was stripped and then scaled to z-scores has a background that is not 0.
-    """
-    data = scan.data
-    rim = np.concatenate([np.take(data, end, axis).ravel() for axis in range(3) for end in (0, -1)])
-    low, high = np.percentile(data[::3, ::3, ::3], (0.5, 99.5))
-    level, near = np.median(rim), np.float32(_ONE_VALUE * (high - low))
-    if np.mean(np.abs(rim - level) <= near) < _RIM:
-        level, near = np.float32(0), np.float32(0)
-    found: NDArray[np.bool_] = np.abs(data - level) > near
     return found
 
 

@@ -11,9 +11,11 @@ import numpy as np
 from scipy import ndimage
 
 from medvae.errors import ScanError
+from medvae.io import hounsfield
 from medvae.prepare import intensity as _intensity
 from medvae.prepare import template
 from medvae.prepare.align import align_to_template
+from medvae.prepare.background import darkened, find_background
 from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
 from medvae.prepare.grid import inside, nearest_ras, resample, resample_labels, straight
 from medvae.prepare.intensity import Intensity
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from medvae.prepare.background import Background
 
 __all__ = ["Intensity", "Preparation", "Prepared", "prepare"]
 
@@ -139,22 +143,22 @@ def prepare(
     """
     settings, grid = preparation.settings, preparation.grid
     _check(scan, settings, mask, label_map)
-    region = find_foreground(scan, settings) if mask is None else mask
+    background = find_background(scan) if settings.foreground == "nonzero" else None
+    region = find_foreground(scan, settings, background=background) if mask is None else mask
     if not region.any():
         raise ScanError("the foreground is empty", code="no_foreground")
+    shown = scan if background is None else darkened(scan, background)
     whole_head = preparation.aligned and mask is None and not is_stripped(region, scan.geometry)
     if preparation.aligned:
-        world = align_to_template(scan, None if whole_head else region).matrix
-        to_input = np.linalg.inv(scan.geometry.affine) @ world @ grid.affine
+        to_input = _aligned(shown, None if whole_head else region, background, grid=grid)
     else:
         to_input = _centred(scan, region, settings=settings)
 
-    values, fov = _on_grid(scan, to_input, grid.shape)
+    values, fov = _on_grid(shown, to_input, grid.shape)
     if whole_head:
         on_grid = without_dark_rim(values, template.on_grid(grid)[1] & fov, spacing=grid.spacing)
     else:
-        on_grid = resample_labels(region, to_input, grid.shape) > 0
-        on_grid = (ndimage.binary_fill_holes(on_grid) if mask is None else on_grid) & fov  # holes of a mask are meant
+        on_grid = _region_on_grid(region, to_input, grid.shape, fill=mask is None) & fov
     if not on_grid.any():
         raise ScanError("the foreground lies outside the model's grid", code="no_foreground")
     scale = _intensity.fit(values, on_grid, settings=settings, highest=float(scan.data.max()))
@@ -174,7 +178,7 @@ def prepare(
         modality=scan.modality or settings.modality,
         units=scan.units,
         source_hash=scan_hash(scan),
-        warnings=(*scan.warnings, *(("whole_head",) if whole_head else ())),
+        warnings=(*scan.warnings, *(("whole_head",) if whole_head else ()), *_doubts(scan, settings, background)),
         conditions=dict(conditions or {}),
     )
 
@@ -188,6 +192,28 @@ def _check(
     for one in (mask, label_map):
         if one is not None and one.shape != scan.data.shape:
             raise ValueError(f"a mask or label map of {one.shape} does not fit the scan of {scan.data.shape}")
+
+
+def _doubts(scan: Scan, settings: PrepareSettings, background: Background | None) -> list[str]:
+    """What a user should know of the scan's values, in words."""
+    found = hounsfield.doubts(scan.data) if scan.modality is None and settings.modality == "CT" else []
+    if background is not None and background.odd:
+        found.append(
+            f"unusual background value {background.level:.4g} (z-scores inside a mask?): "
+            f"treated as {background.stands_for:.3g}, the darkest tissue"
+        )
+    return found
+
+
+def _aligned(
+    scan: Scan, region: NDArray[np.bool_] | None, background: Background | None, *, grid: Geometry
+) -> NDArray[np.float64]:
+    """Grid index -> scan index by alignment to the template, which takes a stripped brain on a background of 0."""
+    if region is not None and background is not None and background.stands_for:
+        scan = scan.with_data(scan.data - np.float32(background.stands_for))
+    world = align_to_template(scan, region).matrix
+    to_input: NDArray[np.float64] = np.linalg.inv(scan.geometry.affine) @ world @ grid.affine
+    return to_input
 
 
 def _on_grid(scan: Scan, to_input: NDArray[np.float64], shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -204,6 +230,14 @@ def _on_grid(scan: Scan, to_input: NDArray[np.float64], shape: Shape) -> tuple[N
     above = resample(np.where(scan.valid, scan.data - np.float32(lowest), np.float32(0)), to_input, shape)
     known = weight > 0.5
     return np.where(known, above / np.where(known, weight, 1), 0) + np.float32(lowest), fov & known
+
+
+def _region_on_grid(
+    region: NDArray[np.bool_], to_input: NDArray[np.float64], shape: Shape, *, fill: bool
+) -> NDArray[np.bool_]:
+    """The foreground on the grid; holes of one that was found are filled, those of a given mask are meant."""
+    found = resample_labels(region, to_input, shape) > 0
+    return ndimage.binary_fill_holes(found) if fill else found
 
 
 def _centred(scan: Scan, region: NDArray[np.bool_], *, settings: PrepareSettings) -> NDArray[np.float64]:

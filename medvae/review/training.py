@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.anomaly.inference import Inference
-    from medvae.training.fit import Epoch
+    from medvae.training.epoch import Epoch
 
 
 _NAME = 28  # letters of a scan's id that fit over its picture

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from medvae.errors import InputError, OutputError, ScanError
 from medvae.io import reading
-from medvae.run.folder import disk_errors
+from medvae.run.record import disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from medvae import console
+from medvae.errors import ScanError
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.run.checks import check_disk, check_memory, default_workers, require
 from medvae.run.folder import RESEARCH_USE, OutputFolder, disk_errors, hash_of
@@ -17,7 +18,7 @@ from medvae.run.task import Engine, Task, Todo
 from medvae.run.work import Job, Progress, Result, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from medvae.scan import ScanRef
@@ -60,7 +61,8 @@ def run_jobs(
     """Do every job that is not done yet: `compute(job, load(job))`, and write the files of the result.
 
     What was done before is known by content: a job whose `id` and `fingerprint()` have a whole result in the folder is
-    not done again.
+    not done again. Several runs may share a folder: a job that another one holds ends as `skipped` with the code
+    `claimed`, unless it is done by the end of this run.
 
     Args:
         jobs: their ids differ.
@@ -79,21 +81,55 @@ def run_jobs(
         OutputError: the disk is full; the jobs before it are done.
         KeyboardInterrupt: passed on after everything was stopped; no partial file is left.
     """
-    task, ended = Task(load, compute, folder.path), dict[str, Outcome]()
-    taken = (Todo(job, known=folder.known(job)) for job in jobs)
-    before = 0
+    run = _Run(Task(load, compute, folder.path), folder, engine)
+    ended = dict[int, Outcome]()
     on_progress(Progress(stage, 0, len(jobs)))
-    with closing(engine.run(taken, task)) as outcomes:
-        for todo, outcome in outcomes:
-            if outcome.input in todo.known:
-                before += 1
-            else:
-                folder.append(outcome)
-            ended[todo.job.id] = outcome
-            on_progress(Progress(stage, len(ended), len(jobs), note=todo.job.id))
-    if before:
-        log.info("%d of %d were done before", before, len(jobs))
-    return Summary(tuple(ended[job.id] for job in jobs))
+    for _ in range(2):  # what another run holds is looked at again at the end: by then it may be done
+        waiting = [(index, job) for index, job in enumerate(jobs) if index not in ended]
+        for index, outcome in run.outcomes(waiting):
+            ended[index] = outcome
+            on_progress(Progress(stage, len(ended), len(jobs), note=outcome.id))
+    if run.before:
+        log.info("%d of %d were done before", run.before, len(jobs))
+    return Summary(tuple(ended.get(index) or _claimed(job) for index, job in enumerate(jobs)))
+
+
+@dataclass
+class _Run:
+    """Jobs on their way through an engine, each closed to other runs meanwhile."""
+
+    task: Task[Any, Any]
+    folder: OutputFolder
+    engine: Engine
+    before: int = 0
+    in_flight: dict[str, tuple[int, Todo[Any]]] = field(default_factory=dict)
+
+    def outcomes(self, jobs: Sequence[tuple[int, Job]]) -> Iterator[tuple[int, Outcome]]:
+        """The outcomes of those jobs that no other run holds, with their indices."""
+        try:
+            with closing(self.engine.run(self._taken(jobs), self.task)) as ended:
+                for todo, outcome in ended:
+                    if outcome.input in todo.known:
+                        self.before += 1
+                    else:
+                        self.folder.append(outcome)
+                    index, _ = self.in_flight.pop(todo.job.id)
+                    self.folder.release(todo)
+                    yield index, outcome
+        finally:
+            for _, todo in self.in_flight.values():
+                self.folder.release(todo)
+
+    def _taken(self, jobs: Sequence[tuple[int, Job]]) -> Iterator[Todo[Any]]:
+        for index, job in jobs:
+            todo = self.folder.take(job)
+            if todo is not None:
+                self.in_flight[todo.job.id] = index, todo
+                yield todo
+
+
+def _claimed(job: Job) -> Outcome:
+    return Outcome.of(job, ScanError("another run is working on it", code="claimed"), stage="read")
 
 
 # ------------------------------------------------------------------- until all pipelines have moved to `run_jobs`

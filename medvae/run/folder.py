@@ -1,38 +1,46 @@
-"""The folder of a run: `run.json`, `manifest.jsonl`, what was done before, and what a full disk is called."""
+"""The folder of a run: whose it is, what was done before, and what several runs at once may do in it.
+
+OUT/run.json          what the run is, and how it ended
+OUT/manifest.jsonl    one outcome per line, appended as scans end
+OUT/.claims/          while runs are at work: who they are, and which scans they are doing
+"""
 
 from __future__ import annotations
 
-import json
-import platform
-import re
 import time
+import uuid
+import weakref
+from collections import Counter
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from medvae import __version__
-from medvae.errors import OutputError, is_disk_full
-from medvae.io.files import PARTIAL, remove_partials, write_json
-from medvae.run.outcomes import Outcome
+from medvae.errors import OutputError
+from medvae.io.files import remove_partials, write_json
+from medvae.run.claims import Claims
+from medvae.run.manifest import Manifest
+from medvae.run.record import RESEARCH_USE, disk_errors, hash_of, is_model, new_record, refuse_other_run
+from medvae.run.task import Todo
+from medvae.run.work import Job, Placed, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from medvae.run.outcomes import Summary
-    from medvae.run.work import Job
+    from medvae.run.outcomes import Outcome, Summary
 
-RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis."
-_PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel", "pydicom", "SimpleITK", "scikit-learn")
+__all__ = ["RESEARCH_USE", "OutputFolder", "disk_errors", "hash_of"]
+
+J = TypeVar("J", bound=Job)
 
 
 class OutputFolder:
-    """The folder of a run: `run.json`, `manifest.jsonl`, and what was done before.
+    """The folder of a run; a context manager, which leaves the folder to others at the end.
+
+    A folder that is refused is left as it was.
 
     Args:
-        path: made if it is not there.
+        path: created if it does not exist.
         command: name of the command.
         identity: what makes two runs the same run (settings, hash of the model): a folder of another one is refused.
         overwrite: begin anew; what an earlier run listed in the manifest is removed, and nothing else.
@@ -41,7 +49,7 @@ class OutputFolder:
         part_of_model: the folder is a model folder or lies in one; without it that is refused.
 
     Raises:
-        OutputError: the folder belongs to another run, holds other files, or cannot be written.
+        OutputError: the folder belongs to another run, holds other files, is in use, or cannot be written.
     """
 
     def __init__(
@@ -55,37 +63,66 @@ class OutputFolder:
         part_of_model: bool = False,
     ) -> None:
         self.path = path
-        self._exclusive, self._part_of_model = exclusive, part_of_model
-        self._record = {"command": command, "medvae": __version__, "notice": RESEARCH_USE, "identity": identity}
-        self._record |= {"versions": _versions(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        self._clock = time.monotonic()
+        self._record = new_record(command, identity)
+        self._begun = time.monotonic()
+        self._alone, self._exclusive = overwrite or exclusive, exclusive
+        self._manifest = Manifest(path / "manifest.jsonl")
+        self._claims = Claims(path)
+        weakref.finalize(self, self._claims.close)  # where nobody closes the folder
+        if not part_of_model:
+            self._refuse_models()
         with disk_errors(path):
+            self._refuse(overwrite=overwrite)
             path.mkdir(parents=True, exist_ok=True)
-            remove_partials(path)
-            self._open(overwrite=overwrite)
+            try:
+                with self._claims.locked():
+                    self._refuse(overwrite=overwrite)  # another run may have begun meanwhile
+                    self._open(overwrite=overwrite)
+            except BaseException:
+                self._claims.close()
+                raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the folder to others."""
+        with disk_errors(self.path):
+            self._claims.close()
+
+    def _refuse_models(self) -> None:
+        place = self.path.resolve()
+        for folder in (place, *place.parents):
+            if is_model(folder):
+                hint = "choose a folder outside the model"
+                raise OutputError(
+                    f"the output folder lies in the model folder {folder.name}", path=self.path, hint=hint
+                )
+
+    def _refuse(self, *, overwrite: bool) -> None:
+        """Refuse a folder that is not this run's, or where another run is in the way. Nothing is changed."""
+        if self._alone and (hosts := self._claims.others("run-")):
+            hint = "wait until it has ended, or choose another folder"
+            raise OutputError(f"another run is writing into the folder (on {hosts[0]})", path=self.path, hint=hint)
+        if overwrite:
+            return
+        if (self.path / "run.json").is_file():
+            refuse_other_run(self.path, self._record)
+        elif self.path.is_dir() and any(path.name[0] != "." for path in self.path.iterdir()):
+            hint = "choose an empty folder, or pass overwrite=True"
+            raise OutputError("the output folder holds other files", path=self.path, hint=hint)
 
     def _open(self, *, overwrite: bool) -> None:
-        run, manifest = self.path / "run.json", self.path / "manifest.jsonl"
-        before = _read_outcomes(manifest)
+        self._claims.take(f"run-{uuid.uuid4().hex[:8]}")
+        remove_partials(self.path)
         if overwrite:
-            for outcome in before.values():
+            for outcome in self._manifest.outcomes().values():
                 self._remove(outcome.outputs)
-            manifest.unlink(missing_ok=True)
-            before = {}
-        elif run.is_file():
-            self._same_run(run)
-        elif any(path.name[0] != "." for path in self.path.iterdir()):
-            hint = "choose an empty folder, or pass --overwrite"
-            raise OutputError("the output folder holds other files", path=self.path, hint=hint)
-        self._before = before
+            self._manifest.path.unlink(missing_ok=True)
+        run = self.path / "run.json"
         if overwrite or not run.is_file():  # the record of the same run stays until this one is finished
             write_json(run, self._record)
+        self._manifest.path.touch()  # with it, the folder is known as output wherever scans are looked for
 
     def _remove(self, outputs: Sequence[str]) -> None:
         """Remove files of an earlier run and the folders they leave empty; a name that leads out is passed over."""
@@ -98,103 +135,95 @@ class OutputFolder:
                 with suppress(OSError):  # not empty
                     (self.path / folder).rmdir()
 
-    def _same_run(self, run: Path) -> None:
-        try:
-            there = json.loads(run.read_text("utf-8"))
-        except (ValueError, OSError):
-            there = None
-        mine = json.loads(json.dumps(self._record))
-        if isinstance(there, dict) and there.get("command") not in (None, mine["command"]):
-            message = f"the folder holds a run of `medvae {there['command']}`"
-            raise OutputError(message, path=self.path, hint="choose another folder")
-        if not isinstance(there, dict) or any(there.get(key) != mine[key] for key in ("command", "identity")):
-            hint = "choose another folder, or pass --overwrite to begin anew"
-            raise OutputError("the folder holds a run with other settings or another model", path=self.path, hint=hint)
+    # ------------------------------------------------------------------------------------------------- one job
 
-    def known(self, job: Job) -> dict[str, Outcome]:
-        """Whole results of this job from before, by fingerprint."""
-        outcome = self._before.get(job.id)
-        return {outcome.input: outcome} if outcome is not None and self._is_whole(outcome) else {}
+    def take(self, job: J) -> Todo[J] | None:
+        """The job, closed to other runs until it is released; None while another run does it.
+
+        A scan whose id belongs to another scan in the folder, from another place and with other contents, gets an id of
+        its own, which ends with a hash of its place.
+        """
+        source = source_of(job)
+        if self._exclusive:
+            return Todo(job, source, self._known(job.id))
+        with disk_errors(self.path):
+            free = self._claims.take(_claim(job), note=source)
+            if not free and self._claims.note(_claim(job)) in ("", source):
+                return None
+            if free and self._is_same(job, source):
+                return Todo(job, source, self._known(job.id))
+            if free:
+                self._claims.release(_claim(job))
+            return self._take_renamed(job, source)
+
+    def _is_same(self, job: Job, source: str) -> bool:
+        """Whether the result of this id that is there, if any, is of the same place or the same contents."""
+        there = self._manifest.outcomes().get(job.id.lower())
+        if there is None or not isinstance(job, Placed) or there.source in ("", source):
+            return True
+        if self._is_whole(there):
+            return False  # where the contents are the same it is known as done
+        with suppress(OSError):
+            return there.input == job.fingerprint()
+        return False
+
+    def _take_renamed(self, job: J, source: str) -> Todo[J] | None:
+        other: J = cast("Any", job).with_id(f"{job.id}-{source[:6]}")
+        if not self._claims.take(_claim(other), note=source):
+            return None
+        return Todo(other, source, self._known(job.id, other.id))
+
+    def release(self, todo: Todo[J]) -> None:
+        """Open the job to other runs."""
+        if not self._exclusive:
+            with disk_errors(self.path):
+                self._claims.release(_claim(todo.job))
+
+    def _known(self, *names: str) -> dict[str, Outcome]:
+        """Whole results under these ids, by fingerprint."""
+        there = self._manifest.outcomes()
+        found = [one for name in names if (one := there.get(name.lower())) is not None]
+        return {one.input: one for one in found if one.input and self._is_whole(one)}
+
+    def append(self, outcome: Outcome) -> None:
+        """Add a line to the manifest; files of an earlier result of this id that are no longer listed are removed."""
+        with disk_errors(self.path), self._claims.locked():
+            before = self._manifest.outcomes().get(outcome.id.lower())
+            if before is not None:
+                self._remove(sorted(set(before.outputs) - set(outcome.outputs)))
+            self._manifest.append(outcome)
+
+    def _is_whole(self, outcome: Outcome) -> bool:
+        return outcome.status == "ok" and all((self.path / name).is_file() for name in outcome.outputs)
+
+    # ------------------------------------------------------------------------------------------------- all jobs
 
     @contextmanager
     def rows(self) -> Iterator[tuple[Outcome, ...]]:
         """How all scans of the folder ended, by id, those of other runs included: what its tables are made from.
 
-        No other run writes tables while the block is open.
+        A scan whose files are gone is left out. No other run writes tables while the block is open.
         """
-        rows = _read_outcomes(self.path / "manifest.jsonl")
-        yield tuple(one for _, one in sorted(rows.items()) if one.status != "ok" or self._is_whole(one))
+        with self._claims.locked():
+            yield self._rows()
+
+    def _rows(self) -> tuple[Outcome, ...]:
+        there = sorted(self._manifest.outcomes().values(), key=lambda one: one.id)
+        return tuple(one for one in there if one.status != "ok" or self._is_whole(one))
 
     def others(self, jobs: Iterable[Job]) -> tuple[Outcome, ...]:
-        """Scans that earlier runs brought to a good end and whose files are still there, those of `jobs` not included.
-
-        In the order of their ids, so that a table of the folder loses no row where fewer scans are given again.
-        """
+        """The rows of scans that are not among `jobs`."""
         now = {job.id for job in jobs}
-        return tuple(one for name, one in sorted(self._before.items()) if name not in now and self._is_whole(one))
-
-    def _is_whole(self, outcome: Outcome) -> bool:
-        return outcome.status == "ok" and all((self.path / name).is_file() for name in outcome.outputs)
-
-    def append(self, outcome: Outcome) -> None:
-        """Add a line to the manifest; after one that a killed run left half written, on a line of its own."""
-        line = json.dumps(asdict(outcome), ensure_ascii=False, allow_nan=False) + "\n"
-        with disk_errors(self.path), open(self.path / "manifest.jsonl", "ab+") as file:
-            if file.tell() > 0:
-                file.seek(-1, 2)
-                line = line if file.read() == b"\n" else "\n" + line
-            file.write(line.encode("utf-8", "backslashreplace"))
+        return tuple(one for one in self._rows() if one.id not in now)
 
     def finish(self, summary: Summary, **more: Any) -> None:
-        """Complete `run.json` with counts, the time it took, and more facts of the command."""
-        seconds = round(time.monotonic() - self._clock, 1)
-        with disk_errors(self.path):
-            write_json(self.path / "run.json", {**self._record, **more, "counts": summary.counts, "seconds": seconds})
+        """Complete `run.json` with counts over the whole folder, the time this run took, and facts of the command."""
+        with disk_errors(self.path), self._claims.locked():
+            ended = {one.id: one for one in (*self._rows(), *summary.outcomes) if one.code != "claimed"}
+            counts = Counter(one.status for one in ended.values())
+            ending = {"counts": dict(sorted(counts.items())), "seconds": round(time.monotonic() - self._begun, 1)}
+            write_json(self.path / "run.json", {**self._record, **more, **ending})
 
 
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into an OutputError that names the file."""
-    try:
-        yield
-    except Exception as problem:
-        if is_disk_full(problem):
-            hint = "free some space and run the same command again: it goes on where it stopped"
-            raise OutputError("the disk is full", path=_named(problem, path), hint=hint) from problem
-        if isinstance(problem, OSError):
-            message = f"cannot write: {problem.strerror or problem}"
-            hint = "check that the folder exists and that you may write there, or choose another"
-            raise OutputError(message, path=_named(problem, path), hint=hint) from problem
-        raise
-
-
-def _named(problem: Exception, path: Path) -> str:
-    """The file that could not be written, by the name it would have got."""
-    name = getattr(problem, "filename", None)
-    return re.sub(rf"{re.escape(PARTIAL)}\d+-", "", str(name)) if name else str(path)
-
-
-def hash_of(value: Any) -> str:
-    """The first 16 hex digits of the SHA-256 of a value's JSON."""
-    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _read_outcomes(manifest: Path) -> dict[str, Outcome]:
-    """The last outcome of each scan; a line that a killed run left half written is passed over."""
-    outcomes = {}
-    for line in manifest.read_text("utf-8", errors="replace").splitlines() if manifest.is_file() else ():
-        try:
-            outcome = Outcome.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError):
-            continue
-        outcomes[outcome.id] = outcome
-    return outcomes
-
-
-def _versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+def _claim(job: Job) -> str:
+    return f"scan-{job.id.lower()}"

@@ -82,9 +82,9 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all ok or skipped, 1 some rejected or failed, 2 nothing usable."""
+        """0 all ok or skipped, 1 some rejected or failed, 2 nothing usable; a scan of another run counts as usable."""
         bad = any(outcome.status in ("rejected", "failed") for outcome in self.outcomes)
-        if not any(outcome.status == "ok" for outcome in self.outcomes):
+        if not any(outcome.status == "ok" or outcome.code == "claimed" for outcome in self.outcomes):
             return 2
         return 1 if bad else 0
 

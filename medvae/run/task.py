@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from medvae.run.folder import disk_errors
 from medvae.run.outcomes import Failed, Outcome, attempt, plain, settled
+from medvae.run.record import disk_errors
 from medvae.run.work import Job
 
 if TYPE_CHECKING:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from hashlib import sha256
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from medvae.io.files import write_json, write_text
 
@@ -28,6 +30,28 @@ class Job(Protocol):
     def id(self) -> str: ...  # noqa: D102
 
     def fingerprint(self) -> str: ...  # noqa: D102
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """What a job with files has besides, e.g. a scan: two of them may have one id where they lie in different places.
+
+    - `paths` are its files, at least one.
+    - `with_id(name)` is the same job under another id.
+    """
+
+    @property
+    def paths(self) -> tuple[Path, ...]: ...  # noqa: D102
+
+    def with_id(self, name: str) -> Self: ...  # noqa: D102
+
+
+def source_of(job: object) -> str:
+    """Hash of the place of a job's files, or of their common folder; "" for a job without files. Without identity."""
+    if not isinstance(job, Placed):
+        return ""
+    place = os.path.commonpath([os.path.abspath(path) for path in job.paths])
+    return sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 class File(Protocol):

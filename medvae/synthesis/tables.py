@@ -42,19 +42,19 @@ class Row:
     """
 
     id: str
-    scores: Mapping[str, float | None] = field(repr=False)
+    scores: Mapping[str, Any] = field(repr=False)
     facts: Mapping[str, str | None] = field(repr=False)
     warnings: tuple[str, ...] = ()
 
     @property
     def index(self) -> int:
         """Number of the sample in its set."""
-        return int(self.scores["index"] or 0)
+        return int(self.scores["index"])
 
     @property
     def distance(self) -> float:
         """To the nearest training scan; 0 where it is not known."""
-        return self.scores["distance"] or 0.0
+        return float(self.scores["distance"] or 0.0)
 
     @property
     def conditions(self) -> dict[str, float | str]:

@@ -10,33 +10,34 @@ import numpy as np
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import MAIN, Model, weights_hash, with_all_options
 from medvae.prepare.preparation import Preparation
+from medvae.run.work import Progress, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from medvae.settings import Settings
-    from medvae.training.batches import Scans
+    from medvae.training.store import Scans
     from medvae.vae.base import VAE
 
 
-def remember(
+def to_model(
     vae: VAE,
     scans: Scans,
     *,
     labels: Sequence[str | None],
     settings: Settings,
     record: Mapping[str, Any],
-    on_scan: Callable[[], None] = lambda: None,
+    on_progress: Callable[[Progress], None] = ignore,
 ) -> Model:
     """The checkpoint of a fitted network.
 
     Args:
         vae: in eval mode, its σ frozen.
-        scans: all scans that the fit has seen, those that it was validated on included.
+        scans: all scans of the training, those that it was validated on included.
         labels: class of each scan, or None.
         settings: of the run.
         record: how it was trained.
-        on_scan: called after each scan.
+        on_progress: called after each scan, with the stage "latents".
     """
     settings = with_all_options(settings)
     networks, preparation = {MAIN: vae}, Preparation(settings.prepare)
@@ -48,23 +49,25 @@ def remember(
         latents=nothing,
         training=_kept(scans, settings),
         hash=weights_hash(networks),
+        conditions=scans.conditions,
         record=record,
     )
-    return _with_latents(bare, scans, labels=labels, on_scan=on_scan)
+    return replace(bare, latents=_latents(bare, scans, labels=labels, on_progress=on_progress))
 
 
-def _with_latents(bare: Model, scans: Scans, *, labels: Sequence[str | None], on_scan: Callable[[], None]) -> Model:
-    means, log_variances, seen = [], [], []
+def _latents(
+    model: Model, scans: Scans, *, labels: Sequence[str | None], on_progress: Callable[[Progress], None]
+) -> Latents:
+    means, log_variances, rows = [], [], []
     for index in range(len(scans)):
         prepared = scans[index]
-        posterior = bare.encode_prepared(prepared)
+        posterior = model.encode_prepared(prepared)
         means.append(posterior.mean[0].cpu().numpy())
         log_variances.append(posterior.log_variance[0].cpu().numpy())
-        seen.append((prepared.id, prepared.subject, prepared.source_hash, dict(prepared.conditions)))
-        on_scan()
-    ids, subjects, hashes, conditions = (list(column) for column in zip(*seen, strict=True))
-    latents = Latents(np.stack(means), np.stack(log_variances), ids, subjects, list(labels), hashes, conditions)
-    return replace(bare, latents=latents)
+        rows.append((prepared.id, prepared.subject, prepared.source_hash, dict(prepared.conditions)))
+        on_progress(Progress("latents", index + 1, len(scans)))
+    ids, subjects, hashes, conditions = (list(column) for column in zip(*rows, strict=True))
+    return Latents(np.stack(means), np.stack(log_variances), ids, subjects, list(labels), hashes, conditions)
 
 
 def _kept(scans: Scans, settings: Settings) -> TrainingScans:

@@ -1,4 +1,4 @@
-"""What a training run leaves for the eye: one JSON line an epoch, and the same numbers for TensorBoard."""
+"""The log of a training: one JSON line per epoch, and the same numbers for TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from medvae.training.fit import Epoch
+from medvae.training.epoch import Epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,15 +50,16 @@ def read_epochs(folder: Path) -> list[Epoch]:
     known: dict[int, Epoch] = {}
     for line in (folder / "train.jsonl").read_text("utf-8").splitlines():
         try:
-            epoch = Epoch(**json.loads(line))
-        except (ValueError, TypeError):
+            tree = json.loads(line)
+            epoch = Epoch(**{**tree, "plan": tuple((step, total) for step, total in tree["plan"])})
+        except (ValueError, TypeError, KeyError):
             continue
         known[epoch.step] = epoch
     return [known[step] for step in sorted(known)]
 
 
 def training_record(epochs: Sequence[Epoch]) -> dict[str, Any]:
-    """What a checkpoint says of its training; no times, so that the same run gives the same bytes."""
+    """What a checkpoint keeps of its training; no times, so that the same run gives the same bytes."""
     kept = [epoch for epoch in epochs if epoch.best][-1]
     return {
         "steps": epochs[-1].step,

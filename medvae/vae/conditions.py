@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvae.errors import SettingsError
+from medvae.errors import ScanError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,23 +41,24 @@ class Condition:
         """How many numbers it takes."""
         return len(self.words) + 1 if self.words else 2
 
+    def knows(self, value: float | str) -> bool:
+        """Whether the training scans had such a value: this word, or any number."""
+        return str(value) in self.words if self.words else not isinstance(value, str)
+
     def encode(self, value: float | str | None) -> list[float]:
-        """The numbers of one value; None is a missing one.
+        """The numbers of one value; None, or a number that is not finite, is a missing one.
 
         Raises:
-            SettingsError: a word that no training scan had, or a word in the place of a number.
+            ScanError: `unknown_condition`, a word that no training scan had, or a word in the place of a number.
         """
+        if value is None or (not isinstance(value, str) and not math.isfinite(value)):
+            return [0.0] * (self.size - 1) + [1.0]
+        if not self.knows(value):
+            choices = ", ".join(self.words) or "numbers"
+            message = f"condition {self.name!r} is {value!r}, the model was trained with {choices}"
+            raise ScanError(message, code="unknown_condition")
         if self.words:
-            word = None if value is None else str(value)
-            if word is not None and word not in self.words:
-                message = f"condition {self.name!r} is {word!r}, the model knows {', '.join(self.words)}"
-                raise SettingsError(message, hint="correct the value, or leave it empty")
-            return [float(word == known) for known in (*self.words, None)]
-        if value is None:
-            return [0.0, 1.0]
-        if isinstance(value, str):
-            message = f"condition {self.name!r} is {value!r}, the model knows numbers"
-            raise SettingsError(message, hint="correct the value, or leave it empty")
+            return [float(str(value) == word) for word in self.words] + [0.0]
         return [(float(value) - self.mean) / self.sd, 0.0]
 
 
@@ -81,9 +82,14 @@ class Conditions:
         """Float32 `(size,)` from values by column; what is not there is missing.
 
         Raises:
-            SettingsError: a value that the training scans did not have the kind of.
+            ScanError: `unknown_condition`, a value of a kind that the training scans did not have.
         """
         return np.array([x for one in self.columns for x in one.encode(values.get(one.name))], np.float32)
+
+    def known(self, values: Mapping[str, float | str]) -> dict[str, float | str]:
+        """The values without those that `vector` refuses: these are missing then."""
+        unknown = {one.name for one in self.columns if one.name in values and not one.knows(values[one.name])}
+        return {name: value for name, value in values.items() if name not in unknown}
 
     def to_json(self) -> list[dict[str, Any]]:
         """As plain data."""
@@ -101,15 +107,21 @@ class Conditions:
         Raises:
             SettingsError: a column that no scan has.
         """
-        return cls(tuple(_fit(name, [one[name] for one in scans if name in one], scans) for name in names))
+        return cls(tuple(_fit(name, _values(name, scans), scans) for name in names))
 
 
 def _fit(name: str, values: Sequence[float | str], scans: Sequence[Mapping[str, float | str]]) -> Condition:
     if not values:
-        there = ", ".join(sorted(Counter(key for one in scans for key in one))) or "none"
-        hint = f"columns that there are: {there}"
+        columns = ", ".join(sorted({key for one in scans for key in one})) or "none"
+        hint = f"columns with values: {columns}"
         raise SettingsError(f"no training scan has the condition {name!r} (model.conditions)", hint=hint)
     numbers = [value for value in values if not isinstance(value, str)]
     if len(numbers) < len(values):
         return Condition(name, words=tuple(sorted({str(value) for value in values})))
     return Condition(name, mean=float(np.mean(numbers)), sd=float(np.std(numbers)) or 1.0)
+
+
+def _values(name: str, scans: Sequence[Mapping[str, float | str]]) -> list[float | str]:
+    """The values that are not missing."""
+    found = (one.get(name) for one in scans)
+    return [value for value in found if isinstance(value, str) or (value is not None and math.isfinite(value))]

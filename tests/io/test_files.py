@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from medvae.io.files import PARTIAL, atomic, remove_partials, write_json, write_text
+from medvae.io.files import PARTIAL, atomic, final_name, remove_partials, write_json, write_text
+from medvae.io.owner import SILENCE_S, Owner, me
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +88,7 @@ def test_a_full_disk_is_an_oserror_and_the_old_file_stays(tmp_path: Path) -> Non
 import resource, sys
 from pathlib import Path
 import numpy as np
-from medvae.io import nifti
+from medvae.io.formats import nifti
 from medvae.scan import Geometry
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # as a quota: writing more fails
 geometry = Geometry((32, 32, 32), np.eye(4))
@@ -100,12 +103,24 @@ except OSError as error:
     assert names(tmp_path) == ["a.nii"]
 
 
-def test_remove_partials_looks_below_and_touches_nothing_else(tmp_path: Path) -> None:
-    for name in ("scans/x/map.nii.gz", f"scans/x/{PARTIAL}12-map.nii.gz", f"{PARTIAL}3-run.json", "partial-notes.txt"):
+def test_only_partial_files_whose_writer_has_ended_are_removed(tmp_path: Path) -> None:
+    ended, elsewhere = Owner(me().machine, 2**22 + 1, 1), Owner("0123abcd", 7, 7)
+    gone = [f"scans/x/{PARTIAL}{ended}-map.nii.gz", f"{PARTIAL}{elsewhere}-old.nii", f"{PARTIAL}12-old.nii"]
+    kept = [f"{PARTIAL}{me()}-run.json", f"{PARTIAL}{elsewhere}-new.nii", f"{PARTIAL}12-new.nii", "partial-notes.txt"]
+    for name in (*gone, *kept, "scans/x/map.nii.gz"):
         write_text(tmp_path / name, "")
-    assert remove_partials(tmp_path) == 2
-    assert names(tmp_path) == ["partial-notes.txt", "scans/x/map.nii.gz"]
+        if name.endswith("old.nii"):
+            os.utime(tmp_path / name, (0, time.time() - SILENCE_S - 60))
+    assert remove_partials(tmp_path) == 3
+    assert names(tmp_path) == sorted([*kept, "scans/x/map.nii.gz"])
     assert remove_partials(tmp_path) == 0
+
+
+def test_a_partial_file_knows_its_final_name(tmp_path: Path) -> None:
+    with atomic(tmp_path / "map-1-2.nii.gz") as partial:
+        partial.touch()
+        assert final_name(str(partial)) == str(tmp_path / "map-1-2.nii.gz")
+    assert final_name("a/b.nii") == "a/b.nii"
 
 
 def test_json_keeps_the_order_and_refuses_nan(tmp_path: Path) -> None:

@@ -226,7 +226,10 @@ def test_the_pipeline_prints_nothing(demo_folder: Path, tmp_path: Path, capsys: 
     assert (finished.out, finished.exit_code) == (tmp_path / "set", 0)
     assert [one.id for one in finished.summary.outcomes] == ["synthetic-00000", "synthetic-00001"]
     assert any("near-copies" in line for line in finished.lines)
-    assert {one.stage for one in seen} >= {"copy screen"}
+    assert [(one.stage, one.done, one.total) for one in seen if one.stage == "augment"] == [
+        ("augment", done, 2) for done in (0, 1, 2)
+    ]
+    assert seen[0].stage == "copy screen"
 
 
 # ------------------------------------------------------------------------------------------------ other samplers

@@ -1,28 +1,42 @@
-"""The output folder: whose it is, what is removed, what was done before, half-written lines, a full disk."""
+"""The output folder: whose it is, what is refused and left alone, what is removed, what was done before."""
 
 from __future__ import annotations
 
 import errno
 import json
+import os
+import sys
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from medvae.errors import OutputError
-from medvae.io.files import PARTIAL
-from medvae.run import folder
-from medvae.run.folder import OutputFolder, disk_errors, hash_of
+from medvae.io.files import PARTIAL, write_text
+from medvae.io.owner import Owner, me
+from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Outcome, Summary
 from medvae.scan import ScanRef
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+ENDED = Owner(me().machine, 2**22 + 1, 1)  # no process has this number
 
 
 def opened(path: Path, *, command: str = "detect", overwrite: bool = False, **identity: Any) -> OutputFolder:
-    return OutputFolder(path, command=command, identity={"seed": 0, **identity}, overwrite=overwrite)
+    """An output folder, closed again: what a run that has ended leaves."""
+    with OutputFolder(path, command=command, identity={"seed": 0, **identity}, overwrite=overwrite) as folder:
+        return folder
+
+
+def tree(path: Path) -> dict[str, tuple[int, bytes]]:
+    """All files below a folder, with their time of change and contents; folders, too."""
+    return {
+        str(one.relative_to(path)): (one.lstat().st_mtime_ns, one.read_bytes() if one.is_file() else b"")
+        for one in sorted(path.rglob("*"))
+    }
 
 
 @pytest.fixture
@@ -40,7 +54,10 @@ def done(ref: ScanRef, folder: Path, *names: str) -> Outcome:
 
 
 def known(folder: OutputFolder, ref: ScanRef) -> Outcome | None:
-    return folder.known(ref).get(ref.fingerprint())
+    todo = folder.take(ref)
+    assert todo is not None
+    folder.release(todo)
+    return todo.known.get(ref.fingerprint())
 
 
 def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
@@ -59,18 +76,22 @@ def test_the_same_run_goes_on(tmp_path: Path, ref: ScanRef) -> None:
     assert known(first, ref) is None
     one = done(ref, out, "scans/s/map.nii")
     first.append(one)
-    (out / f"{PARTIAL}77-map.nii").write_text("half", "utf-8")
+    write_text(out / f"{PARTIAL}{ENDED}-map.nii", "half")
+    write_text(out / f"{PARTIAL}{me()}-map.nii", "half")
     again = opened(out, pair=[1, 2])
     assert known(again, ref) == one
-    assert not list(out.glob(f"{PARTIAL}*")), "what a killed run left is gone"
+    assert [path.name for path in out.glob(f"{PARTIAL}*")] == [f"{PARTIAL}{me()}-map.nii"], "what a killed run left"
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"model": "other"}])
 def test_the_folder_of_another_run_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     opened(tmp_path / "out")
+    write_text(tmp_path / "out" / f"{PARTIAL}{ENDED}-map.nii", "half")
+    before = tree(tmp_path)
     with pytest.raises(OutputError, match="other settings or another model") as caught:
         opened(tmp_path / "out", **change)
-    assert "--overwrite" in (caught.value.hint or "")
+    assert "overwrite=True" in (caught.value.hint or "")
+    assert tree(tmp_path) == before, "a folder that is refused is left untouched"
 
 
 def test_the_folder_of_another_command_is_named(tmp_path: Path) -> None:
@@ -100,9 +121,11 @@ def test_a_folder_whose_run_cannot_be_read_is_refused(tmp_path: Path, text: str)
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_text("", "utf-8")
     (tmp_path / "thesis.tex").write_text("years", "utf-8")
+    write_text(tmp_path / f"{PARTIAL}12-foreign.iso", "of a downloader")
+    before = tree(tmp_path)
     with pytest.raises(OutputError, match="holds other files"):
         opened(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {".DS_Store", "thesis.tex"}
+    assert tree(tmp_path) == before
     (tmp_path / "thesis.tex").unlink()
     opened(tmp_path)
 
@@ -120,7 +143,7 @@ def test_overwriting_removes_what_the_manifest_lists_and_nothing_else(tmp_path: 
     assert mine.read_text("utf-8") == "mine"
     assert outside.exists()
     assert not (out / "scans" / "s").exists(), "folders that became empty go, too"
-    assert not (out / "manifest.jsonl").exists()
+    assert (out / "manifest.jsonl").read_bytes() == b""
     assert known(fresh, ref) is None
 
 
@@ -146,16 +169,27 @@ def test_only_what_ended_well_and_is_whole_was_done(tmp_path: Path, ref: ScanRef
     assert known(opened(out), ref) is None, "a file is gone"
 
 
-def test_others_are_the_whole_scans_of_earlier_runs(tmp_path: Path, ref: ScanRef) -> None:
+def test_rows_are_all_scans_of_the_folder_whose_files_are_there(tmp_path: Path, ref: ScanRef) -> None:
     out = tmp_path / "out"
     folder = opened(out)
     names = {"b": "ok", "a": "ok", "bad": "rejected", "gone": "ok"}
     for name, status in names.items():
         folder.append(replace(done(ref, out, f"{name}.nii"), id=name, status=status))
-    folder.append(done(ref, out, "s.nii"))
     (out / "gone.nii").unlink()
-    assert [one.id for one in opened(out).others([ref])] == ["a", "b"]
-    assert opened(out, overwrite=True).others([ref]) == ()
+    with opened(out).rows() as rows:
+        assert [one.id for one in rows] == ["a", "b", "bad"]
+    with opened(out, overwrite=True).rows() as rows:
+        assert rows == ()
+
+
+def test_files_that_a_new_result_no_longer_has_go(tmp_path: Path, ref: ScanRef) -> None:
+    out = tmp_path / "out"
+    folder = opened(out)
+    folder.append(done(ref, out, "scans/s/map.nii", "scans/s/montage.png"))
+    folder.append(done(ref, out, "scans/s/map.nii"))
+    assert [path.name for path in (out / "scans" / "s").iterdir()] == ["map.nii"]
+    folder.append(Outcome(ref.id, "rejected", "corrupt"))
+    assert not (out / "scans").exists(), "no map of an input that is refused by now"
 
 
 def test_half_written_and_foreign_lines_are_passed_over(tmp_path: Path, ref: ScanRef) -> None:
@@ -171,27 +205,10 @@ def test_half_written_and_foreign_lines_are_passed_over(tmp_path: Path, ref: Sca
     assert known(opened(out), ref) == one
 
 
-def test_a_hash_does_not_depend_on_the_order_of_keys() -> None:
-    assert hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1})
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_names_the_file_that_was_to_be(tmp_path: Path, number: int) -> None:
-    with pytest.raises(OutputError) as caught, disk_errors(tmp_path):
-        raise OSError(number, "full", str(tmp_path / f"{PARTIAL}12-map.nii.gz"))
-    assert str(caught.value) == "map.nii.gz: the disk is full"
-    with pytest.raises(OutputError, match="disk is full"), disk_errors(tmp_path):
-        raise RuntimeError("PytorchStreamWriter: 64 requested and 12 written")
-
-
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(OutputError, match="cannot write: "):
         opened(tmp_path / "file")
-    with pytest.raises(OutputError, match="cannot write: odd"), disk_errors(tmp_path):
-        raise OSError("odd")
-    with pytest.raises(ValueError, match="mine"), disk_errors(tmp_path):
-        raise ValueError("mine")
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -202,12 +219,53 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         folder.append(Outcome("a", "ok"))
 
 
-def test_a_package_that_is_not_there_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(name: str) -> str:
-        if name == "torch":
-            raise PackageNotFoundError(name)
-        return "1"
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_the_right_to_write_is_left_as_it_is(tmp_path: Path) -> None:
+    opened(tmp_path / "out")
+    before = tree(tmp_path)
+    (tmp_path / "out").chmod(0o555)
+    try:
+        with pytest.raises(OutputError, match="cannot write: Permission denied"):
+            opened(tmp_path / "out")
+    finally:
+        (tmp_path / "out").chmod(0o755)
+    assert tree(tmp_path) == before
 
-    monkeypatch.setattr(folder, "version", version)
-    assert "torch" not in folder._versions()
-    assert folder._versions()["numpy"] == "1"
+
+def model(path: Path) -> Path:
+    write_text(path / "model.json", "{}")
+    write_text(path / "vae.safetensors", "weights")
+    return path
+
+
+def training(path: Path) -> Path:
+    """A model folder before its training has ended."""
+    OutputFolder(path, command="train", identity={}, exclusive=True, part_of_model=True).__exit__()
+    return path
+
+
+@pytest.mark.parametrize("make", [model, training])
+@pytest.mark.parametrize("place", [".", "maps", "maps/deep"])
+def test_a_model_folder_is_no_place_for_output(tmp_path: Path, make: Callable[[Path], Path], place: str) -> None:
+    out = make(tmp_path / "model") / place
+    before = tree(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="in the model folder model"):
+            opened(out, overwrite=overwrite)
+    assert tree(tmp_path) == before, "nothing is created, either"
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    with pytest.raises(OutputError, match="in the model folder model"):
+        opened(tmp_path / "link" / "maps")
+
+
+def test_what_belongs_to_a_model_may_lie_in_it(tmp_path: Path) -> None:
+    out = model(tmp_path / "model") / "calibration"
+    with OutputFolder(out, command="calibrate", identity={}, exclusive=True, part_of_model=True):
+        pass
+    assert (out / "run.json").is_file()
+
+
+def test_a_file_called_model_json_makes_no_model_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("{}", "utf-8")
+    (tmp_path / "run.json").write_text("[]", "utf-8")
+    opened(tmp_path / "out")

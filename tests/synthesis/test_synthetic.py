@@ -12,6 +12,9 @@ import pytest
 from toy_model import SHAPE, block, toy_model
 
 from medvae import synthesize
+from medvae.settings import AugmentSettings
+from medvae.synthesis import generate
+from medvae.synthesis.synthesize import with_screen
 from medvae.synthesis.synthetic import SampleJob
 
 if TYPE_CHECKING:
@@ -118,6 +121,12 @@ def test_the_repr_is_one_short_line() -> None:
     text = repr(first(model={"labels": ("ill",), "conditions": ("age", "sex")}, conditions={"age": 70}))
     assert text.startswith("Synthetic(synthetic-00000; 16x18x14 MR in a.u.; class ill; age 70.0; sex ")
     assert len(text) < 120
+
+
+def test_a_set_can_be_sent_to_another_process() -> None:
+    whole = with_screen(generate.fit(toy_model(n=4), AugmentSettings(), seed=0))
+    sent = pickle.loads(pickle.dumps(whole))
+    assert np.array_equal(sent.scan(1).image.data, whole.scan(1).image.data)
 
 
 def test_a_job_is_its_number() -> None:

@@ -13,7 +13,8 @@ from linear_model import SHAPE, SIGMA, WEIGHT, Linear
 from torch.distributions import Independent, Normal, kl_divergence
 
 from medvae.vae.base import LOG_VARIANCE_RANGE, Posterior, elbo, importance_bound, negative_elbo_map, spread_kl
-from medvae.vae.likelihoods import Bernoulli, Gaussian
+from medvae.vae.likelihoods.bernoulli import Bernoulli
+from medvae.vae.likelihoods.gaussian import Gaussian
 
 
 def posterior(seed: int, *shape: int) -> Posterior:

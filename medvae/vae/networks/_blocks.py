@@ -1,10 +1,11 @@
-"""Blocks that the networks share: made so that nothing with more than two channels exists at full resolution.
+"""Blocks that the networks share, built so that nothing with more than two channels exists at full resolution.
 
 A CPU or GPU spends its time there on memory traffic: the stem folds space into channels, the end unfolds it.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,10 +73,9 @@ class Encoder(nn.Module):
         layers += [Norm(channels[-1]), nn.SiLU(), nn.Conv3d(channels[-1], out, 1)]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features at the lowest resolution."""
-        result: Tensor = self.layers(fold(x, self.stem))
-        return result
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Features at the lowest resolution; `shift` is added after the first convolution."""
+        return _shifted(self.layers, fold(x, self.stem), shift)
 
 
 class Decoder(nn.Module):
@@ -93,9 +93,45 @@ class Decoder(nn.Module):
         layers.append(nn.Conv3d(channels[0], out * stem**3, 3, padding=1))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """The image's parameters at full resolution."""
-        return unfold(self.layers(z), self.stem)
+    def forward(self, z: Tensor, shift: Tensor | None = None) -> Tensor:
+        """The image's parameters at full resolution; `shift` is added after the first convolution."""
+        return unfold(_shifted(self.layers, z, shift), self.stem)
+
+
+class Conditioned(nn.Module):
+    """What conditions add to features: a linear function of them, at first 0. Without conditions it has no weights.
+
+    Make it after all other parts of a network, so that these begin with the same weights as without conditions.
+
+    Args:
+        conditions: length of `c`; 0 for none.
+        shape: of what is added, without the batch, e.g. `(channels, 1, 1, 1)`.
+    """
+
+    def __init__(self, conditions: int, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.linear = nn.Linear(conditions, math.prod(shape), bias=False) if conditions else None
+        if self.linear is not None:
+            nn.init.zeros_(self.linear.weight)
+
+    def forward(self, c: Tensor | None) -> Tensor | None:
+        """`(B, *shape)`; None without conditions.
+
+        Raises:
+            ValueError: conditions are missing, or the network has none.
+        """
+        if (c is None) != (self.linear is None):
+            wants = "takes no conditions" if self.linear is None else "needs conditions"
+            raise ValueError(f"this network {wants}: pass c as `Model.condition` gives it")
+        return None if c is None or self.linear is None else self.linear(c).view(-1, *self.shape)
+
+
+def _shifted(layers: nn.Sequential, x: Tensor, shift: Tensor | None) -> Tensor:
+    """The layers one after the other, with `shift` added after the first one."""
+    first: Tensor = layers[0](x)
+    result: Tensor = layers[1:](first if shift is None else first + shift)
+    return result
 
 
 def channels_last(module: nn.Module) -> nn.Module:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.likelihoods import Observation
-from medvae.vae.networks._blocks import Decoder, Encoder, channels_last
+from medvae.vae.networks._blocks import Conditioned, Decoder, Encoder, channels_last
+from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:
     from medvae.scan import Shape
@@ -23,18 +23,18 @@ class Settings(Frozen):
 
     stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
     channels: tuple[int, ...] = Field((32, 64, 128), min_length=1, description="width of each level; each halves space")
-    blocks: int = Field(1, ge=1, description="residual blocks a level")
+    blocks: int = Field(1, ge=1, description="residual blocks per level")
     narrow: int = Field(16, ge=1, description="channels that go into the vector")
     latent: int = Field(128, ge=1, description="length of the latent vector")
 
 
 def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> VAE:
-    """The network for one grid; other grids are refused.
+    """The network for one grid and so many conditions; other grids are refused.
 
     Raises:
         SettingsError: the stride does not divide the grid.
     """
-    vae = Flat(settings, likelihood, grid)
+    vae = Flat(settings, likelihood, grid, conditions=conditions)
     channels_last(vae)
     return vae
 
@@ -42,39 +42,42 @@ def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, co
 class Flat(VAE):
     """q(z|x) and p(x|z) with a latent `(B, C)`."""
 
-    def __init__(self, settings: Settings, likelihood: LikelihoodSettings, grid: Shape) -> None:
+    def __init__(self, settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> None:
         super().__init__()
         shape = {"stem": settings.stem, "channels": settings.channels, "blocks": settings.blocks}
         step = settings.stem * 2 ** (len(settings.channels) - 1)
         if any(n % step for n in grid):
             message = f"the grid {'x'.join(map(str, grid))} is not divisible by {step}"
             raise SettingsError(message, hint="change prepare.shape, or model.options.stem and channels")
-        self.stride: int | None = None
         self.grid, self.latent = tuple(grid), settings.latent
         self.inner = (settings.narrow, *(n // step for n in grid))
-        self.observation = Observation(likelihood)
+        self.observation = build_observation(likelihood)
         self.encoder = Encoder(**shape, out=settings.narrow)  # type: ignore[arg-type]
         self.decoder = Decoder(**shape, into=settings.narrow, out=self.observation.channels)  # type: ignore[arg-type]
         self.squeeze = nn.Linear(math.prod(self.inner), 2 * settings.latent)
         self.spread = nn.Linear(settings.latent, math.prod(self.inner))
+        self.encoder_conditions = Conditioned(conditions, (settings.channels[0], 1, 1, 1))
+        self.decoder_conditions = Conditioned(conditions, self.inner)
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
-        """q(z|x) of prepared images `(B, 1, X, Y, Z)`.
+        """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`.
 
         Raises:
             SettingsError: images of another grid.
         """
         self.latent_shape((x.shape[2], x.shape[3], x.shape[4]))
-        return Posterior.of(self.squeeze(self.encoder(x).flatten(1)))
+        features = self.encoder(x, self.encoder_conditions(c))
+        return Posterior.from_parameters(self.squeeze(features.flatten(1)))
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The decoder's output `(B, channels, X, Y, Z)`."""
-        output: Tensor = self.decoder(self.spread(z).view(-1, *self.inner))
+        features, shift = self.spread(z).view(-1, *self.inner), self.decoder_conditions(c)
+        output: Tensor = self.decoder(features if shift is None else features + shift)
         return output
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
         """`(C,)`, for the one grid it was built for."""
         if tuple(grid) != self.grid:
-            message = f"the flat model was built for the grid {self.grid}, not {tuple(grid)}"
-            raise SettingsError(message, hint="use the spatial model for other grids")
+            message = f"the flat network was built for the grid {self.grid}, not {tuple(grid)}"
+            raise SettingsError(message, hint="use the spatial network for other grids")
         return (self.latent,)

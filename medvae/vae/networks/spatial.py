@@ -1,4 +1,4 @@
-"""A VAE whose latent is a small volume: any grid that its stride divides, sharp, with a KL that has a place."""
+"""A VAE whose latent is a small volume: sharp, for any grid that its stride divides, with a KL of each latent cell."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import Field
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.likelihoods import Observation
-from medvae.vae.networks._blocks import Decoder, Encoder, channels_last
+from medvae.vae.networks._blocks import Conditioned, Decoder, Encoder, channels_last
+from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,17 +23,17 @@ class Settings(Frozen):
 
     stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
     channels: tuple[int, ...] = Field((32, 96), min_length=1, description="width of each level; each halves space")
-    blocks: int = Field(1, ge=1, description="residual blocks a level")
+    blocks: int = Field(1, ge=1, description="residual blocks per level")
     latent: int = Field(4, ge=1, description="channels of the latent")
 
 
 def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> VAE:
-    """The network for a grid.
+    """The network for a grid and so many conditions.
 
     Raises:
         SettingsError: the stride does not divide the grid.
     """
-    vae = Spatial(settings, likelihood)
+    vae = Spatial(settings, likelihood, conditions=conditions)
     vae.latent_shape(grid)
     channels_last(vae)
     return vae
@@ -42,22 +42,24 @@ def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, co
 class Spatial(VAE):
     """q(z|x) and p(x|z) with a latent `(B, C, X/stride, Y/stride, Z/stride)`."""
 
-    def __init__(self, settings: Settings, likelihood: LikelihoodSettings) -> None:
+    def __init__(self, settings: Settings, likelihood: LikelihoodSettings, *, conditions: int = 0) -> None:
         super().__init__()
         shape = {"stem": settings.stem, "channels": settings.channels, "blocks": settings.blocks}
         self.stride: int | None = settings.stem * 2 ** (len(settings.channels) - 1)
         self.latent = settings.latent
-        self.observation = Observation(likelihood)
+        self.observation = build_observation(likelihood)
         self.encoder = Encoder(**shape, out=2 * settings.latent)  # type: ignore[arg-type]
         self.decoder = Decoder(**shape, into=settings.latent, out=self.observation.channels)  # type: ignore[arg-type]
+        self.encoder_conditions = Conditioned(conditions, (settings.channels[0], 1, 1, 1))
+        self.decoder_conditions = Conditioned(conditions, (settings.channels[-1], 1, 1, 1))
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
-        """q(z|x) of prepared images `(B, 1, X, Y, Z)`."""
-        return Posterior.of(self.encoder(x))
+        """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`."""
+        return Posterior.from_parameters(self.encoder(x, self.encoder_conditions(c)))
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The decoder's output `(B, channels, X, Y, Z)`."""
-        output: Tensor = self.decoder(z)
+        output: Tensor = self.decoder(z, self.decoder_conditions(c))
         return output
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:

@@ -1,0 +1,90 @@
+"""What a run is, as `run.json` holds it; whether a folder holds the same run; what a full disk is called."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from medvae import __version__
+from medvae.errors import OutputError, is_disk_full
+from medvae.io.files import final_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis."
+TIMES = ("started", "seconds")  # entries of `run.json` that differ between two runs of the same thing
+_PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel", "pydicom", "SimpleITK", "scikit-learn")
+
+
+def new_record(command: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a run that begins: `run.json` without its end."""
+    record = {"command": command, "medvae": __version__, "notice": RESEARCH_USE, "identity": identity}
+    return record | {"versions": _versions(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+
+
+def refuse_other_run(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise an OutputError where the record in a folder is of another command, other settings or another model."""
+    try:
+        there = json.loads((folder / "run.json").read_text("utf-8"))
+    except (ValueError, OSError):
+        there = None
+    mine = json.loads(json.dumps(record))  # as it is read back: tuples are lists
+    if isinstance(there, dict) and there.get("command") not in (None, mine["command"]):
+        message = f"the folder holds a run of `medvae {there['command']}`"
+        raise OutputError(message, path=folder, hint="choose another folder")
+    if not isinstance(there, dict) or any(there.get(key) != mine[key] for key in ("command", "identity")):
+        hint = "choose another folder, or pass overwrite=True to begin anew"
+        raise OutputError("the folder holds a run with other settings or another model", path=folder, hint=hint)
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder is a model folder, or will be one when its training has ended."""
+    if (folder / "model.json").is_file() and any(folder.glob("*.safetensors")):
+        return True
+    try:
+        return bool(json.loads((folder / "run.json").read_text("utf-8")).get("command") == "train")
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written into an OutputError that names the file."""
+    try:
+        yield
+    except Exception as problem:
+        if is_disk_full(problem):
+            hint = "free some space and run the same command again: it goes on where it stopped"
+            raise OutputError("the disk is full", path=_named(problem, path), hint=hint) from problem
+        if isinstance(problem, OSError):
+            message = f"cannot write: {problem.strerror or problem}"
+            hint = "check that the folder exists and that you may write there, or choose another one"
+            raise OutputError(message, path=_named(problem, path), hint=hint) from problem
+        raise
+
+
+def _named(problem: Exception, path: Path) -> str:
+    """The file that could not be written, by the name it would have got."""
+    name = getattr(problem, "filename", None)
+    return final_name(str(name)) if name else str(path)
+
+
+def hash_of(value: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of a value's JSON."""
+    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
