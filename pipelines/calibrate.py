@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,26 +18,21 @@ from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
 from medvae.errors import InputError, ModelError, OutputError, ScanError
-from medvae.run.engine import (
-    Done,
-    OutputFolder,
-    ReadAndPrepare,
-    check_disk,
-    check_memory,
-    disk_errors,
-    require,
-    run_scans,
-)
+from medvae.prepare.load import Loaded, ReadAndPrepare
+from medvae.run.checks import check_disk, check_memory, require
+from medvae.run.engine import run_jobs
+from medvae.run.folder import OutputFolder, disk_errors
 from medvae.run.outcomes import Finished
-from medvae.run.work import Progress, ignore
+from medvae.run.processes import Processes
+from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
 from medvae.training.store import Scans, store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from medvae.anomaly.reference import Reference
-    from medvae.run.engine import Loaded
+    from medvae.prepare.preparation import Prepared
     from medvae.scan import ScanRef, Selection
 
 log = logging.getLogger(__name__)
@@ -71,21 +67,28 @@ def run(
     refs = find(selection, settings.read).refs
     require(refs)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
-    folder = OutputFolder(out, command="calibrate", identity={"model": trained.hash})
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
-    load_one = ReadAndPrepare(settings.read, trained.preparation)
-    keep = partial(_keep, trained=trained, out=out)
-    summary = run_scans(refs, load_one, keep, folder=folder, workers=workers, title="prepare")
-    scans = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
-    if not len(scans):
-        return Finished(model, summary, ("none of the scans can be used: " + _NEEDED,))
-    reference = make_reference(
-        trained, scans, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
-    )
-    save_set(model, NAME, reference.to_set())
-    folder.finish(summary, reference=reference.status)
-    shutil.rmtree(out / "cache")
+    identity = {"model": trained.hash}
+    with OutputFolder(out, command="calibrate", identity=identity, exclusive=True, part_of_model=True) as folder:
+        summary = run_jobs(
+            refs,
+            ReadAndPrepare(settings.read, trained.preparation),
+            partial(_keep, trained=trained),
+            folder=folder,
+            engine=Processes(workers),
+            stage="prepare",
+            on_progress=on_progress,
+        )
+        scans = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
+        if not len(scans):
+            return Finished(model, summary, (f"none of the scans can be used: {_NEEDED}",))
+        reference = make_reference(
+            trained, scans, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
+        )
+        save_set(model, NAME, reference.to_set())
+        folder.finish(summary, reference=reference.status)
+        shutil.rmtree(out / "cache")
     _warn(reference, before=trained)
     least = f"the smallest possible p of a scan is {1 / (reference.n + 1):.3f}"
     return Finished(model, summary, (f"{model}: {reference.status}; {least}",))
@@ -139,17 +142,26 @@ def _copied(model: Path, out: Path) -> Path:
     return out
 
 
-def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model, out: Path) -> Done:
-    prepared, path = loaded.prepared, out / "cache" / f"{ref.id}.safetensors"
+@dataclass(frozen=True, eq=False)
+class _StoredScan:
+    """A prepared scan as a file to be written."""
+
+    name: str
+    prepared: Prepared
+
+    def write(self, folder: Path) -> None:
+        """Write it below `folder`."""
+        store(self.prepared, folder / self.name)
+
+
+def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model) -> Result:
+    """The prepared scan, if training has not seen it and the model takes its conditions."""
+    prepared = loaded.prepared
     named = ref.subject != ref.id  # a subject that a list names; an id may be the same by chance
     if prepared.source_hash in trained.latents.hashes or (named and ref.subject in trained.latents.subjects):
         raise ScanError("training has seen this scan or its subject", code="seen_in_training")
-
-    def write() -> Sequence[str]:
-        store(prepared, path)
-        return (str(path.relative_to(out)),)
-
-    return Done(write, warnings=prepared.warnings)
+    trained.condition(prepared.conditions)
+    return Result((_StoredScan(f"cache/{ref.id}.safetensors", prepared),), warnings=prepared.warnings)
 
 
 def _warn(reference: Reference, *, before: Model) -> None:

@@ -15,17 +15,12 @@ from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
 from medvae.io.files import write_text
-from medvae.run.engine import (
-    Done,
-    OutputFolder,
-    ReadAndPrepare,
-    check_disk,
-    check_memory,
-    disk_errors,
-    require,
-    run_scans,
-)
-from medvae.run.outcomes import Finished
+from medvae.prepare.load import Loaded, ReadAndPrepare
+from medvae.run.checks import check_disk, check_memory, require
+from medvae.run.engine import run_jobs
+from medvae.run.folder import OutputFolder, disk_errors
+from medvae.run.outcomes import Finished, Outcome
+from medvae.run.processes import Processes
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
 
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
 
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.model import Model
-    from medvae.run.engine import Loaded, Outcome
     from medvae.scan import ScanRef, Selection
     from medvae.settings import DetectSettings
 
@@ -74,25 +68,25 @@ def run(
     require(refs)
     wanted = {part: getattr(settings, part).model_dump(mode="json") for part in ("read", "detect")}
     identity = {"model": trained.hash, "reference": reference.hash, "settings": wanted}
-    folder = OutputFolder(out, command="detect", identity=identity, overwrite=overwrite)
     size = check_memory(refs, settings.read, workers=workers)
     hint = f"write fewer maps: set detect.maps=[{options.maps[0]}]"
     check_disk(out, _COMPRESSED * size * len(options.maps) * len(refs), hint=hint)
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans; calibrate it on healthy scans")
-    summary = run_scans(
-        refs,
-        ReadAndPrepare(settings.read, trained.preparation),
-        partial(_handle, trained=trained, options=options, out=out),
-        folder=folder,
-        workers=workers,
-        title="detect",
-    )
-    outcomes = sorted([*folder.others(refs), *summary.outcomes], key=lambda one: one.id)
-    with disk_errors(out):
-        write_text(out / "scores.csv", _table(outcomes, reference, options))
-    units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
-    folder.finish(summary, reference=reference.status, units={name: units[name] for name in options.maps})
+    with OutputFolder(out, command="detect", identity=identity, overwrite=overwrite) as folder:
+        summary = run_jobs(
+            refs,
+            ReadAndPrepare(settings.read, trained.preparation),
+            partial(_compute, trained=trained, options=options),
+            folder=folder,
+            engine=Processes(workers),
+            stage="detect",
+            on_progress=on_progress,
+        )
+        with folder.rows() as rows, disk_errors(out):
+            write_text(out / "scores.csv", _table(rows, reference, options))
+        units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
+        folder.finish(summary, reference=reference.status, units={name: units[name] for name in options.maps})
     return Finished(out, summary, (f"{out}: scores.csv, and one folder per scan in scans/ ({reference.status})",))
 
 
@@ -103,17 +97,6 @@ def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSet
     for name, one in found.scores.items():
         scores |= {name: one.score, f"{name}_p": one.p}
     return Result(found.files(f"scans/{ref.id}"), scores=scores, warnings=found.warnings)
-
-
-def _handle(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSettings, out: Path) -> Done:
-    result = _compute(ref, loaded, trained=trained, options=options)
-
-    def write() -> Sequence[str]:
-        for file in result.files:
-            file.write(out)
-        return [file.name for file in result.files]
-
-    return Done(write, dict(result.scores), result.warnings)
 
 
 def _table(outcomes: Sequence[Outcome], reference: Reference, options: DetectSettings) -> str:

@@ -19,10 +19,10 @@ from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
 from medvae.errors import InputError, ScanError
 from medvae.io import reading
+from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.native import coverage, to_native
 from medvae.prepare.preparation import prepare
 from medvae.review.montage import Picture, find_peaks
-from medvae.run.engine import Loaded, ReadAndPrepare
 from medvae.scan import Scan, ScanRef, Selection
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from medvae.cohort.names import label
+from medvae.cohort.names import plural
 from medvae.cohort.subjects import dataset, person, split
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KNOWN: dict[Origin, str] = {
-    "list": "by the list",
+    "list": "named by the list",
     "patient": "by PatientID",
-    "bids": "by BIDS names",
-    "scan": "each a subject of its own",
+    "bids": "guessed from BIDS names",
+    "scan": "taken as separate subjects",
 }
 _CURE = "name a list with a column `subject`"
 _PARTS = {"derivatives", "sourcedata", "rawdata"}  # of one dataset
@@ -32,8 +32,10 @@ def tell(found: Sequence[Candidate]) -> None:
     """One line on how the subjects are known, and a warning where they may be wrong."""
     count = Counter(one.origin for one in found)
     if len(found) > 1 and set(count) - {"list"}:
-        known = ", ".join(f"{count[origin]} {text}" for origin, text in _KNOWN.items() if origin in count)
-        log.info("subjects of the scans: %s", known)
+        known = ", ".join(
+            f"{plural(count[origin], 'scan')} {text}" for origin, text in _KNOWN.items() if origin in count
+        )
+        log.info("subjects: %s", known)
     _warn_of_one_person(found)
     _warn_of_two_datasets(found)
 
@@ -60,15 +62,15 @@ def _alike(found: Iterable[Candidate]) -> list[list[Candidate]]:
     again = _names_again(rooms)
     groups = []
     for members in rooms.values():
-        repeated = [one for one in members if label(one) in again]
-        rest = [one for one in members if label(one) not in again]
+        repeated = [one for one in members if one.label in again]
+        rest = [one for one in members if one.label not in again]
         groups += [group for group in (repeated, *_by_name(rest)) if len(group) > 1]
     return groups
 
 
 def _names_again(rooms: dict[Path, list[Candidate]]) -> set[str]:
     """Names without a number that are there in several folders, as `pre` and `post` of every patient."""
-    count = Counter(name for members in rooms.values() for name in {label(one) for one in members})
+    count = Counter(name for members in rooms.values() for name in {one.label for one in members})
     return {name for name, n in count.items() if n > 1 and person(name) and not re.search(r"\d", name)}
 
 
@@ -84,7 +86,7 @@ def _by_name(members: Sequence[Candidate]) -> list[list[Candidate]]:
 
 
 def _words(one: Candidate) -> tuple[str, ...]:
-    return tuple(split(label(one)))
+    return tuple(split(one.label))
 
 
 def _warn_of_two_datasets(found: Iterable[Candidate]) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, overload
 
 from medvae.cohort import doubts, participants, subjects, twins
 from medvae.cohort.gather import READS, Found, gather
-from medvae.cohort.names import Candidate, entries, says_nothing, unique
+from medvae.cohort.names import Candidate, entries, plural, says_nothing, unique
 from medvae.errors import InputError
 from medvae.scan import ScanRef, Selection
 from medvae.settings import ReadSettings, Settings
@@ -72,7 +72,7 @@ class Cohort(Sequence[ScanRef]):
         return self.refs[index]
 
     def __repr__(self) -> str:
-        return f"Cohort({len(self)} scans of {len(self.subjects)} subjects)"
+        return f"Cohort({plural(len(self), 'scan')} of {plural(len(self.subjects), 'subject')})"
 
 
 def find(what: Wanted | Iterable[Wanted], settings: ReadSettings | Settings | None = None) -> Cohort:
@@ -162,8 +162,7 @@ def _nothing(found: Found, selection: Selection) -> InputError:
     if not found.rest:
         return InputError("no files in it", path=path, hint=f"check the path; {READS}")
     kinds = Counter(Path(file).suffix.lower() or "without suffix" for file in found.rest)
-    files = "1 file" if len(found.rest) == 1 else f"{len(found.rest)} files"
     sheets = {".xlsx", ".xls", ".ods"} & set(kinds)
     hint = f"save the {sheets.pop()} file as CSV to use it as a list" if sheets else READS
     shown = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(3))
-    return InputError(f"no scan in {files} ({shown})", path=path, hint=hint)
+    return InputError(f"no scan in {plural(len(found.rest), 'file')} ({shown})", path=path, hint=hint)

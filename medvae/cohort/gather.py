@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from medvae.cohort import lists, offers
 from medvae.cohort.choose import matches, without_label_maps
-from medvae.cohort.names import Candidate, digest, label, scan_id
+from medvae.cohort.names import Candidate, digest, plural, scan_id
 from medvae.cohort.walk import kind_of, walk
 from medvae.errors import InputError
 from medvae.io.contract import formats, goes_by_name
@@ -80,7 +80,7 @@ def _warn(empty: Iterable[Path], skipped: Sequence[Path]) -> None:
     for path in empty:
         log.warning("%s: no scan in it", path)
     if skipped:
-        log.warning("skipped %d of the named files, which are no scans, e.g. %s", len(skipped), skipped[0].name)
+        log.warning("skipped %s without a scan (%s)", plural(len(skipped), "named file"), skipped[0].name)
 
 
 def _of_glob(path: Path, inputs: Mapping[Path, Kind]) -> bool:
@@ -157,7 +157,7 @@ def _candidate(ref: ScanRef, root: Path) -> Candidate:
 
 def _unreadable(files: Iterable[Path], root: Path, *, beside: Iterable[Candidate]) -> list[Candidate]:
     """Files that cannot be opened but are called like scans: reading says so. A DICOM folder counts once."""
-    there = {(one.ref.path.parent, label(one)) for one in beside}
+    there = {(one.ref.path.parent, one.label) for one in beside}
     groups: dict[tuple[str, Path, str], list[Path]] = defaultdict(list)
     for file in files:
         name = next((name for name, one in formats().items() if one.matches(file)), None)

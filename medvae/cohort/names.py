@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -36,6 +37,23 @@ class Candidate:
     root: Path
     origin: Origin = "scan"
 
+    @property
+    def label(self) -> str:
+        """The name of its file without the suffix; "" for DICOM, whose file names say nothing."""
+        return "" if self.ref.format == "dicom" else stem_of(self.ref.path.name)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders above it, from the input's own folder down, absolute."""
+        return _folders(os.path.abspath(self.ref.path.parent), os.path.abspath(self.root))
+
+
+@lru_cache(maxsize=10_000)  # asked for several times per scan, and the same for all scans of a folder
+def _folders(inner: str, outer: str) -> tuple[Path, ...]:
+    below = [part for part in os.path.relpath(inner, outer).split(os.sep) if part not in ("..", ".")]
+    above = (Path(inner), *Path(inner).parents)
+    return tuple(reversed(above[: len(below) + 1]))
+
 
 def scan_id(file: Path, root: Path) -> str:
     """The path below `root`, as one name that is safe on every file system."""
@@ -43,11 +61,6 @@ def scan_id(file: Path, root: Path) -> str:
     text = normalize("NFC", "_".join([*parts[:-1], stem_of(parts[-1])]))
     name = re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "scan"
     return name if len(name.encode()) <= _LONGEST_ID else f"{name[: _LONGEST_ID // 4]}-{digest(name)}"
-
-
-def label(one: Candidate) -> str:
-    """The name of a scan's file without its suffix; "" for DICOM, whose file names say nothing."""
-    return "" if one.ref.format == "dicom" else stem_of(one.ref.path.name)
 
 
 def digest(text: str, length: int = 12) -> str:
@@ -93,3 +106,8 @@ def entries(one: Candidate) -> tuple[object, ...]:
 def says_nothing(one: Candidate) -> bool:
     """Whether no list says anything of a scan."""
     return not any(entries(one))
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 scan`, `2 scans`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

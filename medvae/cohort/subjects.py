@@ -11,13 +11,11 @@ import os
 import re
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from medvae.cohort.names import label
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+    from pathlib import Path
 
     from medvae.cohort.names import Candidate
 
@@ -34,7 +32,7 @@ _SCANS_OF_ONE = 10  # a folder `sub-01` with more scans that are numbered differ
 
 def guess(found: Sequence[Candidate]) -> list[Candidate]:
     """The candidates with the subjects that BIDS names give; those whom nobody names stay their own subjects."""
-    unknown = [one for one in found if one.origin == "scan"]
+    unknown = [one for one in found if one.origin == "scan" and "sub-" in os.path.abspath(one.ref.path)]
     people = _people(unknown)
     names = {id(one): _from_name(one) or _from_folder(one, people) for one in unknown}
     there = set(names.values())
@@ -55,15 +53,8 @@ def _shortest(subject: str, there: Collection[str]) -> str:
 
 def dataset(one: Candidate) -> Path:
     """The root of the BIDS dataset: the folder above the subject's, or the file's own where there is none."""
-    path = Path(os.path.abspath(one.ref.path))
-    return next((folder.parent for folder in path.parents if folder.name == one.ref.subject), path.parent)
-
-
-def folders(one: Candidate) -> list[Path]:
-    """The folders above a scan, from the input's own folder down, absolute."""
-    path = Path(os.path.abspath(one.ref.path))
-    below = Path(os.path.relpath(one.ref.path, one.root)).parts
-    return list(reversed(path.parents))[-len([part for part in below if part != ".."]) :]
+    own = one.folders[-1]
+    return next((folder.parent for folder in (own, *own.parents) if folder.name == one.ref.subject), own)
 
 
 def split(name: str) -> list[str]:
@@ -84,10 +75,10 @@ def person(name: str) -> tuple[str, ...]:
 
 def _from_name(one: Candidate) -> str:
     """From a file that is called `sub-...`: the folder of this name above it, or the words that say who it is."""
-    name = label(one)
+    name = one.label
     if not name.startswith("sub-"):
         return ""
-    for folder in reversed(folders(one)):
+    for folder in reversed(one.folders):
         if folder.name.startswith("sub-") and f"{name}_".startswith(f"{folder.name}_"):
             return folder.name
     first, *words = name.split("_")
@@ -110,7 +101,7 @@ def _before_description(words: Sequence[str], *, numbered: bool = False) -> list
 
 def _from_folder(one: Candidate, people: Collection[Path]) -> str:
     """From a folder `sub-...` above a file of any name."""
-    return next((folder.name for folder in reversed(folders(one)) if folder in people), "")
+    return next((folder.name for folder in reversed(one.folders) if folder in people), "")
 
 
 def _people(found: Iterable[Candidate]) -> set[Path]:
@@ -118,7 +109,7 @@ def _people(found: Iterable[Candidate]) -> set[Path]:
     scans: dict[Path, set[tuple[str, ...]]] = defaultdict(set)
     sure = set()
     for one in found:
-        above, name = folders(one), label(one)
+        above, name = one.folders, one.label
         for folder, inner in zip(above, [*above[1:], None], strict=True):
             if not folder.name.startswith("sub-"):
                 continue

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae.cohort.names import entries, label
+from medvae.cohort.names import entries, plural
 from medvae.errors import ScanError
 from medvae.io import reading
 from medvae.io.same_voxels import turned_onto
@@ -40,12 +40,17 @@ def without(found: Sequence[Candidate], settings: ReadSettings) -> list[Candidat
     Rows of lists that say different things of the two are left alone.
     """
     gone: set[int] = set()
+    told: list[str] = []
     for one, other in (*_by_name(found), *_by_place(found, settings)):
         if {id(one), id(other)} & gone or entries(one) != entries(other):
             continue
         if _is_same(one.ref, other.ref, settings):
-            log.warning("%s and %s are the same scan: only the first is used", _shown(one.ref), _shown(other.ref))
+            told.append(f"{_shown(one.ref)} and {_shown(other.ref)}")
             gone.add(id(other))
+    if told:
+        more = f" (and {plural(len(told) - 1, 'more pair')})" if len(told) > 1 else ""
+        log.warning("%s are the same scan: only the first is used%s", told[0], more)
+        log.debug("the same scans: %s", "; ".join(told))
     return [one for one in found if id(one) not in gone]
 
 
@@ -54,9 +59,9 @@ def _by_name(found: Iterable[Candidate]) -> Iterator[tuple[Candidate, Candidate]
     groups: dict[tuple[Path, str], list[Candidate]] = defaultdict(list)
     for one in found:
         if one.ref.format != "dicom":
-            groups[one.ref.path.parent, _COPY.sub("", label(one)).lower()].append(one)
+            groups[one.ref.path.parent, _COPY.sub("", one.label).lower()].append(one)
     for members in groups.values():
-        first, *others = sorted(members, key=lambda one: (len(label(one)), one.ref.path.name))
+        first, *others = sorted(members, key=lambda one: (len(one.label), one.ref.path.name))
         yield from ((first, other) for other in others)
 
 

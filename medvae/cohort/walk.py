@@ -106,7 +106,10 @@ def _sort_in(here: Path, names: Iterable[str], tree: Tree) -> None:
             tree.broken.append(here / name)
             denied += not os.path.islink(here / name)
     if denied:
-        log.warning("%s: %d files are listed in this folder but cannot be opened; check its rights", here.name, denied)
+        files = "1 file" if denied == 1 else f"{denied} files"
+        log.warning(
+            "%s: the folder can be listed but not entered, %s cannot be opened; check its rights", here.name, files
+        )
 
 
 def _link(path: Path, real: str, chain: tuple[str, ...]) -> _Start | None:

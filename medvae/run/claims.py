@@ -59,12 +59,8 @@ class Claims:
         """
         path = self._folder / name
         while not self._create(path, note):
-            there = _read(path)
-            if there is None:  # released just now
-                continue
-            if not has_ended(Owner.parse(str(there.get("owner"))), path):
+            if self._look(path) is not None:
                 return False
-            _bury(path, there)
         self._held.add(name)
         self._keep_alive()
         return True
@@ -105,12 +101,22 @@ class Claims:
                 self.release("lock")
 
     def close(self) -> None:
-        """Release all claims, and remove the folder of claims where it is empty."""
+        """Release all claims, remove those of runs that have ended, and the folder of claims where it is empty."""
         self._stop.set()
         for name in list(self._held):
             self.release(name)
         with suppress(OSError):  # others hold claims
+            for path in self._folder.glob("*"):
+                self._look(path)
             self._folder.rmdir()
+
+    def _look(self, path: Path) -> dict[str, Any] | None:
+        """What a claim of a living run says; None where there is none. The claim of a run that has ended is removed."""
+        there = _read(path)
+        if there is None or not has_ended(Owner.parse(str(there.get("owner"))), path):
+            return there
+        _bury(path, there)
+        return None
 
     def _wait_for(self, name: str) -> None:
         begun, told = time.monotonic(), False
@@ -128,7 +134,8 @@ class Claims:
             except FileExistsError:
                 return False
             except FileNotFoundError:  # the first claim, or the last one of another run went just now
-                self._folder.mkdir(exist_ok=True)
+                with suppress(FileExistsError):  # exist_ok looks again, by when the folder may be gone
+                    self._folder.mkdir()
                 continue
             try:
                 with file:

@@ -7,41 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from medvae import console
 from medvae.errors import ScanError
-from medvae.prepare.load import Loaded, ReadAndPrepare
-from medvae.run.checks import check_disk, check_memory, default_workers, require
-from medvae.run.folder import RESEARCH_USE, OutputFolder, disk_errors, hash_of
 from medvae.run.outcomes import Outcome, Summary
-from medvae.run.processes import Processes
 from medvae.run.task import Engine, Task, Todo
 from medvae.run.work import Job, Progress, Result, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
-    from medvae.scan import ScanRef
-
-__all__ = [
-    "RESEARCH_USE",
-    "Done",
-    "Engine",
-    "Loaded",
-    "Outcome",
-    "OutputFolder",
-    "Processes",
-    "ReadAndPrepare",
-    "Summary",
-    "check_disk",
-    "check_memory",
-    "default_workers",
-    "disk_errors",
-    "hash_of",
-    "require",
-    "run_jobs",
-    "run_scans",
-]
+    from medvae.run.folder import OutputFolder
 
 log = logging.getLogger(__name__)
 J = TypeVar("J", bound=Job)
@@ -132,61 +106,49 @@ def _claimed(job: Job) -> Outcome:
     return Outcome.of(job, ScanError("another run is working on it", code="claimed"), stage="read")
 
 
-# ------------------------------------------------------------------- until all pipelines have moved to `run_jobs`
+# Until all pipelines import these from where they are.
+if TYPE_CHECKING:
+    from medvae.prepare.load import Loaded, ReadAndPrepare
+    from medvae.run.checks import check_disk, check_memory, default_workers, require
+    from medvae.run.folder import RESEARCH_USE
+    from medvae.run.former import Done, run_scans
+    from medvae.run.record import disk_errors, hash_of
+__all__ = [
+    "RESEARCH_USE",
+    "Done",
+    "Loaded",
+    "Outcome",
+    "OutputFolder",
+    "ReadAndPrepare",
+    "Summary",
+    "check_disk",
+    "check_memory",
+    "default_workers",
+    "disk_errors",
+    "hash_of",
+    "require",
+    "run_jobs",
+    "run_scans",
+]
+_MOVED = {
+    "Done": "former",
+    "run_scans": "former",
+    "check_disk": "checks",
+    "check_memory": "checks",
+    "default_workers": "checks",
+    "require": "checks",
+    "RESEARCH_USE": "folder",
+    "OutputFolder": "folder",
+    "disk_errors": "record",
+    "hash_of": "record",
+}
 
 
-@dataclass(frozen=True)
-class Done:
-    """What `handle` gives back for one scan: its numbers, and how to write its files."""
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
 
-    write: Callable[[], Sequence[str]] = tuple
-    scores: dict[str, float | str | None] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _AsResult(Result):
-    done: Done = field(default_factory=Done)
-
-    def write(self, folder: Path) -> tuple[str, ...]:
-        return tuple(self.done.write())
-
-
-def run_scans(
-    refs: Sequence[ScanRef],
-    load: Callable[[ScanRef], T],
-    handle: Callable[[ScanRef, T], Done],
-    *,
-    folder: OutputFolder,
-    workers: int,
-    title: str,
-) -> Summary:
-    """The former `run_jobs`."""
-
-    def compute(ref: ScanRef, loaded: T) -> Result:
-        done = handle(ref, loaded)
-        return _AsResult(scores=done.scores, warnings=done.warnings, done=done)  # type: ignore[arg-type]
-
-    with console.progress(len(refs), title) as bar:
-        return run_jobs(
-            refs,
-            load,
-            compute,
-            folder=folder,
-            engine=Processes(workers),
-            stage=title,
-            on_progress=_moves(bar),
-        )
-
-
-def _moves(bar: console.Bar) -> Callable[[Progress], None]:
-    done = 0
-
-    def move(progress: Progress) -> None:
-        nonlocal done
-        bar.note(progress.note)
-        if progress.done > done:
-            bar.advance(progress.done - done)
-        done = progress.done
-
-    return move
+    if name in ("ReadAndPrepare", "Loaded"):
+        return getattr(import_module("medvae.prepare.load"), name)
+    if name in _MOVED:
+        return getattr(import_module(f"medvae.run.{_MOVED[name]}"), name)
+    raise AttributeError(name)

@@ -143,7 +143,7 @@ def test_what_a_shell_names_besides_scans_is_left_out(tmp_path: Path, caplog: py
     cohort = look(*inputs)
     assert [ref.id for ref in cohort.refs] == ["sub-01_T1w"]
     assert cohort.ignored == 8
-    assert "skipped 8 of the named files, which are no scans" in caplog.text
+    assert "skipped 8 named files without a scan (clinical.csv)" in caplog.text
     assert "clinical.csv: no column `scan`" in caplog.text, "a table of one's own is named with the reason"
     with pytest.raises(InputError, match="neither an array of rows nor a datalist"):
         look(tmp_path / "sub-01_T1w.json")

@@ -117,7 +117,7 @@ def test_how_subjects_are_known_is_told_in_one_line(tmp_path: Path, caplog: pyte
     caplog.set_level("INFO")
     subjects(tmp_path, "sub-01_T1w", "sub-01_FLAIR", "case7")
     assert [record.getMessage() for record in caplog.records] == [
-        "subjects of the scans: 2 by BIDS names, 1 each a subject of its own"
+        "subjects: 2 scans guessed from BIDS names, 1 scan taken as separate subjects"
     ]
     caplog.clear()
     (tmp_path / "list.csv").write_text("scan,subject\nsub-01_T1w.nii.gz,a\ncase7.nii.gz,b\n", "utf-8")

@@ -161,7 +161,7 @@ def test_a_folder_that_may_be_listed_but_not_entered_stops_nothing(
     cohort = find(tmp_path)
     assert [ref.id for ref in cohort if ref.path.parent.name != "b"][:2] == ["a_t1", "c_t1"]
     assert {code(ref) for ref in cohort if "b" in ref.path.parts} == {"unreadable"}
-    assert "b: 2 files are listed in this folder but cannot be opened" in caplog.text
+    assert "b: the folder can be listed but not entered, 2 files cannot be opened" in caplog.text
     assert code(find(tmp_path / "b" / "t1.nii")[0]) == "unreadable", "nor where it is named"
 
 

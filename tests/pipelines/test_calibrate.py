@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pytest
+
 from medvae.anomaly.reference import reference_of
-from medvae.checkpoint.folder import load
+from medvae.checkpoint.folder import load, save
 from medvae.cli.main import main
+from medvae.errors import InputError, ModelError, OutputError
+from medvae.pipelines.calibrate import calibrate
+from medvae.scan import Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+    from medvae.run.work import Progress
 
 
 def test_the_reference_is_of_the_healthy_scans(model_folder: Path, trained_folder: Path) -> None:
@@ -21,9 +27,10 @@ def test_the_reference_is_of_the_healthy_scans(model_folder: Path, trained_folde
     assert after.hash == before.hash, "the weights are not touched"
     assert reference_of(after).calibrated
     assert reference_of(after).status == "calibrated, n=3"
-    assert set(reference_of(after).scores) == set(reference_of(before).scores)
-    assert reference_of(after).image is not None
-    assert reference_of(after).image.n == 5, "the atlas stays that of the training scans"
+    assert set(reference_of(after).maps) == set(reference_of(before).maps)
+    kept, new = reference_of(before).training, reference_of(after)
+    assert np.array_equal(new.maps["atlas"].arrays["mean"], kept["atlas"]["mean"]), "it is of the training scans"
+    assert not np.array_equal(new.maps["residual_z"].arrays["mean"], kept["residual_z"]["mean"])
     assert not (model_folder / "calibration" / "cache").exists()
 
 
@@ -40,10 +47,9 @@ def test_again_gives_the_same_reference(model_folder: Path, brains: Path, tmp_pa
 def test_training_scans_and_their_subjects_are_left_out(
     trained_folder: Path, brains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(trained_folder, tmp_path / "model")
-    tree = json.loads((tmp_path / "model" / "model.json").read_text("utf-8"))
-    tree["latents"]["subjects"] = ["anna", "bert", "c", "d", "e"]
-    (tmp_path / "model" / "model.json").write_text(json.dumps(tree), "utf-8")
+    model = load(trained_folder)
+    latents = replace(model.latents, subjects=["anna", "bert", "c", "d", "e"])
+    save(replace(model, latents=latents), tmp_path / "model")
     rows = [f"{brains}/train/t0.nii.gz,x", f"{brains}/healthy/h0.nii.gz,anna", f"{brains}/healthy/h1.nii.gz,zoe"]
     (tmp_path / "list.csv").write_text("\n".join(["scan,subject", *rows]) + "\n", "utf-8")
     assert (
@@ -60,9 +66,9 @@ def test_fewer_scans_than_before_are_warned_of(
     shutil.copytree(model_folder, tmp_path / "model")
     command = ["calibrate", "--model", str(tmp_path / "model"), "--workers", "0"]
     assert main([*command, str(brains / "healthy" / "h0.nii.gz")]) == 0
-    assert "the Reference of 3 healthy scans that was there is replaced" in capsys.readouterr().err
+    assert "replaced the Reference of 3 healthy scans" in capsys.readouterr().err
     assert main([*command, str(brains / "healthy")]) == 0
-    assert "is replaced" not in capsys.readouterr().err
+    assert "replaced" not in capsys.readouterr().err
 
 
 def test_only_training_scans_are_nothing_to_calibrate_with(
@@ -71,7 +77,7 @@ def test_only_training_scans_are_nothing_to_calibrate_with(
     shutil.copytree(trained_folder, tmp_path / "model")
     command = ["calibrate", "--model", str(tmp_path / "model"), str(brains / "train" / "t0.nii.gz"), "--workers", "0"]
     assert main([*command, "--quiet"]) == 2
-    assert "none of the scans can be used" in capsys.readouterr().err
+    assert "none of the scans can be used" in capsys.readouterr().out
     assert not reference_of(load(tmp_path / "model")).calibrated
 
 
@@ -86,3 +92,48 @@ def test_a_wrong_option_of_a_map_is_refused_before_anything_is_prepared(
         assert "residual_z" in capsys.readouterr().err
     assert (tmp_path / "model" / "calibration" / "run.json").read_bytes() == before
     assert not (tmp_path / "model" / "calibration" / "cache").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ from Python
+
+
+def healthy(brains: Path) -> Selection:
+    return Selection((brains / "healthy",))
+
+
+def test_python_gives_the_bytes_of_the_command(
+    trained_folder: Path, model_folder: Path, brains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[Progress] = []
+    model = calibrate(trained_folder, healthy(brains), out=tmp_path / "model", on_progress=steps.append)
+    written = {path.name for path in model_folder.iterdir() if path.is_file()}
+    assert written == {path.name for path in (tmp_path / "model").iterdir() if path.is_file()}
+    for name in written - {"run.json"}:
+        assert (tmp_path / "model" / name).read_bytes() == (model_folder / name).read_bytes(), name
+    assert model.path == tmp_path / "model"
+    assert reference_of(model).status == "calibrated, n=3"
+    assert not reference_of(load(trained_folder)).calibrated, "the model itself stays as it is"
+    assert [one.stage for one in steps].count("reference statistics") == 6
+    assert steps[-1].done == steps[-1].total
+    assert capsys.readouterr().out == "", "the library does not print"
+
+
+def test_in_place_the_model_that_was_loaded_is_calibrated(trained_folder: Path, brains: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_folder, tmp_path / "model")
+    model = calibrate(load(tmp_path / "model"), healthy(brains))
+    assert reference_of(model).calibrated
+    assert reference_of(load(tmp_path / "model")).hash == reference_of(model).hash
+
+
+def test_what_python_is_refused(trained_folder: Path, brains: Path, tmp_path: Path) -> None:
+    seen = Selection((brains / "train" / "t0.nii.gz",))
+    shutil.copytree(trained_folder, tmp_path / "model")
+    with pytest.raises(InputError, match="none of the scans can be used; t0: training has seen"):
+        calibrate(tmp_path / "model", seen)
+    with pytest.raises(OutputError, match="exists already"):
+        calibrate(trained_folder, healthy(brains), out=tmp_path)
+    with pytest.raises(ModelError, match="is in no folder"):
+        calibrate(replace(load(trained_folder), path=None), healthy(brains))
+    with pytest.raises(ModelError, match="not a model folder"):
+        calibrate(tmp_path / "gone", healthy(brains), out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -13,9 +13,13 @@ import pytest
 
 from medvae import plugins
 from medvae.cli.main import main
+from medvae.pipelines import detect as pipeline
+from medvae.scan import Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from medvae.run.work import Progress
 
 
 def detect(scans: Path, model: Path, out: Path, *more: str) -> int:
@@ -145,12 +149,12 @@ def test_bad_scans_end_in_the_table_and_the_others_go_on(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("detect.options.residual_z.scales_mm=[3]", "residual_z.scales_mm=[0.0, 3.0, 6.0], not [3.0]"),
+        ("detect.options.residual_z.scales_mm=[3]", "residual_z.scales_mm=[0.0,3.0,6.0], not [3.0]"),
         ("detect.top=0.5", "detect.top=0.01, not 0.5"),
         ("prepare.spacing=[1,1,1]", "prepare.* belongs to the model"),
     ],
 )
-def test_what_the_reference_was_not_made_for_is_refused(
+def test_what_the_reference_was_not_computed_for_is_refused(
     change: str, said: str, brains: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert detect(brains / "new", model_folder, tmp_path / "out", "--set", change) == 2
@@ -158,7 +162,7 @@ def test_what_the_reference_was_not_made_for_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_reference_made_with_other_options_is_used_with_them(
+def test_a_reference_computed_with_other_options_is_used_with_them(
     brains: Path, model_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(model_folder, tmp_path / "model")
@@ -174,7 +178,7 @@ def test_a_reference_made_with_other_options_is_used_with_them(
     assert np.abs(np.gradient(wide)).mean() < np.abs(np.gradient(usual)).mean(), "the wider scale is smoother"
 
 
-def test_maps_are_silent_where_nothing_is_covered(brains: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_maps_are_0_where_nothing_was_evaluated(brains: Path, model_folder: Path, tmp_path: Path) -> None:
     assert detect(brains / "new" / "ill.nii.gz", model_folder, tmp_path / "out", "--workers", "0") == 0
     folder = tmp_path / "out" / "scans" / "ill"
     covered = np.asarray(nib.load(folder / "coverage.nii.gz").dataobj) > 0
@@ -184,19 +188,31 @@ def test_maps_are_silent_where_nothing_is_covered(brains: Path, model_folder: Pa
         assert values[covered].any()
 
 
-def test_the_picture_has_the_values_of_the_file_the_highest_first(
-    brains: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_scores_are_those_of_the_manifest_and_none_is_lost(
+    brains: Path, model_folder: Path, tmp_path: Path
 ) -> None:
-    shown, titles = [], []
+    """A scan that cannot be used has a row, and one that was done in an earlier run keeps its own."""
+    scans = tmp_path / "scans"
+    shutil.copytree(brains / "new", scans)
+    assert detect(scans / "ill.nii.gz", model_folder, tmp_path / "out", "--workers", "0", "--map", "residual") == 0
+    (scans / "well.nii.gz").write_bytes(b"no scan")
+    assert detect(scans / "well.nii.gz", model_folder, tmp_path / "out", "--workers", "0", "--map", "residual") == 2
+    assert {name: row["status"] for name, row in rows(tmp_path / "out").items()} == {"ill": "ok", "well": "rejected"}
 
-    def draw(_: Path, picture: Any, *, title: str, footer: str) -> None:
-        shown.append(picture)
-        titles.append(title)
 
-    monkeypatch.setattr("medvae.pipelines.detect.scan_montage", draw)
-    detect(brains / "new" / "ill.nii.gz", model_folder, tmp_path / "out", "--workers", "0")
-    (picture,) = shown
-    written = np.asarray(nib.load(tmp_path / "out" / "scans" / "ill" / "residual_z.nii.gz").dataobj)
-    assert picture.values == tuple(float(written[tuple(peak)]) for peak in picture.peaks)
-    assert list(picture.values) == sorted(picture.values, reverse=True)
-    assert "p = 0.250, the least that n allows (calibrated, n=3)" in titles[0]
+def test_progress_is_given_to_the_caller_and_nothing_is_printed(
+    brains: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[Progress] = []
+    scans = Selection((brains / "new",))
+    finished = pipeline.run(
+        scans,
+        model=model_folder,
+        out=tmp_path / "out",
+        overrides=("detect.maps=[intensity]",),
+        on_progress=steps.append,
+    )
+    assert [(one.stage, one.done, one.total) for one in steps] == [("detect", done, 2) for done in range(3)]
+    assert finished.exit_code == 0
+    assert finished.lines == (f"{tmp_path / 'out'}: scores.csv, and one folder per scan in scans/ (calibrated, n=3)",)
+    assert capsys.readouterr().out == ""

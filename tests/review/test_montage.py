@@ -1,7 +1,8 @@
-"""The picture of a judged scan: where it looks, what is left and right, and colours that mean the same everywhere."""
+"""The picture of a scan and its map: which slices, what is left and right, and colours that mean the same everywhere."""
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.spatial.distance import pdist
 
-from medvae.anomaly.anomaly_map import AnomalyMap
 from medvae.prepare.grid import nearest_ras
 from medvae.prepare.preparation import Preparation, prepare
-from medvae.review.montage import _COLOURS, Picture, _Layers, _scale, _turned, find_peaks, scan_montage
+from medvae.review.montage import _COLOURS, Montage, Picture, _Layers, _scale, _turned, find_peaks
 from medvae.scan import Geometry, Scan
 from medvae.settings import PrepareSettings
 
@@ -46,7 +46,7 @@ def test_peaks_come_back_to_the_voxels_they_are_at(name: str) -> None:
     world = scan.geometry.to_world(target)
     grid_index = np.rint(np.linalg.inv(prepared.to_input) @ [*target, 1])[:3].astype(int)
     values[tuple(slice(i - 1, i + 2) for i in grid_index)] = 5
-    peaks = find_peaks(AnomalyMap("m", values, "z"), prepared)
+    peaks = find_peaks(values, prepared)
     assert np.linalg.norm(scan.geometry.to_world(peaks[0]) - world) <= 2
     distances = pdist(scan.geometry.to_world(peaks))
     assert min(distances, default=99) > 20, "peaks keep their distance"
@@ -65,7 +65,7 @@ def test_the_right_of_the_patient_is_on_the_left(name: str) -> None:
     picture = Picture(
         marked, marked, np.ones(geometry.shape, bool), geometry, np.zeros((1, 3), np.intp), (0.0,), 1, "z"
     )
-    layers = _Layers.of(picture, nearest_ras(geometry))
+    layers = _Layers.from_picture(picture, nearest_ras(geometry))
     for axis in (0, 1, 2):
         ax = Figure().subplots()
         layers.draw(ax, axis=axis, at=np.array([1, 1, 1]), heat=False)
@@ -84,18 +84,20 @@ def test_colours_mean_the_same_in_all_pictures() -> None:
 
     assert _scale(picture(1)).vmax == _scale(picture(50)).vmax == 6.0
     alpha = _COLOURS(_scale(picture(1))(np.array([0.0, 0.9, 2.0, 6.0])))[:, 3]
-    assert alpha[0] == alpha[1] == 0, "healthy values are clear"
+    assert alpha[0] == alpha[1] == 0, "healthy values are transparent"
     assert alpha[2] == pytest.approx(0.75, abs=0.02)
 
 
-def test_a_picture_is_written_with_its_words(tmp_path: Path) -> None:
+def test_a_picture_is_plain_data_until_it_is_written(tmp_path: Path) -> None:
     scan = block(AFFINES["LPS"])
     heat = np.where(scan.data > 0, np.float32(1), np.float32(0))
     peaks = np.array([[10, 9, 8], [5, 6, 7]])
     picture = Picture(scan.data, heat, scan.data > 0, scan.geometry, peaks, (3.0, 2.0), 1.5, "z")
-    for name in ("a.png", "b.png"):
-        scan_montage(tmp_path / name, picture, title="scan", footer="calibrated, n=5")
-    image = imread(tmp_path / "a.png")
+    montage = Montage("scans/a/montage.png", picture, title="scan", footer="calibrated, n=5")
+    montage.write(tmp_path)
+    image = imread(tmp_path / "scans" / "a" / "montage.png")
     assert image.shape[1] == 1200
     assert image[..., :3].std() > 0.05
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    sent = pickle.loads(pickle.dumps(montage))
+    assert (tmp_path / "scans" / "a" / "montage.png").read_bytes() == montage.png() == sent.png()
+    assert Montage("x.png", picture, title="another", footer="").png() != montage.png()

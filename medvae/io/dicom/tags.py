@@ -162,13 +162,6 @@ class Tags:
             broken(name, raw)
         return int(unpack_from(self.order + {2: "H", 4: "L"}[len(raw)], raw)[0]) if raw else None
 
-    def double(self, name: str) -> float | None:
-        """A float of 8 bytes."""
-        raw = self.raw(name)
-        if len(raw) not in (0, 8):
-            broken(name, raw)
-        return float(unpack_from(self.order + "d", raw)[0]) if raw else None
-
     def first(self, name: str) -> Tags:
         """The first item of a sequence, empty where there is none."""
         items = self.items(name)
