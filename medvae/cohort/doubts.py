@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _KNOWN: dict[Origin, str] = {
     "list": "named by the list",
     "patient": "by PatientID",
+    "study": "by DICOM study",
     "bids": "guessed from BIDS names",
     "scan": "taken as separate subjects",
 }

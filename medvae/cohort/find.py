@@ -44,8 +44,9 @@ class Cohort(Sequence[ScanRef]):
     Attributes:
         refs: the scans.
         ignored: how many files are no scans, in no format that medvae reads.
-        origins: per scan, how its subject is known: "list", "patient" (the PatientID of DICOM), "bids" (the names of
-            BIDS), or "scan": nothing says who was scanned, and the scan is a subject of its own.
+        origins: per scan, how its subject is known: "list", "patient" (the PatientID of DICOM), "study" (of DICOM
+            without a usable PatientID), "bids" (the names of BIDS), or "scan": nothing says who was scanned, and the
+            scan is a subject of its own.
     """
 
     refs: tuple[ScanRef, ...]

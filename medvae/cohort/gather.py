@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from medvae.cohort.lists import Row
+    from medvae.cohort.names import Origin
     from medvae.cohort.walk import Kind
     from medvae.settings import ReadSettings
 
@@ -152,7 +153,8 @@ def _scans(files: Sequence[Path], root: Path, settings: ReadSettings) -> Found:
 def _candidate(ref: ScanRef, root: Path) -> Candidate:
     if not ref.id:
         return Candidate(replace(ref, id=scan_id(ref.path, root), subject=""), root)
-    return Candidate(ref, root, "scan" if ref.subject == ref.id else "patient")
+    known: Origin = "study" if ref.subject.startswith("study-") else "patient"
+    return Candidate(ref, root, "scan" if ref.subject == ref.id else known)
 
 
 def _unreadable(files: Iterable[Path], root: Path, *, beside: Iterable[Candidate]) -> list[Candidate]:

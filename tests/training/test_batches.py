@@ -1,25 +1,22 @@
-"""Prepared scans on disk, the batches drawn from them by counters, and batches made ahead."""
+"""Batches are drawn from prepared scans by counters, with conditions and label maps, and made ahead by threads."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import small_model
 import torch
 
-from medvae.prepare.preparation import Intensity
-from medvae.scan import Geometry
 from medvae.training import batches
-from medvae.training.batches import Batch, Scans, fetch, made_ahead, plain_batch, store, training_batch
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from medvae.training.batches import Batch, ahead, plain_batch, training_batch
+from medvae.training.store import Scans, store
+from medvae.vae.conditions import Conditions
 
 
 @pytest.fixture(scope="module")
@@ -34,51 +31,6 @@ def batch(scans: Scans, step: int, *, rank: int = 0, world: int = 1, seed: int =
 
 def same(a: Batch, b: Batch) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("inputs", "image", "mask"))
-
-
-@pytest.mark.parametrize("label", [None, "ill"])
-@pytest.mark.parametrize("labelled", [True, False])
-def test_a_stored_scan_comes_back(tmp_path: Path, *, label: str | None, labelled: bool) -> None:
-    classes = np.random.default_rng(0).integers(0, 4, (1, *small_model.SHAPE)).astype(np.int16)
-    prepared = replace(
-        small_model.scan(0),
-        input=Geometry((20, 30, 40), np.diag([-0.3, 1 / 3, 2, 1])),
-        intensity=Intensity(1 / 3, 20.0, -np.inf, np.inf, background=-1.0),
-        label_map=classes if labelled else None,
-        units="HU",
-        modality=None,
-        warnings=("whole_head", "ä"),
-    )
-    store(prepared, tmp_path / "one.safetensors", label=label)
-    again, found = fetch(tmp_path / "one.safetensors")
-    assert found == label
-    for one in fields(prepared):
-        ours, theirs = getattr(prepared, one.name), getattr(again, one.name)
-        if one.name == "image":
-            assert theirs.dtype == np.float32
-            np.testing.assert_allclose(theirs, ours, atol=0.004)
-        elif isinstance(ours, np.ndarray):
-            assert ours.dtype == theirs.dtype, one.name
-            assert np.array_equal(ours, theirs), one.name
-        else:
-            assert ours == theirs, one.name
-
-
-def test_storing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        store(small_model.scan(0), tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_scans_are_kept_while_there_is_room(scans: Scans) -> None:
-    all_kept = Scans(scans.files)
-    assert all_kept[3] is all_kept[3]
-    room = 6 * 16**3 * 2 + 1
-    some = Scans(scans.files, _room=room)
-    first = [some[i] for i in range(5)]
-    assert [some[i] is first[i] for i in range(5)] == [True, True, False, False, False]
-    assert np.array_equal(some[4].image, first[4].image)
-    assert len(some) == 5
 
 
 def test_a_batch_depends_on_seed_and_step_alone(scans: Scans) -> None:
@@ -138,7 +90,82 @@ def test_a_plain_batch_is_one_scan(scans: Scans) -> None:
     assert np.array_equal(made.mask[0].numpy(), scans[2].mask)
 
 
-# ------------------------------------------------------------------------------------------------------ made ahead
+# ------------------------------------------------------------------------------------------ conditions and label maps
+
+AGES = Conditions.fit(["age", "sex"], [{"age": 20.0, "sex": "F"}, {"age": 60.0, "sex": "M"}])
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Scans:
+    """Four scans with age, sex and, every other one, a label map of the block that is bright."""
+    folder = tmp_path_factory.mktemp("described")
+    files = [folder / str(i) for i in range(4)]
+    for i, path in enumerate(files):
+        one = replace(small_model.scan(i), conditions={"age": 20.0 + 10 * i, "sex": "FM"[i % 2]})
+        labels = np.zeros(one.mask.shape, np.int16)
+        labels[:, 4:12, 5:11, 3:9] = 1
+        image = np.where(one.mask, 2 * labels - 1.0, 0).astype(np.float32)
+        store(replace(one, image=image, label_map=labels if i % 2 == 0 else None), path)
+    return Scans(files, AGES)
+
+
+def test_a_model_without_conditions_and_label_maps_is_the_special_case(scans: Scans) -> None:
+    assert batch(scans, 0).c is None
+    assert batch(scans, 0).label_map is None
+    assert plain_batch(scans, 0).c is None
+    assert plain_batch(scans, 0).label_map is None
+
+
+def test_conditions_go_along_as_numbers(described: Scans) -> None:
+    order = [batches._shuffled(i, 4, seed=0) for i in range(4)]
+    made = batch(described, 0, batch=4, drop_conditions=0)
+    expected = [AGES.vector({"age": 20.0 + 10 * i, "sex": "FM"[i % 2]}) for i in order]
+    assert made.c is not None
+    assert made.c.dtype == torch.float32
+    assert np.array_equal(made.c.numpy(), np.stack(expected))
+    plain = plain_batch(described, 3)
+    assert plain.c is not None
+    assert np.array_equal(plain.c.numpy()[0], AGES.vector({"age": 50.0, "sex": "M"}))
+
+
+def test_conditions_are_dropped_each_and_all_with_the_same_probability(described: Scans) -> None:
+    """Missing alone: d (1 − d); both missing: d + (1 − d) d². Images do not change."""
+    off = dict.fromkeys(("spatial", "gamma", "bias", "blur", "noise"), 0)
+    made = [batch(described, step, batch=8, drop_conditions=0.3, randomize=off) for step in range(75)]
+    c = torch.cat([one.c for one in made if one.c is not None])
+    age, sex = c[:, 1] == 1, c[:, 4] == 1
+    both = 0.3 + 0.7 * 0.09
+    assert (age & sex).float().mean().item() == pytest.approx(both, abs=0.06)
+    assert (age & ~sex).float().mean().item() == pytest.approx(0.7 * 0.3 * 0.7, abs=0.05)
+    again = batch(described, 7, batch=8, drop_conditions=0.3)
+    assert again.c is not None
+    assert torch.equal(again.c, c[56:64])
+    assert torch.equal(again.inputs, batch(described, 7, batch=8, drop_conditions=0).inputs)
+
+
+def test_label_maps_go_along_with_the_warp(described: Scans) -> None:
+    off = dict.fromkeys(("gamma", "bias", "blur", "noise"), 0) | {"spatial": 1}
+    made = batch(described, 0, batch=4, randomize=off)
+    assert made.label_map is not None
+    assert made.label_map.dtype == torch.int16
+    labelled = [batches._shuffled(i, 4, seed=0) % 2 == 0 for i in range(4)]
+    assert sum(labelled) == 2
+    for image, mask, labels, known in zip(made.image, made.mask, made.label_map, labelled, strict=True):
+        if not known:
+            assert (labels == -1).all(), "a scan without a label map"
+            continue
+        agree = ((image > 0) == (labels == 1))[mask].float().mean()
+        assert agree > 0.9, "moved by the same warp, nearest neighbour for linear"
+        assert set(labels.unique().tolist()) == {0, 1}
+
+
+def test_a_plain_batch_has_the_label_map(described: Scans) -> None:
+    labels = plain_batch(described, 2).label_map
+    assert labels is not None
+    assert np.array_equal(labels[0].numpy(), described[2].label_map)
+
+
+# ----------------------------------------------------------------------------------------------------------- ahead
 
 
 def numbered(step: int) -> Batch:
@@ -150,8 +177,8 @@ def test_steps_come_in_order_though_some_take_longer() -> None:
         time.sleep(0.02 * (step % 3 == 0))
         return numbered(step)
 
-    assert [int(one.image) for one in made_ahead(make, range(4, 30))] == list(range(4, 30))
-    assert not list(made_ahead(make, range(3, 3)))
+    assert [int(one.image) for one in ahead(make, range(4, 30))] == list(range(4, 30))
+    assert not list(ahead(make, range(3, 3)))
 
 
 def test_an_error_comes_at_its_step_and_ends_the_threads() -> None:
@@ -160,21 +187,21 @@ def test_an_error_comes_at_its_step_and_ends_the_threads() -> None:
             raise OSError("gone")
         return numbered(step)
 
-    steps = made_ahead(make, range(100))
+    steps = ahead(make, range(100))
     assert [int(next(steps).image) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="gone"):
         next(steps)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
-def test_only_a_few_are_made_ahead_and_closing_ends_it() -> None:
+def test_only_a_few_are_ahead_and_closing_ends_it() -> None:
     made: list[int] = []
 
     def make(step: int) -> Batch:
         made.append(step)
         return numbered(step)
 
-    steps = made_ahead(make, range(1000))
+    steps = ahead(make, range(1000))
     next(steps)
     steps.close()
     assert len(made) < 20

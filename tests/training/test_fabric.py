@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medvae.training import fit as module
-from medvae.training.fit import make_fabric
+from medvae.training import fabric as module
+from medvae.training.fabric import make_fabric
 
 if TYPE_CHECKING:
     import pytest

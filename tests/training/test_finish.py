@@ -1,26 +1,25 @@
-"""From a fitted network to a checkpoint: posteriors of every scan, some images, a first Reference."""
+"""From a fitted network to a checkpoint: posteriors of every scan, and some of the scans."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import small_model
+import torch
 
-from medvae import plugins
 from medvae.anomaly.inference import infer
-from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.model import Model, build_vae, weights_hash
+from medvae.run.work import Progress
 from medvae.training import finish as module
-from medvae.training.batches import Scans, store
-from medvae.training.finish import passes, remember
+from medvae.training.finish import to_model
+from medvae.training.store import Scans, store
+from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import nn
 
 LABELS = ("a", None, "b", "a")
 
@@ -30,14 +29,11 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Scans:
     return small_model.stored(tmp_path_factory.mktemp("cache"), 4)
 
 
-def made(scans: Scans, *, keep: int = 200, calls: list[int] | None = None) -> Model:
+def made(scans: Scans, *, keep: int = 200, calls: list[Progress] | None = None) -> Model:
     settings = small_model.settings(train={"keep_scans": keep})
-    vae = build_vae(settings)
-    cast("nn.Module", vae).eval()
-    counted = calls if calls is not None else []
-    return remember(
-        vae, scans, labels=LABELS, settings=settings, record={"steps": 1}, on_scan=lambda: counted.append(1)
-    )
+    vae = build_vae(settings, scans.conditions).eval()
+    on_progress = (calls if calls is not None else []).append
+    return to_model(vae, scans, labels=LABELS, settings=settings, record={"steps": 1}, on_progress=on_progress)
 
 
 def test_posteriors_of_every_scan(scans: Scans) -> None:
@@ -50,7 +46,7 @@ def test_posteriors_of_every_scan(scans: Scans) -> None:
     posterior = infer(model, scans[2]).posterior
     assert np.array_equal(model.latents.mean[2], posterior.mean[0].numpy())
     assert np.array_equal(model.latents.log_variance[2], posterior.log_variance[0].numpy())
-    assert model.hash == weights_hash(cast("nn.Module", model.vae))
+    assert model.hash == weights_hash(model.networks)
     assert model.record == {"steps": 1}
 
 
@@ -81,20 +77,23 @@ def test_label_maps_are_kept_where_every_scan_has_one(tmp_path: Path) -> None:
     assert module._kept(Scans(files), small_model.settings()).label_maps is None
 
 
-def test_the_first_reference_is_of_the_training_scans_and_says_so(scans: Scans) -> None:
-    reference = reference_of(made(scans))
-    assert reference.status == "uncalibrated, n=4"
-    assert reference.scan_hashes == tuple(f"hash-{i}" for i in range(4))
-    assert set(reference.limits) == {
-        name for name in plugins.names("maps") if not getattr(plugins.load("maps", name), "NEEDS_ALIGNMENT", False)
-    }
-    reference.check(model_hash=made(scans).hash, preparation_hash=made(scans).preparation.hash)
+def test_every_scan_is_reported(scans: Scans) -> None:
+    calls: list[Progress] = []
+    made(scans, calls=calls)
+    assert calls == [Progress("latents", i, 4) for i in range(1, 5)]
 
 
-def test_a_few_scans_are_enough_for_the_reference(scans: Scans, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REFERENCE_SCANS", 2)
-    calls: list[int] = []
-    model = made(scans, calls=calls)
-    assert reference_of(model).n == 2
-    assert len(model.latents.ids) == 4
-    assert len(calls) == passes(4) == 8
+def test_conditions_go_into_posteriors_and_checkpoint(tmp_path: Path) -> None:
+    files = [tmp_path / str(i) for i in range(4)]
+    for i, path in enumerate(files):
+        store(replace(small_model.scan(0), conditions={"age": 20.0 + i, "site": "ab"[i % 2]}), path)
+    scans = Scans(files, Conditions.fit(["age"], [{"age": 20.0}, {"age": 22.0}]))
+    model = made(scans)
+    assert model.conditions == scans.conditions
+    assert [one["age"] for one in model.latents.conditions] == [20, 21, 22, 23]
+    assert model.latents.conditions[1]["site"] == "b"
+    with torch.no_grad():
+        for parameter in model.vae.parameters():
+            parameter += 0.05
+    posterior = model.encode_prepared(scans[3])
+    assert not torch.equal(posterior.mean, model.encode_prepared(scans[0]).mean), "the same image, another age"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medvae.training.fit import Epoch
+from medvae.training.epoch import Epoch
 from medvae.training.logs import log_to, read_epochs, training_record
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EPOCH = Epoch(
     step=10,
-    steps=30,
+    plan=((0, 40), (8, 30)),
     loss=1.5,
     reconstruction=100.0,
     kl=12.5,
@@ -24,6 +24,7 @@ EPOCH = Epoch(
     error=0.2,
     validation=1.25,
     validation_error=0.3,
+    mean_image_error=0.5,
     active=7,
     scans_per_second=3.0,
     best=True,
@@ -96,3 +97,12 @@ def test_a_checkpoint_says_which_step_was_kept_and_nothing_of_times() -> None:
         "kl": 12.5,
         "active_units": 7,
     }
+
+
+def test_an_epoch_in_words_names_units_and_the_error_to_beat() -> None:
+    assert str(EPOCH) == (
+        "loss 1.500 nats/voxel, validation 1.250, error 0.300 (mean image 0.500), KL 12 nats/scan, 3.0 scans/s"
+    )
+    bare = replace(EPOCH, validation=None, validation_error=None, mean_image_error=None)
+    assert str(bare) == "loss 1.500 nats/voxel, KL 12 nats/scan, 3.0 scans/s"
+    assert EPOCH.steps == 30

@@ -12,7 +12,7 @@ import small_model
 from safetensors.numpy import load_file
 
 from medvae.checkpoint.model import build_vae
-from medvae.training.batches import store
+from medvae.training.store import store
 
 PROGRAM = """
 import sys
@@ -20,8 +20,8 @@ from pathlib import Path
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
 import small_model
-from medvae.model import build_vae
-from medvae.training.batches import Scans
+from medvae.checkpoint.model import build_vae
+from medvae.training.store import Scans
 from medvae.training.fit import fit
 
 folder = Path(sys.argv[1])

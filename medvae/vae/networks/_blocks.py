@@ -6,6 +6,7 @@ A CPU or GPU spends its time there on memory traffic: the stem folds space into 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,10 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from medvae.vae.base import Posterior
+
+_GAIN = 8.0  # of m(c) in `Conditioned`: a regression bears larger steps of the optimiser than a network does
 
 
 def fold(x: Tensor, by: int) -> Tensor:
@@ -73,9 +78,10 @@ class Encoder(nn.Module):
         layers += [Norm(channels[-1]), nn.SiLU(), nn.Conv3d(channels[-1], out, 1)]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Features at the lowest resolution; `shift` is added after the first convolution."""
-        return _shifted(self.layers, fold(x, self.stem), shift)
+    def forward(self, x: Tensor) -> Tensor:
+        """Features at the lowest resolution."""
+        result: Tensor = self.layers(fold(x, self.stem))
+        return result
 
 
 class Decoder(nn.Module):
@@ -93,19 +99,23 @@ class Decoder(nn.Module):
         layers.append(nn.Conv3d(channels[0], out * stem**3, 3, padding=1))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, z: Tensor, shift: Tensor | None = None) -> Tensor:
-        """The image's parameters at full resolution; `shift` is added after the first convolution."""
-        return unfold(_shifted(self.layers, z, shift), self.stem)
+    def forward(self, z: Tensor) -> Tensor:
+        """The image's parameters at full resolution."""
+        return unfold(self.layers(z), self.stem)
 
 
 class Conditioned(nn.Module):
-    """What conditions add to features: a linear function of them, at first 0. Without conditions it has no weights.
+    """Where conditions put a scan in latent space: m(c), a linear function of them, at first 0.
+
+    An encoder takes m(c) off its posterior mean and a decoder adds it to z, so that z is what conditions do not say:
+    p(z) is N(0, I) whatever they are. m(c) has no part in the reconstruction; the KL fits it, as a regression of the
+    latent on the conditions. Without conditions it has no weights and changes nothing.
 
     Make it after all other parts of a network, so that these begin with the same weights as without conditions.
 
     Args:
         conditions: length of `c`; 0 for none.
-        shape: of what is added, without the batch, e.g. `(channels, 1, 1, 1)`.
+        shape: of the latent, `(C, *latent)`.
     """
 
     def __init__(self, conditions: int, shape: Sequence[int]) -> None:
@@ -115,23 +125,21 @@ class Conditioned(nn.Module):
         if self.linear is not None:
             nn.init.zeros_(self.linear.weight)
 
-    def forward(self, c: Tensor | None) -> Tensor | None:
-        """`(B, *shape)`; None without conditions.
+    def removed(self, posterior: Posterior, c: Tensor | None) -> Posterior:
+        """The posterior of what conditions do not say."""
+        shift = self._shift(c)
+        return posterior if shift is None else replace(posterior, mean=posterior.mean - shift)
 
-        Raises:
-            ValueError: conditions are missing, or the network has none.
-        """
+    def added(self, z: Tensor, c: Tensor | None) -> Tensor:
+        """z and m(c)."""
+        shift = self._shift(c)
+        return z if shift is None else z + shift
+
+    def _shift(self, c: Tensor | None) -> Tensor | None:
         if (c is None) != (self.linear is None):
             wants = "takes no conditions" if self.linear is None else "needs conditions"
             raise ValueError(f"this network {wants}: pass c as `Model.condition` gives it")
-        return None if c is None or self.linear is None else self.linear(c).view(-1, *self.shape)
-
-
-def _shifted(layers: nn.Sequential, x: Tensor, shift: Tensor | None) -> Tensor:
-    """The layers one after the other, with `shift` added after the first one."""
-    first: Tensor = layers[0](x)
-    result: Tensor = layers[1:](first if shift is None else first + shift)
-    return result
+        return None if c is None or self.linear is None else (_GAIN * self.linear(c)).float().view(-1, *self.shape)
 
 
 def channels_last(module: nn.Module) -> nn.Module:

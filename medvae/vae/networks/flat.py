@@ -56,8 +56,7 @@ class Flat(VAE):
         self.decoder = Decoder(**shape, into=settings.narrow, out=self.observation.channels)  # type: ignore[arg-type]
         self.squeeze = nn.Linear(math.prod(self.inner), 2 * settings.latent)
         self.spread = nn.Linear(settings.latent, math.prod(self.inner))
-        self.encoder_conditions = Conditioned(conditions, (settings.channels[0], 1, 1, 1))
-        self.decoder_conditions = Conditioned(conditions, self.inner)
+        self.conditioned = Conditioned(conditions, self.latent_shape(grid))
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`.
@@ -66,13 +65,12 @@ class Flat(VAE):
             SettingsError: images of another grid.
         """
         self.latent_shape((x.shape[2], x.shape[3], x.shape[4]))
-        features = self.encoder(x, self.encoder_conditions(c))
-        return Posterior.from_parameters(self.squeeze(features.flatten(1)))
+        return self.conditioned.removed(Posterior.from_parameters(self.squeeze(self.encoder(x).flatten(1))), c)
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The decoder's output `(B, channels, X, Y, Z)`."""
-        features, shift = self.spread(z).view(-1, *self.inner), self.decoder_conditions(c)
-        output: Tensor = self.decoder(features if shift is None else features + shift)
+        features = self.spread(self.conditioned.added(z, c))
+        output: Tensor = self.decoder(features.view(-1, *self.inner))
         return output
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:

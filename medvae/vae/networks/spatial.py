@@ -33,8 +33,7 @@ def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, co
     Raises:
         SettingsError: the stride does not divide the grid.
     """
-    vae = Spatial(settings, likelihood, conditions=conditions)
-    vae.latent_shape(grid)
+    vae = Spatial(settings, likelihood, grid, conditions=conditions)
     channels_last(vae)
     return vae
 
@@ -42,7 +41,7 @@ def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, co
 class Spatial(VAE):
     """q(z|x) and p(x|z) with a latent `(B, C, X/stride, Y/stride, Z/stride)`."""
 
-    def __init__(self, settings: Settings, likelihood: LikelihoodSettings, *, conditions: int = 0) -> None:
+    def __init__(self, settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> None:
         super().__init__()
         shape = {"stem": settings.stem, "channels": settings.channels, "blocks": settings.blocks}
         self.stride: int | None = settings.stem * 2 ** (len(settings.channels) - 1)
@@ -50,16 +49,15 @@ class Spatial(VAE):
         self.observation = build_observation(likelihood)
         self.encoder = Encoder(**shape, out=2 * settings.latent)  # type: ignore[arg-type]
         self.decoder = Decoder(**shape, into=settings.latent, out=self.observation.channels)  # type: ignore[arg-type]
-        self.encoder_conditions = Conditioned(conditions, (settings.channels[0], 1, 1, 1))
-        self.decoder_conditions = Conditioned(conditions, (settings.channels[-1], 1, 1, 1))
+        self.conditioned = Conditioned(conditions, self.latent_shape(grid))
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`."""
-        return Posterior.from_parameters(self.encoder(x, self.encoder_conditions(c)))
+        return self.conditioned.removed(Posterior.from_parameters(self.encoder(x)), c)
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The decoder's output `(B, channels, X, Y, Z)`."""
-        output: Tensor = self.decoder(z, self.decoder_conditions(c))
+        output: Tensor = self.decoder(self.conditioned.added(z, c))
         return output
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
