@@ -89,7 +89,7 @@ def run(
 
     scans = hash_of([(ref.id, ref.subject, ref.label) for ref in refs])
     identity = {"settings": settings.model_dump(mode="json"), "scans": scans}
-    folder = OutputFolder(out, command="train", identity=identity, overwrite=overwrite)
+    folder = OutputFolder(out, command="train", identity=identity, overwrite=overwrite, part_of_model=True)
     if _before(out, resume=resume, overwrite=overwrite):
         return 0
     summary = _prepare(refs, settings, folder=folder, workers=workers)

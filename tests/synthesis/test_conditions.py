@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from toy_model import toy_model
+from toy_model import NOISE, toy_model
 
 from medvae import synthesize
 from medvae.errors import SettingsError
@@ -110,3 +110,14 @@ def test_the_screen_decodes_copies_with_their_own_conditions() -> None:
     assert copies is not None
     for image, copy, mask in zip(model.training.images, copies, model.training.masks, strict=True):
         assert np.abs(image.astype(np.float32) - copy)[mask].mean() < 0.6
+
+
+def test_outline_and_texture_are_those_of_the_conditions() -> None:
+    model = conditional()
+    synthesizer = fit(model, texture=True, conditions={"age": 90})
+    sample = synthesizer.sample(0)
+    assert synthesizer.outline is not None
+    assert sample.z is not None
+    assert np.array_equal(sample.mask, synthesizer.outline.mask(sample.z, model.conditions.vector(sample.conditions)))
+    assert synthesizer.texture is not None
+    assert synthesizer.texture.spread.mean() == pytest.approx(NOISE, rel=0.2), "what the decoder cannot know, no more"
