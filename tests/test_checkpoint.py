@@ -1,28 +1,31 @@
-"""A checkpoint folder: all of it comes back, every damaged part is noticed and said in one line."""
+"""A checkpoint folder: all of it comes back, and every damaged part is noticed and named in one line."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import sys
+from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import outside_package
 import pytest
 import small_model
 import torch
 
 from medvae.anomaly.inference import infer
 from medvae.anomaly.reference import reference_of
-from medvae.checkpoint.arrays import save_set
+from medvae.checkpoint.arrays import ArraySet, save_set
 from medvae.checkpoint.folder import find_device, load, save
-from medvae.checkpoint.model import build_vae, weights_hash
+from medvae.checkpoint.model import build_network, build_vae, weights_hash
 from medvae.errors import ModelError, RunError
+from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import nn
 
 FILES = (
     "model.json",
@@ -68,10 +71,9 @@ def test_everything_comes_back(saved: Path) -> None:
     assert (theirs.training.ids, theirs.training.units) == (ours.training.ids, "a.u.")
     prepared = small_model.scan(40, align="mni152")
     again, first = infer(theirs, prepared), infer(ours, prepared)
-    assert np.array_equal(again.moments.negative_elbo, first.moments.negative_elbo)
-    network = cast("nn.Module", theirs.vae)
-    assert not network.training
-    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert np.array_equal(again.reconstruction, first.reconstruction)
+    assert not theirs.vae.training
+    assert not any(parameter.requires_grad for parameter in theirs.vae.parameters())
     assert theirs.device == torch.device("cpu")
 
 
@@ -124,8 +126,8 @@ def test_a_missing_file(copied: Path, name: str) -> None:
 
 def test_no_folder(tmp_path: Path) -> None:
     problem = refused(tmp_path / "nowhere")
-    assert "the folder is not there" in str(problem)
-    assert "medvae train" in str(problem.hint)
+    assert "not a model folder: it does not exist" in str(problem)
+    assert "train a model first" in str(problem.hint)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.999])
@@ -150,18 +152,21 @@ EDITS: dict[str, Any] = {
     "no hash": lambda tree: tree.pop("hash"),
     "unknown setting": lambda tree: tree["settings"].update(extra=1),
     "wrong type": lambda tree: tree["settings"]["prepare"].update(shape="big"),
-    "another network": lambda tree: tree["settings"]["model"]["options"].update(latent=3),
-    "no such network": lambda tree: tree["settings"]["model"].update(name="os.system"),
+    "another network": lambda tree: tree["networks"]["vae"]["options"].update(latent=3),
+    "no such network": lambda tree: tree["networks"]["vae"].update(name="os.system"),
+    "no such likelihood": lambda tree: tree["settings"]["likelihood"].update(family="os.system"),
+    "a network without file": lambda tree: tree["networks"].update(second=tree["networks"]["vae"]),
+    "no network": lambda tree: tree.update(networks={}),
     "a grid that does not fit": lambda tree: tree["settings"]["prepare"].update(shape=[17, 16, 16]),
     "another preparation": lambda tree: tree["settings"]["prepare"].update(spacing=[3, 3, 3]),
-    "fewer ids": lambda tree: tree["latents"]["ids"].pop(),
-    "fewer subjects": lambda tree: tree["latents"]["subjects"].pop(),
-    "unknown column": lambda tree: tree["latents"].update(names=[]),
-    "fewer training ids": lambda tree: tree["training"]["ids"].pop(),
-    "fewer intensities": lambda tree: tree["training"]["intensities"].pop(),
-    "intensity of another kind": lambda tree: tree["training"]["intensities"].__setitem__(0, {"gain": 1}),
+    "latents of another": lambda tree: tree["sets"].update(latents="0" * 64),
+    "a set without hash": lambda tree: tree["sets"].pop("training"),
+    "a set that is not there": lambda tree: tree["others"].append("more"),
+    "conditions that are none": lambda tree: tree.update(conditions=[{"name": "age"}]),
+    "conditions of another network": lambda tree: tree.update(
+        conditions=[{"name": "age", "words": [], "mean": 1.0, "sd": 1.0}]
+    ),
     "another preparation's hash": lambda tree: tree.update(preparation_hash="x"),
-    "no files": lambda tree: tree.update(files={}),
     "a list for an object": lambda tree: tree.update(settings=[]),
     "no record": lambda tree: tree.update(record=3),
 }
@@ -181,18 +186,19 @@ def test_a_model_json_that_is_none(copied: Path, text: str) -> None:
     refused(copied)
 
 
-@pytest.mark.parametrize("other", [1, 3])
+@pytest.mark.parametrize("other", [2, 4])
 def test_another_format_is_refused_by_name(copied: Path, other: int) -> None:
     tree = json.loads((copied / "model.json").read_text("utf-8"))
     (copied / "model.json").write_text(json.dumps({**tree, "format": other}), "utf-8")
     problem = refused(copied)
-    assert f"format {other} is not the 2" in str(problem)
+    assert f"format {other} is not the 3" in str(problem)
     assert "version of medvae" in str(problem.hint)
 
 
 def test_the_reference_of_another_model_is_refused(copied: Path) -> None:
     save_set(copied, "reference", replace(reference_of(load(copied)), model_hash="x").to_set())
-    assert "belongs to another model" in str(refused(copied))
+    with pytest.raises(ModelError, match="another model"):
+        reference_of(load(copied))
 
 
 @pytest.mark.parametrize("name", ["latents", "training"])
@@ -221,6 +227,83 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
     assert find_device("cuda:1") == "cuda:1"
     with pytest.raises(RunError, match="torch sees 2 GPUs"):
         find_device("cuda:2")
+
+
+def test_posteriors_and_list_beside_them_are_of_one_length(copied: Path) -> None:
+    ours = load(copied)
+    short = replace(ours.latents, ids=ours.latents.ids[:-1])
+    save(replace(ours, latents=short), copied)
+    assert "the posteriors are of other scans" in str(refused(copied))
+    short_training = replace(ours.training, ids=ours.training.ids[:-1])
+    save(replace(ours, training=short_training), copied)
+    assert "the images are of other scans" in str(refused(copied))
+
+
+def test_several_networks_and_sets_come_back_under_their_names(tmp_path: Path) -> None:
+    ours = small_model.trained()
+    options = {"channels": [4], "latent": 3}
+    second = build_network("flat", options, settings=ours.settings)
+    extra = ArraySet({"values": np.arange(3)}, {"unit": "mm"}, "three values")
+    networks = {**ours.networks, "segmenter": second}
+    both = replace(ours, networks=networks, hash=weights_hash(networks)).with_set("extra", extra)
+    save(both, tmp_path / "model")
+    theirs = load(tmp_path / "model")
+    assert set(theirs.networks) == {"vae", "segmenter"}
+    assert theirs.hash == both.hash != ours.hash
+    again = theirs.networks["segmenter"]
+    assert again.architecture["name"] == "flat"
+    assert again.latent_shape(small_model.SHAPE) == (3,)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in second.state_dict().items())
+    assert theirs.vae.architecture == ours.vae.architecture
+    assert theirs.sets["extra"].hash == extra.hash
+    assert "three values" in repr(theirs)
+    (tmp_path / "model" / "segmenter.safetensors").unlink()
+    assert "segmenter" in str(refused(tmp_path / "model"))
+
+
+def test_networks_and_sets_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    ours = small_model.trained()
+    with pytest.raises(ValueError, match="different names"):
+        save(replace(ours, networks={**ours.networks, "latents": ours.vae}), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_with_conditions_comes_back(tmp_path: Path) -> None:
+    ages = Conditions.fit(["age", "sex"], [{"age": 20.0, "sex": "F"}, {"age": 60.0, "sex": "M"}])
+    ours = small_model.trained()
+    vae = build_vae(ours.settings, ages).eval()
+    save(replace(ours, networks={"vae": vae}, hash=weights_hash({"vae": vae}), conditions=ages), tmp_path / "model")
+    theirs = load(tmp_path / "model")
+    assert theirs.conditions == ages
+    assert "conditions age, sex" in repr(theirs)
+    c = theirs.condition({"age": 60.0})
+    assert c is not None
+    assert c.tolist() == [[1, 0, 0, 0, 1]]
+    assert small_model.trained().condition({"age": 60.0}) is None
+
+
+def test_a_network_of_a_package_that_is_gone_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "package").mkdir()
+    sources = {"networks": {"minimal": outside_package.NETWORK}}
+    ours = small_model.trained()
+    with (
+        monkeypatch.context() as patch,
+        closing(outside_package.install(tmp_path / "package", sources, patch=patch)) as installed,
+    ):
+        next(installed)
+        vae = build_network("minimal", {}, settings=ours.settings).eval()
+        save(replace(ours, networks={"vae": vae}, hash=weights_hash({"vae": vae})), tmp_path / "model")
+        assert load(tmp_path / "model").vae.architecture == {"name": "minimal", "options": {"latent": 3}}
+        (tmp_path / "package" / "outside_networks_minimal.py").write_text("import nothing_of_this_name", "utf-8")
+        del sys.modules["outside_networks_minimal"]
+        importlib.invalidate_caches()
+        problem = refused(tmp_path / "model")
+        assert "damaged" not in str(problem)
+        assert "'minimal'" in str(problem)
+        assert "repair" in str(problem.hint)
+    problem = refused(tmp_path / "model")
+    assert "there is no 'minimal' among the networks" in str(problem)
+    assert "damaged" not in str(problem)
 
 
 def test_the_hash_is_of_the_weights_alone() -> None:

@@ -15,7 +15,7 @@ from medvae.prepare.preparation import Intensity, Preparation
 from medvae.settings import LikelihoodSettings, Settings
 from medvae.vae.base import VAE
 from medvae.vae.conditions import Conditions
-from medvae.vae.observation import Observation
+from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,15 +33,15 @@ class LinearVAE(VAE):
     def __init__(self, patterns: NDArray[np.float32], *, family: str) -> None:
         super().__init__()
         self.register_buffer("patterns", torch.from_numpy(patterns))
-        self.observation = Observation(LikelihoodSettings.model_validate({"family": family}))
-        self.observation.log_scale.fill_(np.log(NOISE))
+        self.observation = build_observation(LikelihoodSettings(family=family))
+        self.observation.freeze(NOISE**2)
 
     def render(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
         known = cast("torch.Tensor", self.patterns)
         mean = torch.einsum("bk,kxyz->bxyz", z.flatten(1), known)
         if c is not None:
             mean = mean + torch.einsum("bk,kxyz->bxyz", c, known.flip(1, 2, 3)[: c.shape[1]])
-        return (8 * mean - 2 if self.observation.family == "bernoulli" else mean)[:, None]
+        return (8 * mean - 2 if self.observation.binary else mean)[:, None]
 
 
 def patterns() -> NDArray[np.float32]:

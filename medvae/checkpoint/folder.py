@@ -22,14 +22,17 @@ from medvae import __version__
 from medvae.checkpoint.arrays import load_set, save_arrays, save_set
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import Model, build_network, weights_hash
-from medvae.errors import MedVAEError, ModelError, RunError
+from medvae.errors import MedVAEError, ModelError, RunError, SettingsError
 from medvae.io.files import write_json
 from medvae.prepare.preparation import Preparation
 from medvae.settings import Settings, validate
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from medvae.checkpoint.arrays import ArraySet
+    from medvae.vae.base import VAE
 
 FORMAT = 3  # of model.json; another one is refused. 3: named networks and sets, conditions
 _KEPT = ("latents", "training")  # sets that training writes once; model.json knows their hashes
@@ -37,11 +40,18 @@ _TRAIN_AGAIN = "copy the model folder again, or train again"
 
 
 def save(model: Model, folder: Path) -> None:
-    """Write a checkpoint folder; `model.json` comes last, so that a folder with it is whole."""
+    """Write a checkpoint folder; `model.json` comes last, so that a folder with it is whole.
+
+    Raises:
+        ValueError: two networks or sets have one name.
+    """
+    kept = {"latents": model.latents.to_set(), "training": model.training.to_set()}
+    names = [*model.networks, *kept, *model.sets]
+    if len(set(names)) < len(names):
+        raise ValueError(f"networks and sets of a checkpoint need different names, got {', '.join(sorted(names))}")
     for name, network in model.networks.items():
         weights = {key: value.detach().cpu().contiguous().numpy() for key, value in network.state_dict().items()}
         save_arrays(folder / f"{name}.safetensors", weights)
-    kept = {"latents": model.latents.to_set(), "training": model.training.to_set()}
     for name, one in {**kept, **model.sets}.items():
         save_set(folder, name, one)
     tree = {
@@ -113,10 +123,7 @@ def _damaged(what: str, folder: Path) -> ModelError:
 def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
     settings = validate(Settings, tree["settings"], where="model.json")
     conditions = Conditions.from_json(tree["conditions"])
-    networks = {
-        name: build_network(one["name"], one["options"], settings=settings, conditions=conditions)
-        for name, one in tree["networks"].items()
-    }
+    networks = {name: _network(one, settings, conditions, folder=folder) for name, one in tree["networks"].items()}
     for name, network in networks.items():
         weights = load_file(folder / f"{name}.safetensors")
         network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
@@ -140,6 +147,13 @@ def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
         record=dict(tree["record"]),
         path=folder,
     )
+
+
+def _network(architecture: Mapping[str, Any], settings: Settings, conditions: Conditions, *, folder: Path) -> VAE:
+    try:
+        return build_network(architecture["name"], architecture["options"], settings=settings, conditions=conditions)
+    except SettingsError as bad:  # a plug-in that is not there, or cannot be imported: the folder itself may be fine
+        raise ModelError(f"its network cannot be built: {bad}", path=folder, hint=bad.hint) from bad
 
 
 def _others(folder: Path, names: list[str]) -> dict[str, ArraySet]:

@@ -7,8 +7,14 @@ from hashlib import sha256
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from medvae.checkpoint.decoded import on_model_grid, on_own_grid
+from medvae.cohort.read import read
+from medvae.prepare.load import Loaded, ReadAndPrepare
+from medvae.prepare.preparation import prepare
+from medvae.scan import ScanRef
 from medvae.settings import configure
 from medvae.vae.conditions import Conditions
 
@@ -16,11 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from numpy.typing import ArrayLike, NDArray
     from torch import nn
 
     from medvae.checkpoint.arrays import ArraySet
     from medvae.checkpoint.kept import Latents, TrainingScans
     from medvae.prepare.preparation import Preparation, Prepared
+    from medvae.scan import Scan
     from medvae.settings import Settings
     from medvae.vae.base import VAE, Posterior
 
@@ -69,11 +77,74 @@ class Model:
         """The same model with a set added or replaced."""
         return replace(self, sets={**self.sets, name: kept})
 
+    def encode(
+        self, scan: Any, *, affine: ArrayLike | None = None, conditions: Mapping[str, float | str] | None = None
+    ) -> NDArray[np.float32]:
+        """The code of one scan: mean of q(z|x, c), float32 `(C, *latent)`.
+
+        Args:
+            scan: whatever `medvae.read` takes: a path, a `ScanRef`, a `Scan`, an array with its affine, an image of
+                nibabel, a MONAI `MetaTensor`.
+            affine: of an array: 4×4, voxel index -> RAS+ mm.
+            conditions: age, sex, ... by name, where the model has such; what is not given is missing.
+
+        Raises:
+            InputError: there is no scan, or more than one; an array comes without an affine.
+            ScanError: the scan cannot be used; the code says why.
+
+        Example:
+            >>> z = model.encode("case.nii.gz")
+        """
+        prepared = self._load(scan, affine, conditions).prepared
+        return self.encode_prepared(prepared).mean.squeeze(0).cpu().numpy()
+
+    def reconstruct(
+        self, scan: Any, *, affine: ArrayLike | None = None, conditions: Mapping[str, float | str] | None = None
+    ) -> Scan:
+        """What the model makes of one scan: mean of p(x|z, c) at the posterior mean.
+
+        Takes and raises what `encode` does.
+
+        Returns:
+            A `Scan` with the geometry and the units of the one that was given, `(X, Y, Z)`; its lowest value outside
+            the foreground. For binary shapes a probability, times the highest value of the scan.
+
+        Example:
+            >>> medvae.write("reconstruction.nii.gz", model.reconstruct("case.nii.gz"))
+        """
+        loaded = self._load(scan, affine, conditions)
+        return on_own_grid(self.reconstruct_prepared(loaded.prepared), loaded.prepared, loaded.scan)
+
+    def decode(self, z: ArrayLike, *, conditions: Mapping[str, float | str] | None = None) -> Scan:
+        """The scan that belongs to a code: mean of p(x|z, c).
+
+        Args:
+            z: `(C, *latent)`, as `encode` gives it; zeros are the mean of the prior.
+            conditions: age, sex, ... by name, where the model has such; what is not given is missing.
+
+        Returns:
+            A `Scan` on the model's grid (axes R, A, S). Where each training scan has a scale of its own, the median of
+            theirs makes the values; the foreground is what half of the training scans share.
+
+        Raises:
+            ScanError: `unknown_condition`, a value of a kind that the training scans did not have.
+            ValueError: z is of another shape.
+
+        Example:
+            >>> at_80 = model.decode(z, conditions={"age": 80})
+        """
+        code, wanted = np.asarray(z, np.float32), self.vae.latent_shape(self.preparation.settings.shape)
+        if code.shape != wanted:
+            raise ValueError(f"a code of this model is {wanted}, not {code.shape}")
+        return on_model_grid(
+            self._decoded(torch.from_numpy(code)[None], conditions or {}), self.training, self.preparation
+        )
+
     def condition(self, values: Mapping[str, float | str]) -> torch.Tensor | None:
         """`(1, conditions.size)` on the device, what the networks take as `c`; None for a model without conditions.
 
         Raises:
-            SettingsError: a value that the training scans did not have the kind of.
+            ScanError: `unknown_condition`, a value of a kind that the training scans did not have.
         """
         if not self.conditions.columns:
             return None
@@ -84,6 +155,24 @@ class Model:
         image = torch.from_numpy(prepared.image)[None].to(self.device)
         with torch.no_grad():
             return self.vae.encode(image, self.condition(prepared.conditions))
+
+    def reconstruct_prepared(self, prepared: Prepared) -> NDArray[np.float32]:
+        """Mean of p(x|z, c) of one prepared scan at its posterior mean, `(1, X, Y, Z)`, prepared intensities."""
+        return self._decoded(self.encode_prepared(prepared).mean, prepared.conditions)
+
+    def _decoded(self, z: torch.Tensor, conditions: Mapping[str, float | str]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            likelihood = self.vae.decode(z.to(self.device), self.condition(conditions))
+        mean: NDArray[np.float32] = likelihood.mean.squeeze(0).float().cpu().numpy()
+        return mean
+
+    def _load(self, scan: Any, affine: ArrayLike | None, conditions: Mapping[str, float | str] | None) -> Loaded:
+        """The scan as read, and prepared for the model; what a ScanRef says of it is used unless given otherwise."""
+        if isinstance(scan, ScanRef):
+            ref = scan if conditions is None else replace(scan, conditions=conditions)
+            return ReadAndPrepare(self.settings.read, self.preparation)(ref)
+        found = read(scan, self.settings, affine=affine)
+        return Loaded(found, prepare(found, self.preparation, conditions=conditions))
 
     def __repr__(self) -> str:
         grid = self.preparation.grid
@@ -131,7 +220,9 @@ def build_network(
 
 
 def with_all_options(settings: Settings) -> Settings:
-    """The settings with the network's defaults written out: a later version may have others."""
+    """The settings with the defaults of network and likelihood written out: a later version may have others."""
     _, options = configure("networks", settings.model.name, settings.model.options)
     network = settings.model.model_copy(update={"options": options.model_dump(mode="json")})
-    return settings.model_copy(update={"model": network})
+    _, options = configure("likelihoods", settings.likelihood.family, settings.likelihood.options)
+    likelihood = settings.likelihood.model_copy(update={"options": options.model_dump(mode="json")})
+    return settings.model_copy(update={"model": network, "likelihood": likelihood})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.prepare.preparation import Prepared
+
+T = TypeVar("T", bound=np.generic)
 
 
 def to_native(
@@ -39,4 +41,15 @@ def coverage(prepared: Prepared) -> NDArray[np.uint8]:
 
     Evaluated is the foreground that lies on the model's grid. 0 does not mean healthy.
     """
-    return to_native(prepared.mask[0], prepared, labels=True).astype(np.uint8)
+    return to_native(only_channel(prepared.mask).astype(np.uint8), prepared, labels=True).astype(np.uint8)
+
+
+def only_channel(image: NDArray[T]) -> NDArray[T]:
+    """`(X, Y, Z)` of an image `(1, X, Y, Z)`: what a file or a picture of one scan holds.
+
+    Raises:
+        ValueError: it has several channels.
+    """
+    volume: NDArray[T]
+    (volume,) = image
+    return volume

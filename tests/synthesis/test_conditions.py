@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +53,15 @@ def test_a_value_that_the_source_lacks_is_missing() -> None:
     assert known == {"scan-00": True, "scan-01": True, "scan-02": False}
 
 
+def test_a_training_value_that_is_no_number_is_missing() -> None:
+    model = conditional(n=2)
+    people = [{"age": float("nan"), "sex": "F"}, {"age": 30.0, "sex": "F"}]
+    model = replace(model, latents=replace(model.latents, conditions=people))
+    found = [fit(model, sampler="jitter").sample(index).conditions for index in range(8)]
+    assert {"sex": "F"} in found
+    json.dumps(found, allow_nan=False)
+
+
 def test_interpolation_has_the_conditions_of_the_nearer_scan() -> None:
     model = conditional()
     of = dict(zip(model.latents.ids, model.latents.conditions, strict=True))
@@ -69,12 +80,13 @@ def test_only_conditions_of_the_model_are_carried() -> None:
     ("fixed", "message"),
     [
         ({"agee": 70}, "the model has no condition 'agee'"),
-        ({"age": "old"}, "'age' is 'old', the model knows numbers"),
-        ({"sex": "X"}, "'sex' is 'X', the model knows F, M"),
+        ({"age": "old"}, "'age' is 'old' (augment.conditions), the model was trained with numbers"),
+        ({"age": float("nan")}, "'age' is nan"),
+        ({"sex": "X"}, "'sex' is 'X' (augment.conditions), the model was trained with F, M"),
     ],
 )
 def test_a_wrong_condition_is_refused_at_once(fixed: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
         fit(conditional(), conditions=fixed)
 
 
