@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-import pytest
 from toy_model import SHAPE, block, toy_model
 
 from medvae import synthesize
@@ -132,13 +131,3 @@ def test_a_job_is_its_number() -> None:
     assert SampleJob(3).id == "synthetic-00003"
     assert SampleJob(3).fingerprint() == SampleJob(3).fingerprint() != SampleJob(4).fingerprint()
     assert pickle.loads(pickle.dumps(SampleJob(3))) == SampleJob(3)
-
-
-@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 4, 5)])
-def test_one_channel_is_one_volume(shape: tuple[int, int, int]) -> None:
-    from medvae.synthesis.to_scan import only_channel
-
-    values = np.arange(np.prod(shape)).reshape(shape)
-    assert np.array_equal(only_channel(values[None]), values)
-    with pytest.raises(ValueError, match="unpack"):
-        only_channel(np.stack([values, values]))
