@@ -38,9 +38,9 @@ TITLES: dict[plugins.Kind, str] = {
 }
 PAGE = """# Settings
 
-Every setting with its default. A preset (`--config NAME`) or a YAML file changes some of them; `--set key=value` changes one.
-A preset is a file of `configs/`; a YAML file of yours may build on one (`base: brain-mri-t1`). This page is generated from the
-code.
+Every setting with its default. A preset (`--config NAME`) or a YAML file changes some of them; `--set key=value`
+changes one. A preset is a file of `configs/`; a YAML file of yours may build on one (`base: brain-mri-t1`). This page
+is generated from the code.
 """
 
 

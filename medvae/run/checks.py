@@ -71,7 +71,7 @@ def default_workers() -> int:
 def require(refs: Sequence[ScanRef]) -> None:
     """Raise an InputError where there is nothing to do."""
     if not refs:
-        raise InputError("nothing to do: no scans were found", hint="check the path, --include, --exclude and --split")
+        raise InputError("nothing to do: no scans were found", hint="check the path, include=, exclude= and split=")
 
 
 def _existing(path: Path) -> Path:
