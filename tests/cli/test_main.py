@@ -217,7 +217,7 @@ def test_models_that_cannot_be_used(
     )
     line, hint = refused(capsys, *detect)
     assert "the Reference belongs to another model" in line
-    assert "medvae calibrate" in hint
+    assert "calibrate the model" in hint
     assert "cuda:7" in refused(capsys, "detect", scans, "--model", model, "--out", out, "--device", "cuda:7")[0]
     line, _ = refused(capsys, "detect", scans, "--model", model, "--out", out, "--set", "prepare.align=none")
     assert line == "prepare.* belongs to the model and cannot be changed after training"
