@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
+from medvae.prepare.load import ReadAndPrepare
 from medvae.prepare.preparation import Preparation
-from medvae.run.engine import ReadAndPrepare
 from medvae.scan import Selection
 from medvae.settings import Settings, load
 from medvae.simulate import cohort

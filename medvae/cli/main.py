@@ -195,8 +195,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _finish(finished: Finished) -> int:
     """Print how a run ended; returns the exit code."""
-    finished.summary.report()
-    for line in finished.lines:
+    for line in (*finished.summary.lines(), *finished.lines):
         console.out(line)
     return finished.exit_code
 
@@ -228,7 +227,7 @@ def _overrides(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _workers(args: argparse.Namespace) -> int:
-    from medvae.run.engine import default_workers
+    from medvae.run.checks import default_workers
 
     return default_workers() if args.workers is None else int(args.workers)
 

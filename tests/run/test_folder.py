@@ -16,6 +16,7 @@ from medvae.io.files import PARTIAL, write_text
 from medvae.io.owner import Owner, me
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Outcome, Summary
+from medvae.run.record import TIMES
 from medvae.scan import ScanRef
 
 if TYPE_CHECKING:
@@ -68,6 +69,18 @@ def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
     assert tree["reference"] == "calibrated"
     assert "Research use only" in tree["notice"]
     assert {"python", "torch", "numpy"} <= set(tree["versions"])
+
+
+def test_the_record_of_the_same_run_elsewhere_differs_in_its_times_alone(tmp_path: Path) -> None:
+    """Law: the command and the Python calls give the same; one may say it with a tuple, the other with a list."""
+    found = []
+    for name, maps in (("one", ("kl", "nll")), ("other", ["kl", "nll"])):
+        opened(tmp_path / name, maps=maps).finish(Summary((Outcome("a", "ok"),)), units={"kl": "nats"})
+        found.append(json.loads((tmp_path / name / "run.json").read_text("utf-8")))
+    for record in found:
+        for key in TIMES:
+            del record[key]
+    assert list(found[0].items()) == list(found[1].items())
 
 
 def test_the_same_run_goes_on(tmp_path: Path, ref: ScanRef) -> None:
@@ -189,7 +202,7 @@ def test_files_that_a_new_result_no_longer_has_go(tmp_path: Path, ref: ScanRef) 
     folder.append(done(ref, out, "scans/s/map.nii"))
     assert [path.name for path in (out / "scans" / "s").iterdir()] == ["map.nii"]
     folder.append(Outcome(ref.id, "rejected", "corrupt"))
-    assert not (out / "scans").exists(), "no map of an input that is refused by now"
+    assert list((out / "scans").iterdir()) == [], "no map of an input that is refused by now"
 
 
 def test_half_written_and_foreign_lines_are_passed_over(tmp_path: Path, ref: ScanRef) -> None:

@@ -253,7 +253,7 @@ def test_overwriting_waits_for_no_one_and_harms_no_one(tmp_path: Path) -> None:
     def overwrite() -> None:
         with pytest.raises(OutputError, match="another run is writing into the folder") as caught:
             OutputFolder(out, command="test", identity={}, overwrite=True)
-        assert "wait" in (caught.value.hint or "")
+        assert "do not pass overwrite=True" in (caught.value.hint or "")
 
     run([a], out, compute=during("a", overwrite))
     assert rows(out) == ["a"]
