@@ -157,7 +157,7 @@ class OutputFolder:
             if not free and self._claims.note(_claim(job)) in ("", source):
                 return None
             if free and self._is_same(job, source):
-                return Todo(job, source, self._known(job.id))
+                return Todo(job, source, self._known(job.id, source=source))
             if free:
                 self._claims.release(_claim(job))
             return self._take_renamed(job, source)
@@ -177,7 +177,7 @@ class OutputFolder:
         other: J = cast("Any", job).with_id(f"{job.id}-{source[:6]}")
         if not self._claims.take(_claim(other), note=source):
             return None
-        return Todo(other, source, self._known(job.id, other.id))
+        return Todo(other, source, self._known(job.id, other.id, source=source))
 
     def release(self, todo: Todo[J]) -> None:
         """Open the job to other runs."""
@@ -185,10 +185,11 @@ class OutputFolder:
             with disk_errors(self.path):
                 self._claims.release(_claim(todo.job))
 
-    def _known(self, *names: str) -> dict[str, Outcome]:
-        """Whole results under these ids, by fingerprint."""
+    def _known(self, *names: str, source: str = "") -> dict[str, Outcome]:
+        """Whole results by fingerprint: those of the same place under any id, and those under these ids."""
         there = self._manifest.outcomes()
-        found = [one for name in names if (one := there.get(name.lower())) is not None]
+        found = self._manifest.of_source(source) if source else []
+        found += [one for name in names if (one := there.get(name.lower())) is not None]
         return {one.input: one for one in found if one.input and self._is_whole(one)}
 
     def append(self, outcome: Outcome) -> None:

@@ -14,6 +14,7 @@ import pytest
 from medvae.errors import OutputError
 from medvae.io.files import PARTIAL, write_text
 from medvae.io.owner import Owner, me
+from medvae.run.claims import Claims
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Outcome, Summary
 from medvae.run.record import TIMES
@@ -21,6 +22,7 @@ from medvae.scan import ScanRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 ENDED = Owner(me().machine, 2**22 + 1, 1)  # no process has this number
@@ -276,6 +278,21 @@ def test_what_belongs_to_a_model_may_lie_in_it(tmp_path: Path) -> None:
     with OutputFolder(out, command="calibrate", identity={}, exclusive=True, part_of_model=True):
         pass
     assert (out / "run.json").is_file()
+
+
+def test_a_run_that_loses_the_race_for_a_new_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = Claims.locked
+
+    def slow(claims: Claims) -> AbstractContextManager[None]:
+        monkeypatch.setattr(Claims, "locked", locked)
+        opened(tmp_path / "out", seed=1)
+        return locked(claims)
+
+    monkeypatch.setattr(Claims, "locked", slow)
+    with pytest.raises(OutputError, match="other settings"):
+        opened(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["identity"] == {"seed": 1}
+    assert not (tmp_path / "out" / ".claims").exists()
 
 
 def test_a_file_called_model_json_makes_no_model_folder(tmp_path: Path) -> None:

@@ -39,5 +39,7 @@ def test_the_place_of_a_job_is_that_of_its_files_however_they_are_named(
     assert "CT" not in here
     slices = tuple(Path(f"series/{number}.dcm") for number in range(3))
     assert source_of(ScanRef("uid", "dicom", slices)) == source_of(ScanRef("uid", "dicom", slices[1:]))
+    pairs = [ScanRef(name, "nifti", (Path(f"in/{name}.hdr.gz"), Path(f"in/{name}.img.gz"))) for name in "ab"]
+    assert source_of(pairs[0]) != source_of(pairs[1])
     assert source_of(Sample()) == ""
     ignore(Progress("test", 0, 1))
