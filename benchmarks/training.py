@@ -39,7 +39,7 @@ from medvae.training.batches import plain_batch, training_batch
 from medvae.training.fabric import make_fabric
 from medvae.training.fit import fit
 from medvae.training.losses import Objective
-from medvae.training.split import held_out
+from medvae.training.roles import held_out
 from medvae.training.store import Scans, store
 from medvae.vae.base import VAE, Posterior, elbo
 from medvae.vae.observation import build_observation

@@ -67,7 +67,16 @@ def run(
     healthy, others, tested = (Selection((listed.out,), split=name) for name in SIZES)
     ended = [
         listed,
-        _train(healthy, model, settings=settings, device=device, workers=busy, overwrite=overwrite),
+        train.run(
+            healthy,
+            settings=settings,
+            out=model,
+            device=device,
+            workers=busy,
+            resume=not overwrite,
+            overwrite=overwrite,
+            on_progress=stage(2),
+        ),
         calibrate.run(others, model=model, device=device, workers=busy, on_progress=stage(3)),
         detect.run(
             tested, model=model, out=maps, device=device, workers=workers, overwrite=overwrite, on_progress=stage(4)
@@ -88,22 +97,6 @@ def run(
     lines += [f"Simulated scans are easier than scans of patients: this is no clinical evidence. {RESEARCH_USE}"]
     lines += [f"time: {time.monotonic() - begun:.0f} s"]
     return Finished(out, Summary(tuple(one for part in ended for one in part.summary.outcomes)), tuple(lines))
-
-
-def _train(
-    scans: Selection, model: Path, *, settings: Settings, device: str, workers: int, overwrite: bool
-) -> Finished:
-    """Until `train.run` returns what the others return."""
-    code = train.run(
-        scans,
-        settings=settings,
-        out=model,
-        device=device,
-        workers=workers,
-        resume=not overwrite,
-        overwrite=overwrite,
-    )
-    return code if isinstance(code, Finished) else Finished(model, Summary(()))
 
 
 @dataclass(frozen=True)

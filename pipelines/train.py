@@ -6,201 +6,280 @@ import logging
 import math
 import shutil
 from collections import deque
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from medvae import console
-from medvae.anomaly.calibrate import uncalibrated
-from medvae.anomaly.inference import infer
-from medvae.checkpoint.folder import save
+from medvae.anomaly.calibrate import check_maps, uncalibrated
+from medvae.checkpoint.folder import load, save
 from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
-from medvae.errors import InputError, OutputError
+from medvae.errors import InputError
+from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import Preparation
 from medvae.review import training as pictures
-from medvae.run.engine import (
-    Done,
-    OutputFolder,
-    ReadAndPrepare,
-    check_disk,
-    check_memory,
-    hash_of,
-    require,
-    run_scans,
-)
+from medvae.run.checks import check_disk, check_memory, require
+from medvae.run.engine import run_jobs
+from medvae.run.folder import OutputFolder
+from medvae.run.outcomes import Finished, Outcome, Summary
+from medvae.run.processes import Processes
+from medvae.run.work import Progress, Result, ignore
+from medvae.settings import Settings
+from medvae.settings import load as load_settings
+from medvae.training.before import check_scans, identity, is_finished, keep_scans, length
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
 from medvae.training.fit import fit, run_settings
 from medvae.training.logs import log_to, read_epochs, training_record
-from medvae.training.split import held_out
-from medvae.training.store import Scans, store
+from medvae.training.roles import assign, stored_at
+from medvae.training.store import Scans, StoredScan
+from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Sequence
+
+    from lightning_fabric import Fabric
 
     from medvae.checkpoint.model import Model
-    from medvae.run.engine import Loaded, Summary
-    from medvae.scan import ScanRef, Selection
-    from medvae.settings import Settings
+    from medvae.cohort.find import Wanted
+    from medvae.scan import ScanRef
     from medvae.training.epoch import Epoch
+    from medvae.training.roles import Roles
     from medvae.vae.base import VAE
 
 log = logging.getLogger(__name__)
 
-_SCRATCH = ("cache", "last", "best")  # folders that go when training has ended well
-_REFERENCE_SCANS = 200  # so many training scans show well enough what training scans look like
+_STATE = ("last", "best")
+_REFERENCE_SCANS = 200  # training scans whose statistics are the first Reference
 _SHOWN = 4  # scans in the picture of reconstructions
+_ENOUGH = 19  # healthy scans: the smallest p, 1/(n + 1), is then 0.05
+_UNUSABLE = "none of the scans can be used"
 
 
 def run(
-    selection: Selection,
+    scans: Wanted | Iterable[Wanted],
     *,
     settings: Settings,
     out: Path,
-    device: str,
-    workers: int,
+    device: str = "auto",
+    workers: int = 0,
     resume: bool = False,
     overwrite: bool = False,
-) -> int:
-    """Train on all scans of a selection and write the model folder `out`; returns the exit code.
+    on_progress: Callable[[Progress], None] = ignore,
+) -> Finished:
+    """Train on all scans and write the model folder `out`.
 
-    Prepared scans are cached in `out/cache` until training has ended well, the state of the fit in `out/last` and
-    `out/best`; with `resume` an interrupted run goes on from there and ends with the same weights on a CPU.
+    Prepared scans are kept in `out/cache` until training has ended, its state in `out/last` and `out/best`. With
+    `resume` an interrupted training goes on from there and ends with the same weights on a CPU; one that had ended
+    goes on if it is given more steps or minutes.
 
     Raises:
-        InputError: nothing usable among the inputs.
-        OutputError: the folder holds another run, or the disk is full.
+        InputError: no scans were found.
+        OutputError: the folder holds another training, or one of other scans; the disk is full.
+        SettingsError: a map that the model cannot have, a grid that does not fit, a condition that no scan has.
         TrainingError: the loss is not a number, or the posterior has collapsed.
     """
-    refs = find(selection, settings.read).refs
+    refs = find(scans, settings).refs
     require(refs)
+    check_maps(settings)
+    build_vae(settings, Conditions.fit(settings.model.conditions, [ref.conditions for ref in refs]))
     torch.manual_seed(settings.seed)
-    vae = build_vae(settings)  # a grid that does not fit is refused before anything is read
     fabric = make_fabric(device, precision=settings.train.precision)
     fabric.launch()
-    if not fabric.is_global_zero:  # one more process of the same run: the first one prepares and writes
-        fabric.barrier()
-        training, validation = _roles(refs, out, settings)
-        deque(fit(vae, training, validation, settings, fabric=fabric, folder=out, resume=resume), maxlen=0)
-        return 0
-
-    scans = hash_of([(ref.id, ref.subject, ref.label) for ref in refs])
-    identity = {"settings": settings.model_dump(mode="json"), "scans": scans}
-    folder = OutputFolder(out, command="train", identity=identity, overwrite=overwrite, part_of_model=True)
-    if _before(out, resume=resume, overwrite=overwrite):
-        return 0
-    summary = _prepare(refs, settings, folder=folder, workers=workers)
-    fabric.barrier()
-    training, validation = _roles(refs, out, settings)
-    log.info("%d scans to learn from, %d of other subjects to watch the fit", len(training), len(validation))
-
-    done = 0
-    with log_to(out / "log", resumed=resume) as write, console.progress(settings.train.steps, "train") as bar:
-        for epoch in fit(vae, training, validation, settings, fabric=fabric, folder=out, resume=resume):
-            write(epoch)
-            bar.total(epoch.steps)
-            bar.note(_note(epoch))
-            bar.advance(epoch.step - done)
-            done = epoch.step
-    epochs = read_epochs(out / "log")
-    record = {
-        **training_record(epochs),
-        "training": len(training),
-        "validation": [path.stem for path in validation.files],
-    }
-    trained = _remember(vae, refs, out=out, settings=settings, record=record, plan=epochs[-1].plan)
-    save(trained, out)
-    pictures.curves(out / "curves.png", epochs)
-    _draw(trained, validation if len(validation) else training, out=out)
-    for name in _SCRATCH:
-        shutil.rmtree(out / name)
-    folder.finish(summary, model=trained.hash, **record)
-    summary.report()
-    console.out(f"model: {out}; curves.png and reconstructions.png there show how it went")
-    return summary.exit_code
+    if not fabric.is_global_zero:
+        return _follow(refs, settings, fabric=fabric, out=out, resume=resume)
+    same = {"settings": identity(settings)}
+    with OutputFolder(
+        out, command="train", identity=same, overwrite=overwrite, exclusive=True, part_of_model=True
+    ) as folder:
+        if overwrite:
+            _clear(out)
+        finished = is_finished(out, settings.train, resume=resume)
+        check_scans(out, refs)
+        if finished:
+            fabric.broadcast(obj=False)
+            return _done_before(out)
+        summary = _prepare(refs, settings, folder=folder, workers=workers, on_progress=on_progress)
+        fabric.broadcast(summary.exit_code != 2)
+        if summary.exit_code == 2:
+            return Finished(out, summary, (f"{_UNUSABLE}; look at them with `medvae info --check`",))
+        keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
+        model = _train(refs, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
+        folder.finish(summary, model=model.hash, length=length(settings.train), **model.record)
+        _remove(out, "cache", "calibration", *(() if settings.train.keep_state else _STATE))
+    return Finished(out, summary, _next_steps(model, out))
 
 
-def _before(out: Path, *, resume: bool, overwrite: bool) -> bool:
-    """Whether the folder holds the finished model of this very run; clears it to begin anew where that is asked for."""
-    if overwrite:
-        (out / "model.json").unlink(missing_ok=True)
-        for name in (*_SCRATCH, "calibration"):  # what `calibrate` left there belongs to the model that goes
-            shutil.rmtree(out / name, ignore_errors=True)
-    if (out / "model.json").is_file():
-        console.out(f"{out} holds the finished model of this run; --overwrite trains it again")
-        return True
-    if (out / "last").is_dir() and not resume:
-        hint = "--resume goes on with it, --overwrite begins anew"
-        raise OutputError("the folder holds an interrupted training", path=out, hint=hint)
-    return False
+def train(
+    scans: Wanted | Iterable[Wanted],
+    *,
+    config: str | Path | Settings,
+    out: Path | str,
+    device: str = "auto",
+    workers: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> Model:
+    """Train a model on healthy scans and write its folder, as `medvae train` does.
+
+    Args:
+        scans: all that `medvae.find` takes: a folder, files, a list (CSV, JSON), a `Selection`, `ScanRef`s.
+        config: name of a preset ("brain-mri-t1"), path of a YAML file, or `Settings`; with `medvae.load_settings`
+            single settings are changed, e.g. `load_settings("brain-mri-t1", ("train.minutes=30",))`.
+        out: folder of the model.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        workers: processes that read ahead; 0 reads in this one.
+        resume: go on with an interrupted training, or with a finished one that is given more steps or minutes.
+        overwrite: begin anew where the folder holds another training.
+        on_progress: called after each scan and step, with the stages "prepare", "plan", "train", "latents" and
+            "reference statistics".
+
+    Returns:
+        The model, as `medvae.load_model` gives it. It is not calibrated yet: see `medvae.calibrate`.
+
+    Raises:
+        InputError: no scans were found, or none can be used.
+        OutputError: the folder holds another training, or one of other scans; the disk is full.
+        SettingsError: an unknown setting, a map that the model cannot have, a grid that does not fit.
+        TrainingError: the loss is not a number, or the posterior has collapsed.
+
+    Example:
+        >>> model = medvae.train("scans", config="brain-mri-t1", out="model")
+    """
+    settings = config if isinstance(config, Settings) else load_settings(str(config))
+    finished = run(
+        scans,
+        settings=settings,
+        out=Path(out),
+        device=device,
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+    if finished.exit_code == 2:
+        first = finished.summary.outcomes[0]
+        raise InputError(f"{_UNUSABLE}; {first.id}: {first.message}", hint=first.hint)
+    return load(finished.out, device=device)
 
 
-def _prepare(refs: Sequence[ScanRef], settings: Settings, *, folder: OutputFolder, workers: int) -> Summary:
+def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out: Path, resume: bool) -> Finished:
+    """One more process of the same run: the first one prepares and writes."""
+    if fabric.broadcast(obj=False):  # what the first process says
+        roles = assign(refs, settings, out=out)
+        deque(_fit(roles, settings, fabric=fabric, out=out, resume=resume)[1], maxlen=0)
+    return Finished(out, Summary(()))
+
+
+def _clear(out: Path) -> None:
+    """Remove the model that is trained anew, and what `calibrate` left there."""
+    for name in ("model.json", "scans.json"):
+        (out / name).unlink(missing_ok=True)
+    _remove(out, "cache", "calibration", *_STATE)
+
+
+def _remove(out: Path, *folders: str) -> None:
+    for name in folders:
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _done_before(out: Path) -> Finished:
+    ids = load(out, device="cpu").latents.ids
+    hint = "resume=True and more steps or minutes train it further, overwrite=True trains it anew"
+    return Finished(out, Summary(tuple(Outcome(name, "ok") for name in ids)), (f"{out}: trained before; {hint}",))
+
+
+def _prepare(
+    refs: Sequence[ScanRef],
+    settings: Settings,
+    *,
+    folder: OutputFolder,
+    workers: int,
+    on_progress: Callable[[Progress], None],
+) -> Summary:
     """Every scan on the model's grid, in the cache."""
     check_memory(refs, settings.read, workers=workers)
     hint = "train on fewer scans, on a coarser grid, or write to another disk"
     check_disk(folder.path, len(refs) * 4 * math.prod(settings.prepare.shape), hint=hint)
-    load = ReadAndPrepare(settings.read, Preparation(settings.prepare))
-    handle = partial(_keep, out=folder.path)
-    summary = run_scans(refs, load, handle, folder=folder, workers=workers, title="prepare")
+    summary = run_jobs(
+        refs,
+        ReadAndPrepare(settings.read, Preparation(settings.prepare)),
+        _stored,
+        folder=folder,
+        engine=Processes(workers),
+        stage="prepare",
+        on_progress=on_progress,
+    )
     for outcome in summary.outcomes:
         if outcome.status != "ok":  # what an earlier try left of a scan that has changed since
-            _cached(folder.path, outcome.id).unlink(missing_ok=True)
-    if summary.exit_code == 2:
-        summary.report()
-        raise InputError("none of the scans can be used", hint="look at them with `medvae info --check`")
+            stored_at(folder.path, outcome.id).unlink(missing_ok=True)
     return summary
 
 
-def _keep(ref: ScanRef, loaded: Loaded, *, out: Path) -> Done:
-    path = _cached(out, ref.id)
-
-    def write() -> Sequence[str]:
-        store(loaded.prepared, path)
-        return (str(path.relative_to(out)),)
-
-    return Done(write, warnings=loaded.prepared.warnings)
+def _stored(ref: ScanRef, loaded: Loaded) -> Result:
+    file = StoredScan(f"cache/{ref.id}.safetensors", loaded.prepared)
+    return Result((file,), warnings=loaded.prepared.warnings)
 
 
-def _roles(refs: Sequence[ScanRef], out: Path, settings: Settings) -> tuple[Scans, Scans]:
-    """The prepared scans to learn from, and those of other subjects that the fit is watched on."""
-    usable = [ref for ref in refs if _cached(out, ref.id).is_file()]
-    aside = held_out([ref.subject for ref in usable], share=settings.train.validation, seed=settings.seed)
-    files = {role: [_cached(out, r.id) for r in usable if (r.subject in aside) == role] for role in (False, True)}
-    return Scans(files[False]), Scans(files[True])
+def _fit(
+    roles: Roles,
+    settings: Settings,
+    *,
+    fabric: Fabric,
+    out: Path,
+    resume: bool,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> tuple[VAE, Iterable[Epoch]]:
+    vae = build_vae(settings, roles.all.conditions)
+    chosen = roles.training, roles.validation
+    return vae, fit(vae, *chosen, settings, fabric=fabric, folder=out, resume=resume, on_progress=on_progress)
 
 
-def _remember(
-    vae: VAE, refs: Sequence[ScanRef], *, out: Path, settings: Settings, record: Mapping[str, Any], plan: Any
+def _train(
+    refs: Sequence[ScanRef],
+    settings: Settings,
+    *,
+    fabric: Fabric,
+    out: Path,
+    resume: bool,
+    on_progress: Callable[[Progress], None],
 ) -> Model:
-    """The checkpoint, with what it keeps of all scans that the fit has seen."""
-    usable = [ref for ref in refs if _cached(out, ref.id).is_file()]
-    scans, labels = Scans([_cached(out, ref.id) for ref in usable]), [ref.label for ref in usable]
-    steps = run_settings(settings.train, plan=plan)  # in the place of a time budget
-    settings = settings.model_copy(update={"train": steps})
-    with console.progress(len(scans), "remember") as bar:
-        model = to_model(vae, scans, labels=labels, settings=settings, record=record)
-    few = Scans(scans.files[:_REFERENCE_SCANS])
-    with console.progress(2 * len(few), "reference statistics") as bar:
-        return uncalibrated(model, few, on_progress=lambda progress: bar.advance())
+    """Fit, and write the checkpoint and the pictures."""
+    roles = assign(refs, settings, out=out)
+    counts = len(roles.training), len(roles.validation)
+    log.info("%d training scans, %d validation scans (different subjects)", *counts)
+    log.info("a p as low as 0.05 needs at least %d other healthy scans, for calibration", _ENOUGH)
+    if (out / "calibration").is_dir():
+        log.warning("the model is trained further: calibrate it again afterwards")
+    with log_to(out / "log", resumed=resume) as write:
+        vae, running = _fit(roles, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
+        for epoch in running:
+            write(epoch)
+    epochs = read_epochs(out / "log")
+    names = [path.stem for path in roles.validation.files]
+    record = {**training_record(epochs), "training": len(roles.training), "validation": names}
+    kept = settings.model_copy(update={"train": run_settings(settings.train, plan=epochs[-1].plan)})
+    bare = to_model(vae, roles.all, labels=roles.labels, settings=kept, record=record, on_progress=on_progress)
+    few = Scans(roles.all.files[:_REFERENCE_SCANS], roles.all.conditions)
+    model = uncalibrated(bare, few, on_progress=on_progress)
+    save(model, out)
+    pictures.curves(out / "curves.png", epochs)
+    _draw(model, roles.validation if names else roles.training, out=out)
+    return model
 
 
-def _draw(trained: Model, scans: Scans, *, out: Path) -> None:
-    shown = [infer(trained, scans[index]) for index in range(min(_SHOWN, len(scans)))]
-    pairs = [pictures.pair_of(one) for one in shown]
-    title = "validation scans" if trained.record["validation"] else "training scans (none were held out)"
-    spacing = trained.preparation.grid.spacing
+def _draw(model: Model, scans: Scans, *, out: Path) -> None:
+    shown = [scans[index] for index in range(min(_SHOWN, len(scans)))]
+    pairs = [pictures.Pair(one, model.reconstruct_prepared(one)) for one in shown]
+    title = "validation scans" if model.record["validation"] else "training scans (there are no validation scans)"
+    spacing = model.preparation.grid.spacing
     pictures.reconstructions(out / "reconstructions.png", pairs, spacing=spacing, title=title)
 
 
-def _cached(out: Path, name: str) -> Path:
-    return out / "cache" / f"{name}.safetensors"
-
-
-def _note(epoch: Epoch) -> str:
-    judged = "" if epoch.validation is None else f" val {epoch.validation:.3f}"
-    numbers = f"loss {epoch.loss:.3f}{judged} rec {epoch.reconstruction:.0f} kl {epoch.kl:.0f} nats"
-    return f"{numbers} active {epoch.active} {epoch.scans_per_second:.1f} scans/s"
+def _next_steps(model: Model, out: Path) -> tuple[str, ...]:
+    return (
+        f"model: {out} ({model.record['steps']} steps); curves.png and reconstructions.png show how the training went",
+        f"next: calibrate it on healthy scans that it was not trained on, {_ENOUGH} or more for a p as low as 0.05",
+    )

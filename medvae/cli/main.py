@@ -123,7 +123,7 @@ def _train(args: argparse.Namespace) -> int:
     settings = _settings(args)
     from medvae.pipelines import train
 
-    code: int = train.run(
+    finished = train.run(
         _selection(args),
         settings=settings,
         out=args.out,
@@ -132,7 +132,7 @@ def _train(args: argparse.Namespace) -> int:
         resume=args.resume,
         overwrite=args.overwrite,
     )
-    return code
+    return _finish(finished)
 
 
 def _calibrate(args: argparse.Namespace) -> int:

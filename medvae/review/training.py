@@ -1,4 +1,4 @@
-"""Pictures of a training run: its curves, and scans beside their reconstructions."""
+"""Pictures of a training: its curves, and scans beside their reconstructions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from medvae.io.files import atomic
+from medvae.prepare.native import only_channel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from medvae.anomaly.inference import Inference
+    from medvae.prepare.preparation import Prepared
     from medvae.training.epoch import Epoch
 
 
@@ -26,44 +28,40 @@ _NAME = 28  # letters of a scan's id that fit over its picture
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A prepared scan and what the model makes of it, on the model's grid (axes R, A, S).
+    """A prepared scan and its reconstruction, on the model's grid (axes R, A, S).
 
     Attributes:
-        image: `(X, Y, Z)`, prepared intensities.
-        reconstruction: mean of p(x|z) at the posterior mean, the same shape.
-        mask: bool, foreground.
-        name: of the scan.
-        error: mean squared error of the foreground.
+        prepared: the scan.
+        reconstruction: mean of p(x|z) at the posterior mean, `(1, X, Y, Z)`, prepared intensities.
     """
 
-    image: NDArray[np.float32] = field(repr=False)
+    prepared: Prepared
     reconstruction: NDArray[np.float32] = field(repr=False)
-    mask: NDArray[np.bool_] = field(repr=False)
-    name: str
-    error: float
 
-
-def pair_of(inference: Inference) -> Pair:
-    """A scan and its reconstruction; of several channels the first."""
-    prepared, inside = inference.prepared, inference.foreground
-    error = float(np.square(inference.residual[:, inside]).mean())
-    return Pair(prepared.image[0], inference.reconstruction[0], inside, prepared.id, error)
+    @property
+    def error(self) -> float:
+        """Mean squared error of the foreground."""
+        return float(np.square(self.prepared.image - self.reconstruction)[self.prepared.mask].mean())
 
 
 def curves(path: Path, epochs: Sequence[Epoch]) -> None:
     """Write a PNG of the loss, the error, the KL and the active units over the steps; the kept epoch is marked."""
     figure = Figure(figsize=(11, 6), layout="constrained")
     (left, right), (below, beside) = figure.subplots(2, 2, sharex=True)
-    steps = [one.step for one in epochs]
     kept = max((one.step for one in epochs if one.best), default=0)
-    left.plot(steps, [one.loss for one in epochs], label="training (with the warmed-up β)")
-    right.plot(steps, [one.error for one in epochs], label="training")
-    if any(one.validation is not None for one in epochs):
-        left.plot(steps, [one.validation for one in epochs], label="validation (β = 1, averaged weights)")
-        right.plot(steps, [one.validation_error for one in epochs], label="validation")
-    below.plot(steps, [one.kl for one in epochs], label="KL")
-    beside.plot(steps, [one.active for one in epochs], label="active units")
-    texts = ("−ELBO, nats per foreground voxel", "error per foreground voxel", "KL, nats a scan", "active latent units")
+    _curve(left, epochs, "loss", label="training (with the warmed-up β)")
+    _curve(left, epochs, "validation", label="validation (β = 1, averaged weights)")
+    _curve(right, epochs, "error", label="training")
+    _curve(right, epochs, "validation_error", label="validation")
+    _curve(right, epochs, "mean_image_error", label="validation, mean of the training scans", style=":")
+    _curve(below, epochs, "kl", label="KL")
+    _curve(beside, epochs, "active", label="active units")
+    texts = (
+        "−ELBO, nats per foreground voxel",
+        "error per foreground voxel",
+        "KL, nats per scan",
+        "active latent units",
+    )
     for ax, text in zip((left, right, below, beside), texts, strict=True):
         ax.axvline(kept, color="0.7", linewidth=1, label="kept weights")
         ax.set_ylabel(text)
@@ -73,8 +71,16 @@ def curves(path: Path, epochs: Sequence[Epoch]) -> None:
     _save(figure, path)
 
 
+def _curve(ax: Axes, epochs: Sequence[Epoch], name: str, *, label: str, style: str = "-") -> None:
+    """One number of the epochs over their steps, where it is known; a single point gets a marker."""
+    points = [(one.step, getattr(one, name)) for one in epochs if getattr(one, name) is not None]
+    if points:
+        steps, values = zip(*points, strict=True)
+        ax.plot(steps, values, style, label=label, marker="o" if len(points) == 1 else None)
+
+
 def reconstructions(path: Path, pairs: Sequence[Pair], *, spacing: tuple[float, float, float], title: str) -> None:
-    """Write a PNG: a row a scan; in three planes the scan and its reconstruction, on one scale.
+    """Write a PNG: one row per scan; in three planes the scan and its reconstruction, on one scale.
 
     Args:
         path: of the PNG, written atomically.
@@ -85,22 +91,28 @@ def reconstructions(path: Path, pairs: Sequence[Pair], *, spacing: tuple[float, 
     figure = Figure(figsize=(12, 2.1 * len(pairs) + 0.5), facecolor="black", layout="constrained")
     axes = figure.subplots(len(pairs), 6, squeeze=False)
     for row, pair in zip(axes, pairs, strict=True):
-        low, high = np.percentile(pair.image[pair.mask], (0.5, 99.5))
-        inside = [np.where(pair.mask, volume, np.nan) for volume in (pair.image, pair.reconstruction)]
-        middle = [int(n) for n in np.median(np.argwhere(pair.mask), axis=0)]
-        for axis, place in zip((2, 1, 0), (0, 2, 4), strict=True):
-            across, up = (a for a in range(3) if a != axis)
-            for ax, volume in zip(row[place : place + 2], inside, strict=True):
-                plane = np.take(volume, middle[axis], axis=axis).T
-                aspect = spacing[up] / spacing[across]
-                ax.imshow(plane, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=aspect)
-                if across == 0:
-                    ax.invert_xaxis()
-                ax.set_axis_off()
-        row[0].set_title(pair.name[-_NAME:], color="white", fontsize=8)
-        row[1].set_title(f"squared error {pair.error:.3f}", color="0.7", fontsize=8)
+        _draw(row, pair, spacing=spacing)
     figure.suptitle(title, color="white", fontsize=10)
     _save(figure, path)
+
+
+def _draw(row: Sequence[Axes], pair: Pair, *, spacing: tuple[float, float, float]) -> None:
+    """One scan: axial, coronal and sagittal planes through the middle of its foreground, each beside its image."""
+    image, mask = only_channel(pair.prepared.image), only_channel(pair.prepared.mask)
+    low, high = np.percentile(image[mask], (0.5, 99.5))
+    inside = [np.where(mask, volume, np.nan) for volume in (image, only_channel(pair.reconstruction))]
+    middle = [int(n) for n in np.median(np.argwhere(mask), axis=0)]
+    for axis, place in zip((2, 1, 0), (0, 2, 4), strict=True):
+        across, up = (a for a in range(3) if a != axis)
+        for ax, volume in zip(row[place : place + 2], inside, strict=True):
+            plane = np.take(volume, middle[axis], axis=axis).T
+            aspect = spacing[up] / spacing[across]
+            ax.imshow(plane, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=aspect)
+            if across == 0:
+                ax.invert_xaxis()
+            ax.set_axis_off()
+    row[0].set_title(pair.prepared.id[-_NAME:], color="white", fontsize=8)
+    row[1].set_title(f"squared error {pair.error:.3f}", color="0.7", fontsize=8)
 
 
 def _save(figure: Figure, path: Path) -> None:

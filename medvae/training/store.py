@@ -19,12 +19,10 @@ from medvae.scan import Geometry
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from medvae.scan import ScanRef
 
 _IN_MEMORY_GIB = 6.0
 _FACTS = ("id", "subject", "modality", "units", "source_hash", "warnings", "conditions")
@@ -82,13 +80,6 @@ def fetch(path: Path) -> Prepared:
     )
 
 
-def stored_hash(path: Path) -> str:
-    """`source_hash` of a stored scan; its voxels are not read."""
-    with safe_open(path, framework="numpy") as file:
-        found: str = json.loads(file.metadata()["facts"])["source_hash"]
-    return found
-
-
 @dataclass(eq=False)
 class Scans:
     """Stored scans of one role (training or validation); in memory while they fit, else read when asked for.
@@ -96,12 +87,10 @@ class Scans:
     Attributes:
         files: of the scans, in a fixed order.
         conditions: how their conditions become numbers.
-        refs: by id, what the list says of a scan now; its subject and conditions replace the stored ones.
     """
 
     files: Sequence[Path]
     conditions: Conditions = field(default_factory=Conditions)
-    refs: Mapping[str, ScanRef] = field(default_factory=dict, repr=False)
     _kept: dict[int, Prepared] = field(default_factory=dict, repr=False)
     _room: float = field(default=_IN_MEMORY_GIB * 2**30, repr=False)
 
@@ -112,13 +101,9 @@ class Scans:
         """The prepared scan number `index`. A condition that the training scans do not have is missing."""
         if index in self._kept:
             return self._kept[index]
-        prepared = self._described(fetch(self.files[index]))
+        prepared = fetch(self.files[index])
+        prepared = replace(prepared, conditions=self.conditions.known(prepared.conditions))
         self._room -= (6 if prepared.label_map is None else 8) * prepared.image.size
         if self._room > 0:
             self._kept[index] = prepared
         return prepared
-
-    def _described(self, prepared: Prepared) -> Prepared:
-        ref = self.refs.get(prepared.id)
-        subject, given = (prepared.subject, prepared.conditions) if ref is None else (ref.subject, ref.conditions)
-        return replace(prepared, subject=subject, conditions=self.conditions.known(given))

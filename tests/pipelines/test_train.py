@@ -1,26 +1,33 @@
-"""`medvae train`: what the folder holds, what is told, interruption and resumption, refusal."""
+"""`medvae train` and `medvae.train`: what the folder holds, interruption, resumption, a longer training, refusal."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
+import outside_package
 import pytest
-from safetensors.numpy import load_file
 
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cli.main import main
+from medvae.errors import InputError, OutputError, SettingsError
 from medvae.pipelines import train as pipeline
+from medvae.settings import load as load_settings
 from medvae.training.logs import read_epochs
-from medvae.training.split import held_out
+from medvae.training.roles import held_out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-WHOLE = {"weights", "latents", "training", "reference"}
+    from medvae.run.work import Progress
+
+WHOLE = {"vae", "latents", "training", "reference"}
 
 
 def train(scans: Path, config: Path, out: Path, *more: str) -> int:
@@ -54,7 +61,8 @@ def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
     names = {path.name for path in trained_folder.iterdir()}
     assert {f"{name}.safetensors" for name in WHOLE} < names
     assert {"model.json", "run.json", "manifest.jsonl", "log", "curves.png", "reconstructions.png"} < names
-    assert not {"cache", "last", "best"} & names, "nothing of the work is left"
+    assert {"scans.json", "last", "best"} < names, "what a longer training needs"
+    assert "cache" not in names, "prepared scans of patients go"
     model = load(trained_folder)
     assert len(model.latents.ids) == len(model.training.ids) == 5
     assert model.settings.train.minutes is None
@@ -78,7 +86,7 @@ def test_again_does_nothing(
     before, record = (trained_folder / "model.json").stat().st_mtime_ns, (trained_folder / "run.json").read_bytes()
     assert train(brains / "train", small_config, trained_folder) == 0
     assert (trained_folder / "run.json").read_bytes() == record, "what is known of the run stays"
-    assert "finished model" in capsys.readouterr().out
+    assert "trained before" in capsys.readouterr().out
     assert (trained_folder / "model.json").stat().st_mtime_ns == before
 
 
@@ -86,33 +94,246 @@ def test_other_settings_are_refused(
     trained_folder: Path, brains: Path, small_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(brains / "train", small_config, trained_folder, "--seed", "7") == 2
-    assert "--overwrite" in capsys.readouterr().err
+    assert "overwrite" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(
-    blocks: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def stop_at(stage: str, done: int) -> Callable[[Progress], None]:
+    def on_progress(progress: Progress) -> None:
+        if (progress.stage, progress.done) == (stage, done):
+            raise KeyboardInterrupt
+
+    return on_progress
+
+
+def stopped(blocks: tuple[Path, Path], out: Path, stage: str, done: int) -> None:
+    scans, config = blocks
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train(scans, config=config, out=out, on_progress=stop_at(stage, done))
+
+
+@pytest.fixture(scope="module")
+def whole(blocks: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the blocks, by the command. Do not write into it."""
+    scans, config = blocks
+    out = tmp_path_factory.mktemp("whole") / "model"
+    assert train(scans, config, out) == 0
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a model folder, those apart that hold times."""
+    timed = ("run.json", "manifest.jsonl", "last/state.safetensors")
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {n: p.read_bytes() for n, p in files.items() if n not in timed and not n.startswith(("log/", "."))}
+
+
+def test_python_and_the_command_write_the_same_bytes(blocks: tuple[Path, Path], whole: Path, tmp_path: Path) -> None:
+    scans, config = blocks
+    seen: list[Progress] = []
+    model = pipeline.train(scans, config=config, out=tmp_path / "model", on_progress=seen.append)
+    assert contents(tmp_path / "model") == contents(whole)
+    assert model.path == tmp_path / "model"
+    assert list(dict.fromkeys(one.stage for one in seen)) == ["prepare", "train", "latents", "reference statistics"]
+    given = (sorted(scans.iterdir()), load_settings(str(config)))
+    assert pipeline.train(given[0], config=given[1], out=str(tmp_path / "list")).hash == model.hash
+
+
+@pytest.mark.parametrize(("stage", "done"), [("prepare", 3), ("train", 5), ("reference statistics", 3)])
+def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(
+    blocks: tuple[Path, Path], whole: Path, tmp_path: Path, stage: str, done: int
 ) -> None:
     scans, config = blocks
-    assert train(scans, config, tmp_path / "whole") == 0
-    real = pipeline._note
-
-    def interrupted(epoch: object) -> str:
-        if epoch.step == 4:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-        return real(epoch)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(pipeline, "_note", interrupted)
-    assert train(scans, config, tmp_path / "cut") == 130
-    monkeypatch.undo()
+    stopped(blocks, tmp_path / "cut", stage, done)
     assert not (tmp_path / "cut" / "model.json").exists()
-    assert train(scans, config, tmp_path / "cut") == 2
-    assert "--resume" in capsys.readouterr().err
-    assert train(scans, config, tmp_path / "cut", "--resume") == 0
-    whole, cut = (load_file(tmp_path / one / "weights.safetensors") for one in ("whole", "cut"))
-    assert all(np.array_equal(whole[name], cut[name]) for name in whole)
-    jsons = [json.loads((tmp_path / one / "model.json").read_text("utf-8")) for one in ("whole", "cut")]
-    assert jsons[0] == jsons[1], "a checkpoint says nothing of times"
+    if (stage, done) > ("train", 1) or stage != "prepare":
+        assert (stage == "train" and done == 1) or (tmp_path / "cut" / "last").is_dir()
+    pipeline.train(scans, config=config, out=tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(whole)
     assert [e.step for e in read_epochs(tmp_path / "cut" / "log")] == [2, 4, 6]
+
+
+def test_an_interrupted_run_needs_to_be_told_to_go_on(
+    blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, config = blocks
+    stopped(blocks, tmp_path / "cut", "train", 5)
+    with pytest.raises(OutputError, match="interrupted training") as caught:
+        pipeline.train(scans, config=config, out=tmp_path / "cut")
+    assert "resume=True" in str(caught.value.hint)
+    assert train(scans, config, tmp_path / "cut", "--resume") == 0
+    assert "6 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gone", ["curves.png", "run.json"])
+def test_a_run_killed_between_weights_and_pictures_is_completed(
+    blocks: tuple[Path, Path], whole: Path, tmp_path: Path, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, config = blocks
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        place = (pipeline.pictures, "curves") if gone == "curves.png" else (pipeline.OutputFolder, "finish")
+        patch.setattr(*place, killed)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.train(scans, config=config, out=tmp_path / "cut")
+    assert (tmp_path / "cut" / "model.json").is_file()
+    with pytest.raises(OutputError, match="interrupted training"):
+        pipeline.train(scans, config=config, out=tmp_path / "cut")
+    pipeline.train(scans, config=config, out=tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(whole)
+    assert json.loads((tmp_path / "cut" / "run.json").read_text("utf-8"))["model"] == load(whole).hash
+    assert not (tmp_path / "cut" / "cache").exists()
+
+
+# --------------------------------------------------------------------------------------------------- other scans
+
+
+@pytest.mark.parametrize(("change", "finished"), [("added", False), ("removed", True), ("changed", False)])
+def test_other_scans_are_refused_with_the_true_reason(
+    blocks: tuple[Path, Path], whole: Path, tmp_path: Path, change: str, *, finished: bool
+) -> None:
+    """Public report: a scan came in while a training was interrupted, and resuming said "other settings"."""
+    shutil.copytree(blocks[0], tmp_path / "scans")
+    given = (tmp_path / "scans", blocks[1])
+    if finished:
+        shutil.copytree(whole, tmp_path / "model")
+    else:
+        stopped(given, tmp_path / "model", "train", 5)
+    before = contents(tmp_path / "model")
+    if change == "added":
+        shutil.copy(given[0] / "s1.nii.gz", given[0] / "s9.nii.gz")
+        (given[0] / "s9.nii.gz").write_bytes((given[0] / "s0.nii.gz").read_bytes()[:-1])
+    elif change == "removed":
+        (given[0] / "s3.nii.gz").unlink()
+    else:
+        shutil.copy(given[0] / "s0.nii.gz", given[0] / "s3.nii.gz")
+    with pytest.raises(OutputError, match=rf"\({change}: s[39]\)") as caught:
+        pipeline.train(given[0], config=given[1], out=tmp_path / "model", resume=True)
+    assert "overwrite=True" in str(caught.value.hint)
+    assert contents(tmp_path / "model") == before
+    shutil.rmtree(given[0])
+    shutil.copytree(blocks[0], given[0])
+    pipeline.train(given[0], config=given[1], out=tmp_path / "model", resume=True)
+    assert load(tmp_path / "model").hash == load(whole).hash, "with the scans that it began with it goes on"
+
+
+def test_another_subject_or_condition_is_another_scan(blocks: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = [f"{blocks[0]}/s{i}.nii.gz,p{i},{20 + i}" for i in range(6)]
+    table = tmp_path / "list.csv"
+    table.write_text("\n".join(["scan,subject,age", *rows]) + "\n", "utf-8")
+    stopped((table, blocks[1]), tmp_path / "model", "train", 5)
+    table.write_text("\n".join(["scan,subject,age", *rows[:-1], rows[-1].replace("p5", "p4")]) + "\n", "utf-8")
+    with pytest.raises(OutputError, match=r"\(changed: .*s5\)"):
+        pipeline.train(table, config=blocks[1], out=tmp_path / "model", resume=True)
+
+
+# ------------------------------------------------------------------------------------------------ a longer training
+
+
+def test_a_finished_model_is_trained_further(blocks: tuple[Path, Path], whole: Path, tmp_path: Path) -> None:
+    scans, config = blocks
+    shutil.copytree(whole, tmp_path / "model")
+    (tmp_path / "model" / "calibration").mkdir()
+    longer = load_settings(str(config), ("train.steps=9",))
+    with pytest.raises(OutputError, match="a finished model, trained for another number of steps") as caught:
+        pipeline.train(scans, config=longer, out=tmp_path / "model")
+    assert "resume=True" in str(caught.value.hint)
+    assert load(tmp_path / "model").hash == load(whole).hash
+    model = pipeline.train(scans, config=longer, out=tmp_path / "model", resume=True)
+    assert model.record["steps"] == 9
+    assert model.settings.train.plan == ((0, 6), (6, 9))
+    assert model.hash != load(whole).hash
+    assert [e.step for e in read_epochs(tmp_path / "model" / "log")] == [2, 4, 6, 8, 9]
+    assert not (tmp_path / "model" / "calibration").exists(), "it was of the model before"
+    again = pipeline.train(scans, config=model.settings, out=tmp_path / "again")
+    assert again.hash == model.hash, "its record is enough to train it again"
+    assert again.settings == model.settings
+
+
+def test_without_its_state_a_model_cannot_be_trained_further(blocks: tuple[Path, Path], tmp_path: Path) -> None:
+    scans, config = blocks
+    brief = load_settings(str(config), ("train.keep_state=false",))
+    pipeline.train(scans, config=brief, out=tmp_path / "model")
+    assert not {"last", "best"} & {path.name for path in (tmp_path / "model").iterdir()}
+    longer = load_settings(str(config), ("train.steps=9",))
+    with pytest.raises(OutputError, match="state of its training was not kept"):
+        pipeline.train(scans, config=longer, out=tmp_path / "model", resume=True)
+
+
+# --------------------------------------------------------------------------------- conditions, plug-ins, label maps
+
+
+def test_conditions_go_from_the_list_into_the_model(blocks: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = [f"{blocks[0]}/s{i}.nii.gz,{20 + 10 * i},{'' if i == 2 else 'ab'[i % 2]}" for i in range(6)]
+    table = tmp_path / "list.csv"
+    table.write_text("\n".join(["scan,age,site", *rows]) + "\n", "utf-8")
+    settings = load_settings(str(blocks[1]), ("model.conditions=[age, site]",))
+    model = pipeline.train(table, config=settings, out=tmp_path / "model")
+    assert model.conditions.names == ("age", "site")
+    assert model.conditions.columns[1].words == ("a", "b")
+    trained_on = [i for i in range(6) if not any(name.endswith(f"s{i}") for name in model.record["validation"])]
+    assert len(trained_on) == 5
+    assert model.conditions.columns[0].mean == pytest.approx(np.mean([20 + 10 * i for i in trained_on]))
+    z = model.encode(blocks[0] / "s1.nii.gz", conditions={"age": 30.0, "site": "b"})
+    young, old = (model.decode(z, conditions={"age": age}).data for age in (20.0, 70.0))
+    assert not np.array_equal(young, old)
+    missing = load_settings(str(blocks[1]), ("model.conditions=[weight]",))
+    with pytest.raises(SettingsError, match="no training scan has the condition 'weight'"):
+        pipeline.train(table, config=missing, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_network_and_likelihood_of_another_package_go_all_the_way(
+    blocks: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = {"networks": {"minimal": outside_package.NETWORK}, "likelihoods": {"student": outside_package.LIKELIHOOD}}
+    (tmp_path / "package").mkdir()
+    with closing(outside_package.install(tmp_path / "package", sources, patch=monkeypatch)) as installed:
+        next(installed)
+        scans, config = blocks[0], tmp_path / "config.yaml"
+        network = "model: {name: minimal, options: {latent: 5}}"
+        config.write_text(re.sub("(?m)^model: .*", network, blocks[1].read_text("utf-8")), "utf-8")
+        options = ("--set", "likelihood.family=student")
+        assert train(scans, config, tmp_path / "model", *options) == 0
+        model = load(tmp_path / "model")
+        assert model.settings.likelihood.options == {"nu": 4.0}
+        assert type(model.vae).__name__ == "Minimal"
+        command = ["detect", str(scans), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "maps")]
+        assert main([*command, "--workers", "0", "--quiet"]) == 0
+        assert (tmp_path / "maps" / "scans" / "s0" / "nll.nii.gz").is_file()
+        assert train(scans, config, tmp_path / "other", "--set", "likelihood.family=studnet") == 2
+        assert "did you mean 'student'" in capsys.readouterr().err
+
+
+def test_plug_ins_that_cannot_be_imported_stop_nobody_else(
+    blocks: tuple[Path, Path], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "package").mkdir()
+    sources = {kind: {"broken": "import nothing_of_this_name"} for kind in ("maps", "networks", "likelihoods")}
+    with closing(outside_package.install(tmp_path / "package", sources, patch=monkeypatch)) as installed:
+        next(installed)
+        model = pipeline.train(blocks[0], config=blocks[1], out=tmp_path / "model")
+    assert model.hash == load(whole).hash
+
+
+def test_a_map_that_the_model_cannot_have_is_refused_before_anything_is_read(
+    blocks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = load_settings(str(blocks[1]), ("detect.maps=[residual_z]",))
+    with pytest.raises(SettingsError, match="'residual_z' compares voxel by voxel"):
+        pipeline.train(blocks[0], config=settings, out=tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_how_many_healthy_scans_calibrating_needs_is_named_before_training(
+    blocks: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="medvae"):
+        stopped(blocks, tmp_path / "model", "train", 1)
+    assert "5 training scans, 1 validation scans (different subjects)" in caplog.text
+    assert "at least 19 other healthy scans" in caplog.text
 
 
 def test_a_bad_scan_does_not_stop_training(
@@ -141,7 +362,9 @@ def test_nothing_usable(blocks: tuple[Path, Path], tmp_path: Path, capsys: pytes
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a.nii.gz").write_bytes(b"no scan at all")
     assert train(tmp_path / "scans", config, tmp_path / "model") == 2
-    assert "none of the scans can be used" in capsys.readouterr().err
+    assert "none of the scans can be used" in capsys.readouterr().out
+    with pytest.raises(InputError, match="none of the scans can be used; a: "):
+        pipeline.train(tmp_path / "scans", config=config, out=tmp_path / "model")
 
 
 def test_a_grid_that_does_not_fit_is_refused_before_anything_is_written(

@@ -1,0 +1,115 @@
+"""What an earlier training has left in a model folder, and whether this one may go on with it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from medvae.errors import OutputError
+from medvae.io.files import write_json
+from medvae.training.state import has_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from medvae.scan import ScanRef
+    from medvae.settings import Settings, TrainSettings
+
+_SCANS = "scans.json"  # of the training: a fingerprint by id
+_PICTURES = ("curves.png", "reconstructions.png")
+_NAMED = 3  # scans that a message names
+_LENGTH = {"minutes", "steps", "plan", "keep_state"}  # settings of train that may differ when a training goes on
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """The settings that make two trainings the same one: all but how long it takes."""
+    tree = settings.model_dump(mode="json")
+    tree["train"] = {key: value for key, value in tree["train"].items() if key not in _LENGTH}
+    return tree
+
+
+def length(train: TrainSettings) -> dict[str, Any]:
+    """How long a training is to be, as its record keeps it."""
+    tree = train.model_dump(mode="json")
+    return {"minutes": tree["minutes"], "steps": None if tree["minutes"] else tree["steps"], "plan": tree["plan"]}
+
+
+def is_finished(out: Path, train: TrainSettings, *, resume: bool) -> bool:
+    """Whether the folder holds the finished model of a training of this length.
+
+    Raises:
+        OutputError: a training that was interrupted, or a finished model of another length, and `resume` is not given;
+            or there is nothing to go on with.
+    """
+    model = (out / "model.json").is_file()
+    record = _read(out / "run.json") or {}
+    whole = model and _is_whole(out, record)
+    if whole and record.get("length") == length(train):
+        return True
+    if not resume and (model or has_state(out)):
+        what = (
+            "a finished model, trained for another number of steps or minutes" if whole else "an interrupted training"
+        )
+        hint = "pass resume=True to go on with it, or overwrite=True to begin anew"
+        raise OutputError(f"the folder holds {what}", path=out, hint=hint)
+    if model and not has_state(out):
+        hint = "pass overwrite=True to train anew; train.keep_state keeps the state of a training"
+        raise OutputError("the state of its training was not kept, so it cannot go on", path=out, hint=hint)
+    return False
+
+
+def check_scans(out: Path, refs: Sequence[ScanRef]) -> None:
+    """Check that the scans are those of the training that the folder holds, if it holds one.
+
+    Raises:
+        OutputError: some were added, removed or changed since.
+    """
+    before = _read(out / _SCANS)
+    if before is None or not (has_state(out) or (out / "model.json").is_file()):
+        return
+    now = {ref.id: _fingerprint(ref) for ref in refs}
+    changes = {
+        "added": sorted(now.keys() - before.keys()),
+        "removed": sorted(before.keys() - now.keys()),
+        "changed": sorted(name for name in now.keys() & before.keys() if now[name] != before[name]),
+    }
+    text = "; ".join(f"{what}: {_names(ids)}" for what, ids in changes.items() if ids)
+    if text:
+        hint = "give the same scans again (exclude=..., or put back what is missing), or pass overwrite=True"
+        message = f"the scans are not those that the training in this folder began with ({text})"
+        raise OutputError(message, path=out, hint=hint)
+
+
+def keep_scans(out: Path, fingerprints: Mapping[str, str]) -> None:
+    """Write which scans the training is of."""
+    write_json(out / _SCANS, dict(sorted(fingerprints.items())))
+
+
+def _is_whole(out: Path, record: Mapping[str, Any]) -> bool:
+    """Whether all that belongs to a finished model has been written, and belongs to it."""
+    tree = _read(out / "model.json") or {}
+    pictures = all((out / name).is_file() for name in _PICTURES)
+    return pictures and record.get("model") is not None and record["model"] == tree.get("hash")
+
+
+def _fingerprint(ref: ScanRef) -> str:
+    """Empty for a scan that cannot be read, as in an outcome."""
+    try:
+        return ref.fingerprint()
+    except OSError:
+        return ""
+
+
+def _names(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return ", ".join(ids[:_NAMED]) + more
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is none, or a damaged one."""
+    try:
+        tree = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return tree if isinstance(tree, dict) else None
