@@ -103,4 +103,4 @@ class _Run:
 
 
 def _claimed(job: Job) -> Outcome:
-    return Outcome.of(job, ScanError("another run is working on it", code="claimed"), stage="read")
+    return Outcome.from_error(job, ScanError("another run is working on it", code="claimed"), stage="read")
