@@ -251,10 +251,11 @@ def prepare(data: Path, scratch: Path, *, minutes: float) -> Cohort:
 
 def made_brains(folder: Path) -> Path:
     """A list of simulated brains without lesions."""
-    refs = [ref for ref in cohort.members(MADE) if ref.label == "none"]
-    for ref in refs:
-        cohort.write(ref, cohort.Maker(seed=0)(ref), folder)
-    return cohort.write_list(refs, folder)
+    jobs = [job for job in cohort.members(MADE, seed=0) if job.lesion == "none"]
+    for job in jobs:
+        for file in cohort.files(job, cohort.simulate(job)):
+            file.write(folder)
+    return cohort.write_list(jobs, folder)
 
 
 def scans(of: Scans) -> list[Any]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medvae.anomaly.anomaly_map import AnomalyMap, anomaly_map
+    from medvae.anomaly.detect import detect
+    from medvae.anomaly.detection import Detection
     from medvae.anomaly.inference import Inference, infer
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.folder import load as load_model
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from medvae.cohort.read import read
     from medvae.errors import MedVAEError, RunError, ScanError
     from medvae.io.writing import write
+    from medvae.pipelines.calibrate import calibrate
     from medvae.prepare.native import coverage, to_native
     from medvae.prepare.preparation import Preparation, Prepared
     from medvae.prepare.preparation import prepare as prepare_scan
@@ -30,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AnomalyMap",
     "Cohort",
+    "Detection",
     "Geometry",
     "Inference",
     "MedVAEError",
@@ -45,7 +49,9 @@ __all__ = [
     "Settings",
     "Synthetic",
     "anomaly_map",
+    "calibrate",
     "coverage",
+    "detect",
     "find",
     "infer",
     "load_model",
@@ -61,6 +67,7 @@ __all__ = [
 _HOMES = {
     "AnomalyMap": ("anomaly.anomaly_map", "AnomalyMap"),
     "Cohort": ("cohort.find", "Cohort"),
+    "Detection": ("anomaly.detection", "Detection"),
     "Geometry": ("scan", "Geometry"),
     "Inference": ("anomaly.inference", "Inference"),
     "MedVAEError": ("errors", "MedVAEError"),
@@ -76,7 +83,9 @@ _HOMES = {
     "Settings": ("settings", "Settings"),
     "Synthetic": ("synthesis.synthetic", "Synthetic"),
     "anomaly_map": ("anomaly.anomaly_map", "anomaly_map"),
+    "calibrate": ("pipelines.calibrate", "calibrate"),
     "coverage": ("prepare.native", "coverage"),
+    "detect": ("anomaly.detect", "detect"),
     "find": ("cohort.find", "find"),
     "infer": ("anomaly.inference", "infer"),
     "load_model": ("checkpoint.folder", "load"),

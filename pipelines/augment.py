@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from medvae.checkpoint.folder import load
 from medvae.run.engine import run_jobs
-from medvae.run.folder import OutputFolder, disk_errors, hash_of
+from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished
 from medvae.run.processes import Processes
+from medvae.run.record import disk_errors, hash_of
 from medvae.run.work import ignore
 from medvae.synthesis import generate, tables
 from medvae.synthesis.synthesize import augment_settings, with_screen

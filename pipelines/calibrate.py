@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.configured import usable
@@ -26,14 +25,13 @@ from medvae.run.outcomes import Finished
 from medvae.run.processes import Processes
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
-from medvae.training.store import Scans, store
+from medvae.training.store import Scans, StoredScan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from medvae.anomaly.reference import Reference
-    from medvae.prepare.preparation import Prepared
-    from medvae.scan import ScanRef, Selection
+    from medvae.scan import ScanRef
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ _NEEDED = "healthy scans that training has not seen are needed"
 
 
 def run(
-    selection: Selection,
+    scans: Any,
     *,
     model: Path,
     config: str | None = None,
@@ -55,16 +53,28 @@ def run(
 
     Scans that training has seen, and scans of its subjects, are left out: their residuals are too small.
 
+    Args:
+        scans: all that `medvae.find` takes.
+        model: folder of the model.
+        config: name of a preset, or path of a YAML file, with changes.
+        overrides: `section.key=value` texts.
+        device: auto, cpu, cuda or cuda:N.
+        workers: processes that read ahead.
+        on_progress: called after each scan of each pass.
+
+    Returns:
+        How each scan ended; with exit code 2 nothing was usable, and the model is as it was.
+
     Raises:
         ModelError: the checkpoint cannot be read.
-        InputError: nothing usable among the inputs.
+        InputError: no scan among the inputs.
         SettingsError: an unknown setting, or one that belongs to the model.
     """
     trained = load(model, device=device)
-    settings = adjust(trained.settings, config, overrides)
+    settings = adjust(trained.settings, config, overrides, uses=("read", "detect"))
     names = usable(aligned=trained.preparation.aligned)
     check_options(trained, settings.detect, names=names)
-    refs = find(selection, settings.read).refs
+    refs = find(scans, settings.read).refs
     require(refs)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
     size = check_memory(refs, settings.read, workers=workers)
@@ -80,11 +90,11 @@ def run(
             stage="prepare",
             on_progress=on_progress,
         )
-        scans = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
-        if not len(scans):
+        healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
+        if not len(healthy):
             return Finished(model, summary, (f"none of the scans can be used: {_NEEDED}",))
         reference = make_reference(
-            trained, scans, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
+            trained, healthy, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
         )
         save_set(model, NAME, reference.to_set())
         folder.finish(summary, reference=reference.status)
@@ -96,7 +106,7 @@ def run(
 
 def calibrate(
     model: Model | Path | str,
-    scans: Selection,
+    scans: Any,
     *,
     out: Path | str | None = None,
     workers: int = 0,
@@ -142,18 +152,6 @@ def _copied(model: Path, out: Path) -> Path:
     return out
 
 
-@dataclass(frozen=True, eq=False)
-class _StoredScan:
-    """A prepared scan as a file to be written."""
-
-    name: str
-    prepared: Prepared
-
-    def write(self, folder: Path) -> None:
-        """Write it below `folder`."""
-        store(self.prepared, folder / self.name)
-
-
 def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model) -> Result:
     """The prepared scan, if training has not seen it and the model takes its conditions."""
     prepared = loaded.prepared
@@ -161,7 +159,7 @@ def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model) -> Result:
     if prepared.source_hash in trained.latents.hashes or (named and ref.subject in trained.latents.subjects):
         raise ScanError("training has seen this scan or its subject", code="seen_in_training")
     trained.condition(prepared.conditions)
-    return Result((_StoredScan(f"cache/{ref.id}.safetensors", prepared),), warnings=prepared.warnings)
+    return Result((StoredScan(f"cache/{ref.id}.safetensors", prepared),), warnings=prepared.warnings)
 
 
 def _warn(reference: Reference, *, before: Model) -> None:

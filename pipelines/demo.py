@@ -1,104 +1,142 @@
-"""The whole story on made brains: make a cohort, train, calibrate, detect, augment, and judge what was held out.
+"""Everything on simulated brains: simulate a cohort, train, calibrate, detect, augment, evaluate on held-out scans.
 
-The only recipe that calls others: it runs what a user runs, from files to files, in OUT/cohort, model, maps, synthetic.
+The only recipe that calls others. It does what a user does, from files to files, in OUT/cohort, model, maps, synthetic.
 """
 
 from __future__ import annotations
 
 import time
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from medvae import console
 from medvae.evaluation.metrics import compare, scan_auroc
 from medvae.evaluation.truth import read_scores, read_voxels
 from medvae.pipelines import augment, calibrate, detect, train
-from medvae.run.engine import RESEARCH_USE, Done, OutputFolder, disk_errors, run_scans
+from medvae.run.engine import run_jobs
+from medvae.run.folder import OutputFolder
+from medvae.run.outcomes import Finished, Summary
+from medvae.run.processes import Processes
+from medvae.run.record import RESEARCH_USE, disk_errors
+from medvae.run.work import Progress, Result, ignore
 from medvae.scan import Selection
 from medvae.simulate import cohort as simulated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from medvae.evaluation.truth import Case
-    from medvae.run.outcomes import Finished
-    from medvae.scan import ScanRef
     from medvae.settings import Settings
+    from medvae.simulate.cohort import MemberJob
     from medvae.simulate.phantom import Member
 
 SIZES = {"train": 24, "calibrate": 12, "test": 16}
 SYNTHETIC = 12
+_STAGES = 5
 
 
-def run(out: Path, *, settings: Settings, device: str, workers: int, overwrite: bool) -> int:
-    """Run the demo in the folder `out`; returns the exit code. An interrupted demo goes on where it stopped.
+def run(
+    out: Path,
+    *,
+    settings: Settings,
+    device: str = "auto",
+    workers: int = 0,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> Finished:
+    """Run the demo in the folder `out`. An interrupted demo continues where it stopped.
+
+    Args:
+        out: receives the folders cohort, model, maps and synthetic.
+        settings: of the model and of the maps; their seed is also that of the cohort.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        workers: processes that read ahead.
+        overwrite: begin anew.
+        on_progress: called as the stages go on; `stage` begins with the number of the stage, e.g. "2/5 train".
 
     Raises:
         OutputError: the folder holds a demo with other settings, or the disk is full.
     """
     begun = time.monotonic()
-    busy = workers + 1 if workers else 0  # where this process only writes what others have made or prepared
-    model, maps, synthetic = out / "model", out / "maps", out / "synthetic"
-    refs = simulated.members(SIZES)
+    busy = workers + 1 if workers else 0  # where this process only writes what the others have simulated or prepared
+    model, maps = out / "model", out / "maps"
+    stage = _Stages(on_progress)
+    jobs = simulated.members(SIZES, seed=settings.seed)
 
-    console.out(f"1/5 make {len(refs)} brains from the MNI152 template")
-    made = _make(refs, out / "cohort", seed=settings.seed, workers=busy, overwrite=overwrite)
-    healthy, others, tested = (Selection((made,), split=name) for name in SIZES)
-
-    console.out(f"\n2/5 train on {SIZES['train']} of them, all healthy")
-    trained = train.run(
-        healthy,
-        settings=settings,
-        out=model,
-        device=device,
-        workers=busy,
-        resume=not overwrite,
-        overwrite=overwrite,
-    )
-    codes: list[int] = [_finish(trained)]
-    console.out(f"\n3/5 calibrate on {SIZES['calibrate']} others, healthy, too")
-    codes += [_finish(calibrate.run(others, model=model, device=device, workers=busy))]
-
-    console.out(f"\n4/5 detect in {SIZES['test']} that nothing has seen yet, half of them with a lesion")
-    found = detect.run(tested, model=model, out=maps, device=device, workers=workers, overwrite=overwrite)
-    codes += [_finish(found)]
-
-    console.out(f"\n5/5 augment: {SYNTHETIC} synthetic scans")
-    codes += [augment.run(model, out=synthetic, count=SYNTHETIC, device=device, overwrite=overwrite).exit_code]
-
-    cases = [simulated.case(ref, out / "cohort") for ref in refs if ref.split == "test"]
-    _report(cases, maps, names=settings.detect.maps)
-    _where_to_look(out, next(case for case in cases if case.truth is not None))
-    console.out(f"Made data are easier than patients and no evidence for them. {RESEARCH_USE}")
-    console.out(f"It took {time.monotonic() - begun:.0f} s.")
-    return max(codes)
-
-
-def _finish(finished: Finished) -> int:
-    finished.summary.report()
-    for line in finished.lines:
-        console.out(line)
-    return finished.exit_code
+    listed = _simulate(jobs, out / "cohort", workers=busy, overwrite=overwrite, stage=stage)
+    healthy, others, tested = (Selection((listed.out,), split=name) for name in SIZES)
+    ended = [
+        listed,
+        train.run(
+            healthy,
+            settings=settings,
+            out=model,
+            device=device,
+            workers=busy,
+            resume=not overwrite,
+            overwrite=overwrite,
+            on_progress=stage(2),
+        ),
+        calibrate.run(others, model=model, device=device, workers=busy, on_progress=stage(3)),
+        detect.run(
+            tested, model=model, out=maps, device=device, workers=workers, overwrite=overwrite, on_progress=stage(4)
+        ),
+        augment.run(
+            model,
+            out=out / "synthetic",
+            count=SYNTHETIC,
+            device=device,
+            overwrite=overwrite,
+            on_progress=stage(5),
+        ),
+    ]
+    cases = [simulated.case(job, out / "cohort") for job in jobs if job.split == "test"]
+    example = next(case for case in cases if case.truth is not None)
+    lines = [line for one in ended for line in one.lines]
+    lines += [*_evaluation(cases, maps, names=settings.detect.maps), *_where_to_look(out, example)]
+    lines += [f"Simulated scans are easier than scans of patients: this is no clinical evidence. {RESEARCH_USE}"]
+    lines += [f"time: {time.monotonic() - begun:.0f} s"]
+    return Finished(out, Summary(tuple(one for part in ended for one in part.summary.outcomes)), tuple(lines))
 
 
-def _make(refs: Sequence[ScanRef], cohort: Path, *, seed: int, workers: int, overwrite: bool) -> Path:
-    """The scans, the masks of their lesions, and the list, whose path is returned."""
-    folder = OutputFolder(cohort, command="demo", identity={"seed": seed, "sizes": SIZES}, overwrite=overwrite)
-    handle = partial(_keep, cohort=cohort)
-    summary = run_scans(refs, simulated.Maker(seed), handle, folder=folder, workers=workers, title="make")
-    with disk_errors(cohort):
-        made = simulated.write_list(refs, cohort)
-    folder.finish(summary)
-    return made
+@dataclass(frozen=True)
+class _Stages:
+    """Progress of the five stages, each under its number."""
+
+    on_progress: Callable[[Progress], None]
+
+    def __call__(self, number: int) -> Callable[[Progress], None]:
+        def tell(progress: Progress) -> None:
+            self.on_progress(replace(progress, stage=f"{number}/{_STAGES} {progress.stage}"))
+
+        return tell
 
 
-def _keep(ref: ScanRef, member: Member, *, cohort: Path) -> Done:
-    return Done(partial(simulated.write, ref, member, cohort))
+def _simulate(jobs: Sequence[MemberJob], cohort: Path, *, workers: int, overwrite: bool, stage: _Stages) -> Finished:
+    """Write the scans, the masks of their lesions, and the list, whose path is the `out` of what is returned."""
+    identity = {"seed": jobs[0].seed, "sizes": SIZES}
+    with OutputFolder(cohort, command="demo", identity=identity, overwrite=overwrite) as folder:
+        summary = run_jobs(
+            jobs,
+            simulated.simulate,
+            _as_files,
+            folder=folder,
+            engine=Processes(workers),
+            stage="simulate",
+            on_progress=stage(1),
+        )
+        with disk_errors(cohort):
+            path = simulated.write_list(jobs, cohort)
+        folder.finish(summary)
+    return Finished(path, summary, (f"{cohort}: {len(jobs)} brains, simulated from the MNI152 template",))
 
 
-def _report(cases: Sequence[Case], maps: Path, *, names: Sequence[str]) -> None:
-    """How well each map finds the lesions, beside what chance would."""
+def _as_files(job: MemberJob, member: Member) -> Result:
+    return Result(simulated.files(job, member))
+
+
+def _evaluation(cases: Sequence[Case], maps: Path, *, names: Sequence[str]) -> list[str]:
+    """How well each map finds the lesions, compared with chance."""
     first, *_ = names
     done = read_scores(maps, first)
     cases = [case for case in cases if case.id in done]
@@ -109,15 +147,30 @@ def _report(cases: Sequence[Case], maps: Path, *, names: Sequence[str]) -> None:
         by_id = read_scores(maps, name)
         auroc = scan_auroc([by_id[case.id] for case in cases], ill, subjects=subjects)
         rows.append([name, str(found.ap[name]), str(found.gain.get(name, "")), str(auroc)])
-    console.out(f"\n{len(cases)} held-out brains, {sum(ill)} with a lesion; 95% intervals over brains:\n")
-    console.table(["map", "voxel AP", f"AP of {first} less this", "scan AUROC"], rows)
-    console.out(f"chance: AP {found.prevalence:.3f}, the share of lesion voxels; AUROC 0.500")
-    console.out("baselines without a network: atlas, intensity")
+    return [
+        "",
+        f"{len(cases)} held-out brains, {sum(ill)} with a lesion; 95% confidence intervals over brains:",
+        "",
+        *_table(["map", "voxel AP", f"AP of {first} minus this", "scan AUROC"], rows),
+        f"chance: AP {found.prevalence:.3f} (the fraction of lesion voxels), AUROC 0.500",
+        "baselines without a network: atlas, intensity",
+    ]
 
 
-def _where_to_look(out: Path, example: Case) -> None:
-    console.out("\nWhere to look:")
-    console.out(f"  {out / 'maps' / 'scans' / example.id / 'montage.png'}: a brain with a lesion, and its map")
-    console.out(f"  {out / 'maps'}: all maps, on each scan's own grid, and scores.csv")
-    console.out(f"  {out / 'cohort'}: the scans, and in truth/ the lesions as they were implanted")
-    console.out(f"  {out / 'synthetic' / 'montage.png'}: synthetic scans beside their nearest training scans\n")
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Aligned columns."""
+    cells = [list(headers), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _where_to_look(out: Path, example: Case) -> list[str]:
+    return [
+        "",
+        "Where to look:",
+        f"  {out / 'maps' / 'scans' / example.id / 'montage.png'}: a brain with a lesion, and its map",
+        f"  {out / 'maps'}: all maps, on the grid of each scan, and scores.csv",
+        f"  {out / 'cohort'}: the scans, and the masks of the lesions in truth/",
+        f"  {out / 'synthetic' / 'montage.png'}: synthetic scans and their nearest training scans",
+        "",
+    ]

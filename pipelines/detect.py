@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.configured import configured
 from medvae.anomaly.detect import detect_prepared
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.model import Model
-    from medvae.scan import ScanRef, Selection
+    from medvae.scan import ScanRef
     from medvae.settings import DetectSettings
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _COMPRESSED = 0.6  # share of its size that a map takes on the disk: mostly zero
 
 
 def run(
-    selection: Selection,
+    scans: Any,
     *,
     model: Path,
     out: Path,
@@ -50,21 +50,35 @@ def run(
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Finished:
-    """Write the maps, scores and montages of all scans of a selection into `out`.
+    """Write the maps, scores and montages of many scans into `out`.
+
+    Args:
+        scans: all that `medvae.find` takes.
+        model: folder of the model.
+        out: output folder; a second run in it does what is missing.
+        config: name of a preset, or path of a YAML file, with changes.
+        overrides: `section.key=value` texts.
+        device: auto, cpu, cuda or cuda:N.
+        workers: processes that read ahead.
+        overwrite: begin anew if the folder holds another run.
+        on_progress: called after each scan.
+
+    Returns:
+        How each scan ended.
 
     Raises:
         ModelError: the checkpoint cannot be read.
-        InputError: nothing usable among the inputs.
+        InputError: no scan among the inputs.
         SettingsError: an unknown map or setting, or one that the model or its Reference was not computed with.
         OutputError: the folder holds another run, or the disk is full.
     """
     trained = load(model, device=device)
     reference = reference_of(trained)
     base = trained.settings.model_copy(update={"detect": detect_settings(trained)})
-    settings = adjust(base, config, overrides)
+    settings = adjust(base, config, overrides, uses=("read", "detect"))
     options = settings.detect
     require_known(reference, options, aligned=trained.preparation.aligned)
-    refs = find(selection, settings.read).refs
+    refs = find(scans, settings.read).refs
     require(refs)
     wanted = {part: getattr(settings, part).model_dump(mode="json") for part in ("read", "detect")}
     identity = {"model": trained.hash, "reference": reference.hash, "settings": wanted}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.anomaly.base_map import BaseMap, MapArrays
-from medvae.anomaly.configured import configured
+from medvae.anomaly.configured import configured, needs_alignment
 from medvae.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -93,11 +93,11 @@ def scan_maps(
     known = {name: one.options for name, one in reference.maps.items()}
     methods = configured(names, {**known, **(options or {})})
     computed_with = configured([name for name in methods if name in known], known)
-    for name, method in methods.items():
+    for name, method in reversed(methods.items()):
         if not _needs_healthy(method):
             continue
         if name not in known:
-            raise unknown_map(name, method, aligned=inference.model.preparation.aligned)
+            raise unknown_map(name, aligned=inference.model.preparation.aligned)
         if computed_with[name].settings != method.settings:
             mine, theirs = computed_with[name].settings, method.settings
             message = f"the healthy statistics of {name!r} were computed with ({mine!r}), not with ({theirs!r})"
@@ -125,9 +125,9 @@ def anomaly_map(
     return scan_maps([name], inference, reference, options=given)[name]
 
 
-def unknown_map(name: str, method: BaseMap, *, aligned: bool) -> SettingsError:
+def unknown_map(name: str, *, aligned: bool) -> SettingsError:
     """The error of a map that a Reference does not know."""
-    if method.NEEDS_ALIGNMENT and not aligned:
+    if needs_alignment(name) and not aligned:
         message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
         return SettingsError(message, hint="use residual, nll, elbo or intensity")
     return SettingsError(f"map {name!r} was not calibrated", hint="calibrate the model again")

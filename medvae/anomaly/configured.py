@@ -83,9 +83,9 @@ def usable(*, aligned: bool) -> tuple[str, ...]:
     names = []
     for name in plugins.usable("maps"):
         try:
-            fits = aligned or not needs_alignment(name)
+            by_place = needs_alignment(name)
         except SettingsError as problem:
             log.warning("%s; it is left out", problem)
             continue
-        names += [name] if fits else []
+        names += [name] if aligned or not by_place else []
     return tuple(names)

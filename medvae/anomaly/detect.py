@@ -16,61 +16,65 @@ from medvae.anomaly.options import detect_settings, require_known
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
-from medvae.cohort.find import find
-from medvae.errors import InputError, ScanError
-from medvae.io import reading
+from medvae.cohort.find import Cohort
+from medvae.cohort.read import only, read
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.native import coverage, to_native
 from medvae.prepare.preparation import prepare
 from medvae.review.montage import Picture, find_peaks
-from medvae.scan import Scan, ScanRef, Selection
+from medvae.scan import ScanRef
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from medvae.anomaly.reference import Reference
     from medvae.prepare.preparation import Prepared
+    from medvae.scan import Scan
     from medvae.settings import DetectSettings, ReadSettings
 
 log = logging.getLogger(__name__)
 
 
 def detect(
-    what: Path | str | ScanRef | Scan,
+    what: Any,
     model: Model | Path | str,
     *,
     maps: Sequence[str] | None = None,
     id: str | None = None,  # noqa: A002
+    affine: ArrayLike | None = None,
     mask: NDArray[np.bool_] | None = None,
     conditions: Mapping[str, float | str] | None = None,
 ) -> Detection:
     """The anomaly maps of one scan, as `medvae detect` writes them.
 
-    Draws, `top` and the options of maps are those that the model's Reference was computed with.
+    Draws, `detect.top` and the options of maps are those that the model's Reference was computed with.
 
     Args:
-        what: a NIfTI file, a DICOM file or the folder of a series; a `ScanRef` of `medvae.find`; or a `Scan`.
+        what: all that `medvae.read` takes: a NIfTI file, a DICOM file, the folder of a series; a `ScanRef`, a `Scan`;
+            an array with `affine`, an image of nibabel, a MONAI `MetaTensor`.
         model: from `medvae.load_model`, or its folder.
-        maps: names of the maps; those of the model's preset if None. The first one gives `score` and `p`.
-        id: of the scan; that which the command gives to this file if None, else "scan".
+        maps: names of the maps; those of the model's settings if None. The first one gives `score` and `p`.
+        id: of the scan. By default the id that the command gives to the file in its folder; "scan" without a file.
+        affine: of an array: 4×4, voxel index -> RAS+ mm.
         mask: foreground on the scan's own grid, bool `(X, Y, Z)`; that of a `ScanRef`, or found, if None.
         conditions: age, sex, ... for a model with conditions; those of a `ScanRef` if None.
 
     Returns:
-        Maps on the scan's own grid, scores and warnings; `save` writes the files of the command.
+        Maps on the scan's own grid, scores and warnings; its `save` writes the files of the command.
 
     Raises:
         InputError: no scan at the path, or more than one.
         ScanError: the scan cannot be used; the code says why.
         ModelError: the checkpoint cannot be read, or has no Reference.
-        SettingsError: an unknown map, or one that the Reference does not know.
+        SettingsError: an unknown map, or one that was not calibrated.
 
     Example:
         >>> found = medvae.detect("new-scans/case.nii.gz", "model")
-        >>> found.maps["residual_z"].data.shape
-        >>> found.save("out/case")
+        >>> found.maps["residual_z"].data.shape == medvae.read("new-scans/case.nii.gz").data.shape
+        True
+        >>> folder = found.save("out/case")
     """
     model = model if isinstance(model, Model) else load(model)
     options, reference = detect_settings(model), reference_of(model)
@@ -79,7 +83,7 @@ def detect(
     require_known(reference, options, aligned=model.preparation.aligned)
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans")
-    loaded = _load(what, model, mask=mask, conditions=conditions, id=id)
+    loaded = _load(what, model, id=id, affine=affine, mask=mask, conditions=conditions)
     return detect_prepared(loaded.prepared, loaded.scan, model, options=options)
 
 
@@ -143,36 +147,28 @@ def _load(
     model: Model,
     *,
     id: str | None,  # noqa: A002
+    affine: ArrayLike | None,
     mask: NDArray[np.bool_] | None,
     conditions: Mapping[str, float | str] | None,
 ) -> Loaded:
-    """The scan as read, and on the model's grid."""
+    """The scan as read, and on the model's grid: files as the command loads them."""
     settings = model.settings.read
-    if isinstance(what, str | Path):
-        what = _one(Path(what), settings)
+    if isinstance(what, str | Path | Cohort):
+        what = only(what, settings)
+    id = id or _id_of(what, settings)  # noqa: A001
     if isinstance(what, ScanRef):
-        known = what.conditions if conditions is None else conditions
-        what = replace(what, id=id or what.id, conditions=known)
-        if mask is None:
+        conditions = what.conditions if conditions is None else conditions
+        what = replace(what.with_id(id), conditions=conditions)
+        if mask is None and affine is None:
             return ReadAndPrepare(settings, model.preparation)(what)
-        id, conditions, what = what.id, what.conditions, reading.read(what, settings)  # noqa: A001
-    prepared = prepare(what, model.preparation, id=id or "scan", mask=mask, conditions=conditions)
-    return Loaded(what, prepared)
+    scan = read(what, settings, affine=affine)
+    return Loaded(scan, prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions))
 
 
-def _one(path: Path, settings: ReadSettings) -> ScanRef:
-    """The one scan at a path that can be used."""
-    refs = find(Selection((path,)), settings).refs
-    usable = [ref for ref in refs if len(refs) == 1 or _is_usable(ref, settings)]
-    if len(usable) != 1:
-        message = f"{len(refs)} scans, {len(usable)} of them usable"
-        raise InputError(message, path=path, hint="name one file or series; `medvae.find` lists them")
-    return usable[0]
-
-
-def _is_usable(ref: ScanRef, settings: ReadSettings) -> bool:
-    try:
-        reading.inspect(ref, settings)
-    except ScanError:
-        return False
-    return True
+def _id_of(what: Any, settings: ReadSettings) -> str:
+    """The id that the command gives to the file of an image; "scan" for one without a file."""
+    if isinstance(what, ScanRef):
+        return what.id
+    meta = getattr(what, "meta", None) or {}  # of MONAI
+    path = what.get_filename() if hasattr(what, "get_filename") else meta.get("filename_or_obj")  # of nibabel
+    return only(path, settings).id if isinstance(path, str | Path) and Path(path).is_file() else "scan"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.anomaly_map import unknown_map
-from medvae.anomaly.configured import configured, with_defaults
+from medvae.anomaly.configured import configured, needs_alignment, with_defaults
 from medvae.anomaly.reference import NAME, reference_of
 from medvae.errors import SettingsError
 
@@ -27,15 +27,11 @@ def check_maps(settings: Settings) -> None:
     configured((*detect.maps, *detect.options), detect.options)
     if settings.prepare.align != "none":
         return
-    by_place = {name for name in detect.maps if _needs_alignment(name, detect.options)}
+    by_place = {name for name in detect.maps if needs_alignment(name)}
     if by_place:
         rest = [name for name in detect.maps if name not in by_place] or ["residual", "intensity"]
         message = f"the map {min(by_place)!r} compares voxel by voxel, and prepare.align is none"
         raise SettingsError(message, hint=f"set detect.maps=[{','.join(rest)}], or set prepare.align=mni152 for brains")
-
-
-def _needs_alignment(name: str, options: Mapping[str, Mapping[str, Any]]) -> bool:
-    return any(method.NEEDS_ALIGNMENT for method in configured([name], options).values())
 
 
 def check_options(model: Model, detect: DetectSettings, *, names: Iterable[str]) -> None:
@@ -98,9 +94,9 @@ def require_known(reference: Reference, wanted: DetectSettings, *, aligned: bool
         raise SettingsError("no map is asked for", hint="set detect.maps=[residual_z]")
     for key in ("top", "draws"):
         _require_same(f"detect.{key}", getattr(reference, key), getattr(wanted, key))
-    for name, method in configured(wanted.maps, wanted.options).items():
+    for name in reversed(configured(wanted.maps, wanted.options)):
         if name not in reference.maps:
-            raise unknown_map(name, method, aligned=aligned)
+            raise unknown_map(name, aligned=aligned)
         asked = with_defaults(name, wanted.options)
         for key, mine in with_defaults(name, {name: reference.maps[name].options}).items():
             _require_same(f"detect.options.{name}.{key}", mine, asked[key])

@@ -50,7 +50,7 @@ class Moments:
     """Running sums over masked arrays, from which one of them can be left out again.
 
     Attributes:
-        count: float32 of any shape, scans with this element in their mask; a volume is `(C, X, Y, Z)`.
+        count: float32 of any shape, scans with this element in their mask.
         total: float64, sum of values.
         square: float64, sum of squared values.
         n: scans added.
@@ -81,7 +81,7 @@ class Moments:
         return rest
 
     def normal(self, *, spacing: tuple[float, float, float], prior: Normal | None = None) -> Normal:
-        """Mean and spread of volumes `(C, X, Y, Z)` with little noise though n is small.
+        """Mean and spread of volumes `(C, X, Y, Z)` or `(X, Y, Z)` with little noise though n is small.
 
         Variances are pooled over neighbours (Gaussian σ of `SMOOTH_MM`), shrunk towards a prior and floored:
         σ² ← (n σ² + k σ₀²) / (n + k) and σ ≥ FLOOR·σ̄, k = `PRIOR_STRENGTH`. Without a prior σ₀ is the typical spread
@@ -109,16 +109,17 @@ class Moments:
 
 
 def _by_channel(values: NDArray[np.floating], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The mean of each channel over the voxels that were seen, 1 where none was: `(C, 1, 1, 1)`."""
-    means = [float(one[there].mean()) if there.any() else 1.0 for one, there in zip(values, seen, strict=True)]
-    return np.array(means).reshape(-1, 1, 1, 1)
+    """The mean of each channel over the voxels that were seen, 1 where none was: `(C, 1, 1, 1)` or `(1, 1, 1)`."""
+    channels = [one.reshape(-1, *one.shape[-3:]) for one in (values, seen)]
+    means = [float(one[there].mean()) if there.any() else 1.0 for one, there in zip(*channels, strict=True)]
+    return np.array(means).reshape(*values.shape[:-3], 1, 1, 1)
 
 
 def _pooled(
     variance: NDArray[np.float64], weight: NDArray[np.float32], *, spacing: tuple[float, float, float]
 ) -> NDArray[np.float64]:
     """Variances averaged with their neighbours of the same channel, weighted by their degrees of freedom."""
-    sigma = (0.0, *(SMOOTH_MM / np.array(spacing)))
+    sigma = [0.0] * (variance.ndim - 3) + [SMOOTH_MM / mm for mm in spacing]
     weights = ndimage.gaussian_filter(weight.astype(np.float64), sigma)
     pooled: NDArray[np.float64] = ndimage.gaussian_filter(variance * weight, sigma) / np.maximum(weights, 1e-6)
     return pooled

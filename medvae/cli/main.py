@@ -8,6 +8,7 @@ Exit codes: 0 every scan ok, skipped or done before; 1 some rejected or failed; 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -106,8 +107,16 @@ def _info(args: argparse.Namespace) -> int:
     settings = _settings(args)
     from medvae.pipelines import info
 
-    code: int = info.run(_selection(args), settings=settings, check=args.check, as_json=args.json)
-    return code
+    report = info.run(_selection(args), settings=settings, check=args.check)
+    if args.json:
+        for record in report.records:
+            console.out(json.dumps(record, ensure_ascii=False, allow_nan=False))
+    else:
+        console.table(report.columns, report.rows)
+        console.out()
+        for line in report.lines:
+            console.out(line)
+    return int(report.exit_code)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -179,10 +188,9 @@ def _demo(args: argparse.Namespace) -> int:
     settings = _settings(args)
     from medvae.pipelines import demo
 
-    code: int = demo.run(
-        args.out, settings=settings, device=args.device, workers=_workers(args), overwrite=args.overwrite
+    return _finish(
+        demo.run(args.out, settings=settings, device=args.device, workers=_workers(args), overwrite=args.overwrite)
     )
-    return code
 
 
 def _finish(finished: Finished) -> int:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _KNOWN: dict[Origin, str] = {
     "list": "named by the list",
     "patient": "by PatientID",
+    "study": "by DICOM study",
     "bids": "guessed from BIDS names",
     "scan": "taken as separate subjects",
 }
@@ -42,7 +43,7 @@ def tell(found: Sequence[Candidate]) -> None:
 
 def _warn_of_one_person(found: Iterable[Candidate]) -> None:
     """Scans in one folder that are taken for different subjects, though they look like one person's."""
-    groups = _alike([one for one in found if one.origin == "scan"])
+    groups = _alike([one for one in found if one.origin == "scan" and one.label])  # DICOM that names nobody is damaged
     if groups:
         first = " and ".join("/".join(one.ref.path.parts[-2:]) for one in groups[0][:2])
         log.warning(

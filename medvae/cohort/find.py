@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from medvae.cohort import doubts, participants, subjects, twins
 from medvae.cohort.gather import READS, Found, gather
@@ -44,8 +44,9 @@ class Cohort(Sequence[ScanRef]):
     Attributes:
         refs: the scans.
         ignored: how many files are no scans, in no format that medvae reads.
-        origins: per scan, how its subject is known: "list", "patient" (the PatientID of DICOM), "bids" (the names of
-            BIDS), or "scan": nothing says who was scanned, and the scan is a subject of its own.
+        origins: per scan, how its subject is known: "list", "patient" (the PatientID of DICOM), "study" (of DICOM
+            without a usable PatientID), "bids" (the names of BIDS), or "scan": nothing says who was scanned, and the
+            scan is a subject of its own.
     """
 
     refs: tuple[ScanRef, ...]
@@ -117,7 +118,8 @@ def _understood(what: Wanted | Iterable[Wanted]) -> tuple[Selection, list[Candid
     """Where to look, and the scans that were given themselves."""
     if isinstance(what, Selection):
         return what, []
-    several: list[object] = [what] if isinstance(what, str | Path | ScanRef) else list(what)
+    one = isinstance(what, str | Path | ScanRef) or not isinstance(what, Iterable)
+    several: list[object] = [what] if one else list(cast("Iterable[object]", what))
     wrong = next((one for one in several if not isinstance(one, str | Path | ScanRef)), None)
     if wrong is not None:
         message = f"scans are found from paths, ScanRefs or a Selection, not from {type(wrong).__name__}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from medvae.cohort.lists import Row
+    from medvae.cohort.names import Origin
     from medvae.cohort.walk import Kind
     from medvae.settings import ReadSettings
 
@@ -137,8 +138,10 @@ def _in_files(files: Sequence[Path], selection: Selection, settings: ReadSetting
         raise _no_list(files[0], selection)
     wanted = [file for file in files if matches(Path(file.name), selection)]
     there = [file for file in wanted if kind_of(file) == "file"]
+    broken = [file for file in wanted if file not in there]
     found = _scans(there, wanted[0].parent, settings) if wanted else Found()
-    found.scans += _unreadable([file for file in wanted if file not in there], Path(), beside=found.scans)
+    found.scans += _unreadable(broken, Path(), beside=found.scans)
+    found.rest += [file for file in broken if _format(file) is None]
     found.excluded = len(files) - len(wanted)
     return found
 
@@ -152,7 +155,8 @@ def _scans(files: Sequence[Path], root: Path, settings: ReadSettings) -> Found:
 def _candidate(ref: ScanRef, root: Path) -> Candidate:
     if not ref.id:
         return Candidate(replace(ref, id=scan_id(ref.path, root), subject=""), root)
-    return Candidate(ref, root, "scan" if ref.subject == ref.id else "patient")
+    known: Origin = "study" if ref.subject.startswith("study-") else "patient"
+    return Candidate(ref, root, "scan" if ref.subject == ref.id else known)
 
 
 def _unreadable(files: Iterable[Path], root: Path, *, beside: Iterable[Candidate]) -> list[Candidate]:
@@ -160,13 +164,18 @@ def _unreadable(files: Iterable[Path], root: Path, *, beside: Iterable[Candidate
     there = {(one.ref.path.parent, one.label) for one in beside}
     groups: dict[tuple[str, Path, str], list[Path]] = defaultdict(list)
     for file in files:
-        name = next((name for name, one in formats().items() if one.matches(file)), None)
+        name = _format(file)
         if name is not None and (file.parent, stem_of(file.name)) not in there:
             groups[name, file.parent, stem_of(file.name) if goes_by_name(formats()[name]) else ""].append(file)
     return [
         Candidate(ScanRef(_unread_id(members[0], stem, root), name, tuple(members)), root)
         for (name, _, stem), members in groups.items()
     ]
+
+
+def _format(file: Path) -> str | None:
+    """The format whose name a file has that cannot be opened."""
+    return next((name for name, one in formats().items() if one.matches(file)), None)
 
 
 def _unread_id(file: Path, stem: str, root: Path) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from medvae.scan import ScanRef
 
-Origin = Literal["list", "patient", "bids", "scan"]
+Origin = Literal["list", "patient", "study", "bids", "scan"]
 _LONGEST_ID = 120
 
 
@@ -30,7 +30,8 @@ class Candidate:
     Attributes:
         ref: the scan.
         root: folder of the input that it was found in; ids and BIDS names count from here.
-        origin: how its subject is known: from a list, as a DICOM patient, from its BIDS name, or not at all: "scan".
+        origin: how its subject is known: from a list, as a DICOM patient or study, from its BIDS name, or not at all
+            ("scan").
     """
 
     ref: ScanRef

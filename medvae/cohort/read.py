@@ -14,8 +14,6 @@ from medvae.io import reading
 from medvae.scan import Scan, ScanRef
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike
 
     from medvae.scan import Modality
@@ -60,7 +58,7 @@ def read(
             raise InputError(message, hint="leave affine= out")
         if isinstance(what, Scan):
             return what
-        ref = what if isinstance(what, ScanRef) else _only(find(what, options).refs, options, what)
+        ref = what if isinstance(what, ScanRef) else only(what, options)
         return reading.read(replace(ref, modality=known or ref.modality), options)
     return memory.scan_of(what, options, affine=affine, modality=known)
 
@@ -73,8 +71,13 @@ def _modality(text: str | None) -> Modality | None:
     return MODALITIES[text.upper()]
 
 
-def _only(refs: Sequence[ScanRef], settings: ReadSettings, what: object) -> ScanRef:
-    """The one scan among several that can be used."""
+def only(what: Path | str | Cohort, settings: ReadSettings) -> ScanRef:
+    """The one scan at a path, or in a cohort, that can be used.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    refs = find(what, settings).refs
     if len(refs) == 1:
         return refs[0]
     usable = [ref for ref in refs if _is_usable(ref, settings)]

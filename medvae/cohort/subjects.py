@@ -32,7 +32,7 @@ _SCANS_OF_ONE = 10  # a folder `sub-01` with more scans that are numbered differ
 
 def guess(found: Sequence[Candidate]) -> list[Candidate]:
     """The candidates with the subjects that BIDS names give; those whom nobody names stay their own subjects."""
-    unknown = [one for one in found if one.origin == "scan" and "sub-" in os.path.abspath(one.ref.path)]
+    unknown = [one for one in found if one.origin in ("scan", "study") and "sub-" in os.path.abspath(one.ref.path)]
     people = _people(unknown)
     names = {id(one): _from_name(one) or _from_folder(one, people) for one in unknown}
     there = set(names.values())

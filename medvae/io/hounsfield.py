@@ -13,7 +13,7 @@ _PADDING = -1500.0  # below is no air, but what scanners fill the corners with (
 _AIR, _FAT = -500.0, 0.0
 _TISSUE_SHIFTED = (900.0, 1300.0)  # soft tissue after 1024, or 1000, was added
 _FEW, _SOME, _MANY = 0.001, 0.01, 0.1  # shares of the voxels
-_NARROWEST = 50.0  # HU, less than from fluid to muscle and noise
+_NARROWEST, _ONE_TISSUE = 50.0, 100.0  # HU: less than any noise leaves; what a crop of one organ may have
 _TISSUE = (-200.0, 250.0)  # fat and soft tissue
 
 
@@ -33,7 +33,7 @@ def doubts(data: NDArray[np.float32]) -> list[str]:
         return [f"{found}: the range is too small (rescaled?)"]
     if np.mean(values < _AIR) >= _FEW:
         return [] if _share(values, _TISSUE) >= _SOME else [f"{found}: there is no soft tissue near 0 (shifted?)"]
-    if np.mean(values < _FAT) < _FEW:
+    if np.mean(values < _FAT) < _FEW and not (high - low < _ONE_TISSUE and high < _TISSUE[1]):
         return [f"{found}: nothing is below 0 (shifted, rescaled or clipped?)"]
     if _share(values, _TISSUE_SHIFTED) > _MANY:
         return [f"{found}: there is no air, but much at 1000 (shifted by 1024?)"]

@@ -1,7 +1,7 @@
-"""The generator of test anomalies: a lesion of a given shape, implanted into a healthy scan, whose mask is the truth.
+"""Simulated lesions: a lesion of a given shape is implanted into a healthy scan; its mask is the ground truth.
 
-Shapes are real where mask files are given. What fills them is made, and simpler than disease: no swelling, no fluid
-around it, one contrast all over. A figure on implanted lesions compares methods; it is no promise for real ones.
+Shapes are real where mask files are given. Their contents are simulated and simpler than disease: no swelling, no
+oedema, one contrast throughout. Results on simulated lesions compare methods; they do not predict results on real ones.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 Kind = Literal["dark", "bright", "iso"]
 
-CONTRAST = 1.5  # in T1 about the step from white to grey matter, so that the value alone is not abnormal
+CONTRAST = 1.5  # about the step from white to grey matter in T1: the value alone is not abnormal
 EDGE_MM = 3.0
 TEXTURE_MM = 6.0
-_FLUID = 0.5  # percentile of the foreground: no lesion is darker than the darkest fluid
+_FLUID = 0.5  # percentile of the foreground: no lesion is darker than this
 _MEDIAN_SIZE = 0.6744898  # median size of a unit normal
 
 
 @dataclass(frozen=True, eq=False)
 class Implanted:
-    """A scan with a lesion.
+    """A scan with a simulated lesion.
 
     Attributes:
-        image: float32 `(X, Y, Z)`, in the scan's units; as it was where the lesion does not reach.
+        image: float32 `(X, Y, Z)`, in the scan's units; unchanged outside the lesion and its edge.
         truth: bool `(X, Y, Z)`, the shape within the foreground.
-        contrast: mean change over the truth in units of the scan's own tissue spread, as it came out.
+        contrast: mean change over the truth that was reached, in units of the scan's own tissue spread.
     """
 
     image: NDArray[np.float32] = field(repr=False)
@@ -60,22 +60,22 @@ def implant(
     edge_mm: float = EDGE_MM,
     seed: int = 0,
 ) -> Implanted:
-    """Put a lesion of this shape into a scan, within the foreground only.
+    """Put a lesion of this shape into a scan. Only the foreground changes.
 
-    - `dark`, `bright`: values fall or rise by `contrast` times the tissue spread; anatomy and noise beneath stay.
-      Nothing falls below the scan's darkest fluid.
-    - `iso`: anatomy is replaced by its local mean (Gaussian σ of `TEXTURE_MM`) and noise of the scan's own strength;
-      every piece of the lesion keeps its mean, so that the value says nothing and the missing structure all.
+    - `dark`, `bright`: values fall or rise by `contrast` times the tissue spread; anatomy and noise stay visible.
+      No value falls below the scan's darkest fluid.
+    - `iso`: anatomy is replaced by its local mean (Gaussian σ of `TEXTURE_MM`) and noise as strong as the scan's own.
+      Every connected piece of the lesion keeps its mean: only the missing structure shows it.
 
     Args:
         image: `(X, Y, Z)`, native or prepared values.
-        shape: bool, where the lesion is wanted.
-        foreground: bool, e.g. the brain.
+        shape: bool `(X, Y, Z)`, the shape of the lesion.
+        foreground: bool `(X, Y, Z)`, e.g. the brain.
         spacing: of the voxels, mm.
         kind: what fills the shape.
         contrast: change in units of the tissue spread: the 5–95% range of the foreground over that of a unit normal, as
-            in `robust_z`. `iso` has none.
-        edge_mm: width of the ramp across the border; half its height lies on the border of the truth.
+            in `robust_z`. Not used by `iso`.
+        edge_mm: width of the ramp across the border; its half height lies on the border of the truth.
         seed: of the noise in `iso`.
 
     Raises:
@@ -107,9 +107,9 @@ def implant(
 def noise_of(image: NDArray[np.float32], foreground: NDArray[np.bool_]) -> float:
     """Standard deviation of white noise in a scan, in its units (Immerkær, CVIU 1996, in three dimensions).
 
-    The second difference along all three axes at once is 0 for whatever is linear along one of them, and has 6³ times
-    the variance of white noise; its median size takes what anatomy is left for outliers. Where interpolation has
-    smoothed the noise it comes out too small.
+    The second difference along all three axes is 0 for whatever is linear along one of them, and has 6³ times the
+    variance of white noise. Its median size treats the remaining anatomy as outliers. The estimate is too small where
+    interpolation has smoothed the noise.
     """
     difference = image.astype(np.float32)
     for axis in range(3):
@@ -120,7 +120,7 @@ def noise_of(image: NDArray[np.float32], foreground: NDArray[np.bool_]) -> float
 
 
 def shape_on(path: Path, geometry: Geometry) -> NDArray[np.bool_]:
-    """A lesion mask file on another grid, by position in mm: a voxel that is covered by half belongs to it.
+    """A lesion mask file on another grid, by position in mm: voxels that it covers by at least half.
 
     Raises:
         ScanError: the file cannot be read.
@@ -131,7 +131,7 @@ def shape_on(path: Path, geometry: Geometry) -> NDArray[np.bool_]:
 
 
 def spread_by_volume(paths: Sequence[Path], count: int) -> list[Path]:
-    """`count` mask files, evenly spread over all by rank of volume, small to large: by rule, not by result.
+    """`count` mask files, evenly spread over all of them by rank of volume, from small to large.
 
     Raises:
         ScanError: a file cannot be read.
@@ -158,7 +158,7 @@ def _around(truth: NDArray[np.bool_], *, mm: float, spacing: tuple[float, float,
 
 
 def _ramp(truth: NDArray[np.bool_], *, edge_mm: float, spacing: tuple[float, float, float]) -> NDArray[np.float32]:
-    """0 outside to 1 inside over `edge_mm`, above a half exactly where the truth is."""
+    """From 0 outside to 1 inside over `edge_mm`; above one half exactly inside the truth."""
     half = min(spacing) / 2  # the border lies between two voxels
     depth = ndimage.distance_transform_edt(truth, spacing) - half
     height = ndimage.distance_transform_edt(~truth, spacing) - half
@@ -176,7 +176,7 @@ def _without_anatomy(
     noise: float,
     seed: int,
 ) -> NDArray[np.float32]:
-    """The local mean of the foreground, with white noise on it."""
+    """The local mean of the foreground, with white noise added."""
     sigma = TEXTURE_MM / np.array(spacing)
     weight = ndimage.gaussian_filter(inside.astype(np.float32), sigma, truncate=3)
     total = ndimage.gaussian_filter(np.where(inside, image, np.float32(0)).astype(np.float32), sigma, truncate=3)
@@ -188,7 +188,7 @@ def _without_anatomy(
 def _mean_by_piece(
     missing: NDArray[np.float32], weight: NDArray[np.float32], truth: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """What, times `weight`, gives every connected piece of the truth the mean that is missing; 0 elsewhere."""
+    """Per connected piece of the truth, the value that times `weight` adds up to the missing mean; 0 elsewhere."""
     labels, count = ndimage.label(truth, structure=np.ones((3, 3, 3)))
     numbers = np.arange(1, count + 1)
     share = ndimage.sum(missing, labels, numbers) / ndimage.sum(weight, labels, numbers)

@@ -1,8 +1,8 @@
-"""A cohort of made brains: the MNI152 template under random diffeomorphisms, contrast, bias field, noise and pose.
+"""Simulated brains: the MNI152 template under random diffeomorphisms, contrast, bias field, noise and pose.
 
-No person was scanned for it. The demo and the tests use it where real scans may not be shipped. Some members carry a
-lesion whose mask is known. All lengths are mm; all draws come from one seed a member, so member 7 is the same brain
-whatever the size of the cohort.
+No person was scanned for them. The demo and the tests use them where real scans may not be distributed. Some have a
+lesion whose mask is known. All lengths are in mm. Each member of a cohort has its own seed, so that member 7 is the
+same brain whatever the size of the cohort.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FLUID_MM = 4.0  # how far around fluid its growth or loss reaches
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One made scan.
+    """One simulated scan.
 
     Attributes:
         data: int16 `(X, Y, Z)`, arbitrary units, 0 outside the brain.
@@ -57,8 +57,8 @@ def make(index: int, *, seed: int, lesion: Lesion = "none") -> Member:
     truth = np.zeros(brain.shape, bool)
     if lesion != "none":
         shape, spacing = _blob(brain, of_lesion), (VOXEL, VOXEL, VOXEL)
-        made = lesions.implant(image, shape, foreground=brain, spacing=spacing, kind=lesion, seed=index)
-        image, truth = made.image, made.truth
+        implanted = lesions.implant(image, shape, foreground=brain, spacing=spacing, kind=lesion, seed=index)
+        image, truth = implanted.image, implanted.truth
     return _pose(_acquire(image, brain, rng), truth, rng)
 
 
@@ -66,7 +66,7 @@ def make(index: int, *, seed: int, lesion: Lesion = "none") -> Member:
 def _tissues() -> NDArray[np.float32]:
     """Grey matter, white matter and fluid of the template at `VOXEL`, `(3, X, Y, Z)`, shares that sum to 0..1.
 
-    The template is a mean of many brains: what is grey in most of them is made grey.
+    The template is a mean of many brains. The shares are sharpened, so that a voxel is mostly one tissue.
     """
     volumes = []
     for kind in ("t1", "gm", "wm"):
@@ -100,7 +100,7 @@ def _diffeomorphism(rng: np.random.Generator) -> NDArray[np.float32]:
 
 @cache
 def _fluid_growth() -> NDArray[np.float32]:
-    """A velocity of size 1 at the edges of fluid, towards it, on the coarse grid: ventricles and sulci widen as one."""
+    """A velocity of size 1 at the edges of fluid, on the coarse grid: ventricles and sulci widen together."""
     fluid = ndimage.gaussian_filter(_blocks(_tissues()[2], _COARSE), _FLUID_MM / (VOXEL * _COARSE))
     slope = np.stack(np.gradient(fluid))
     size = np.linalg.norm(slope, axis=0)
@@ -109,7 +109,7 @@ def _fluid_growth() -> NDArray[np.float32]:
 
 
 def _blocks(data: NDArray[np.float32], step: int) -> NDArray[np.float32]:
-    """Means over blocks of `step` voxels a side."""
+    """Means over blocks of `step` × `step` × `step` voxels."""
     nx, ny, nz = (n // step for n in data.shape)
     cut = data[: nx * step, : ny * step, : nz * step].reshape(nx, step, ny, step, nz, step)
     means: NDArray[np.float32] = cut.mean(axis=(1, 3, 5))
@@ -122,7 +122,7 @@ def _warp(volumes: NDArray[np.float32], displacement: NDArray[np.float32]) -> ND
 
 
 def _contrast(tissue: NDArray[np.float32], rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """T1 contrast of its own, and the brain: fluid dark, grey matter between, white matter bright."""
+    """An image with a random T1 contrast (fluid dark, white matter bright), and the mask of the brain."""
     grey, white, fluid = tissue
     brain = ndimage.binary_opening(grey + white + fluid > 0.5)
     values = np.array([0.62, 0.95, 0.2]) + rng.uniform(-0.04, 0.04, size=3)
@@ -147,7 +147,7 @@ def _acquire(image: NDArray[np.float32], brain: NDArray[np.bool_], rng: np.rando
 
 
 def _pose(data: NDArray[np.int16], lesion: NDArray[np.bool_], rng: np.random.Generator) -> Member:
-    """Another axis order and a small rotation and shift, as scanners give; the brain itself is not resampled."""
+    """A random axis order, rotation and shift, as in scanners; the voxels are not resampled."""
     angles = np.radians(rng.uniform(-8, 8, size=3))
     rotation = np.eye(3)
     for axis, angle in enumerate(angles):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def is_binary(model: Model) -> bool:
     """Whether the model is for binary shapes."""
-    return model.settings.likelihood.family == "bernoulli"
+    return model.vae.observation.binary
 
 
 def decode(model: Model, z: NDArray[np.float32], conditions: Mapping[str, float | str]) -> NDArray[np.float32]:
@@ -56,5 +56,5 @@ def rows_of_training(model: Model) -> list[int]:
 
 
 def conditions_of(model: Model, row: int) -> Mapping[str, float | str]:
-    """Conditions of the training scan in a row of `model.latents`; empty where none are known."""
-    return model.latents.conditions[row] if model.latents.conditions else {}
+    """Conditions of the training scan in a row of `model.latents`, as far as the model knows such values."""
+    return model.conditions.known(model.latents.conditions[row]) if model.latents.conditions else {}

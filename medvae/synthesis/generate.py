@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -150,10 +151,10 @@ class Synthesizer:
         return self._with_fixed(conditions_of(self.model, row))
 
     def _with_fixed(self, conditions: Mapping[str, float | str]) -> ConditionValues:
-        """Those that the model is given, the fixed ones instead of others; a value fixed to None is missing."""
+        """Those that the model is given, the fixed ones instead of others; one fixed to None is missing."""
         values = {**conditions, **self.settings.conditions}
         known = {name: values.get(name) for name in self.model.conditions.names}
-        return {name: value for name, value in known.items() if value is not None}
+        return {name: value for name, value in known.items() if _is_known(value)}
 
     def _intensity(self, label: str | None, sources: tuple[str, ...], index: int) -> tuple[str | None, Intensity]:
         """The scale of the first source, else of a training scan of the class, so that samples vary as scans do."""
@@ -208,17 +209,25 @@ def pick(weights: Mapping[str | None, float], position: int) -> str | None:
     return list(weights)[min(found, len(weights) - 1)]
 
 
+def _is_known(value: float | str | None) -> TypeGuard[float | str]:
+    """Whether it is a word or a finite number."""
+    return isinstance(value, str) or (value is not None and math.isfinite(value))
+
+
 def _check_fixed(model: Model, settings: AugmentSettings, space: str) -> None:
     """Raise a SettingsError for fixed conditions (`augment.conditions`) that the samples cannot have."""
-    for name in settings.conditions:
-        if name not in model.conditions.names:
-            known = model.conditions.names
-            hint = suggest(name, known) if known else "train one with model.conditions, or leave it out"
+    columns = {one.name: one for one in model.conditions.columns}
+    for name, value in settings.conditions.items():
+        if name not in columns:
+            hint = suggest(name, tuple(columns)) if columns else "train one with model.conditions, or leave it out"
             raise SettingsError(f"the model has no condition {name!r} (augment.conditions)", hint=hint)
+        if value is not None and not (_is_known(value) and columns[name].knows(value)):
+            choices = ", ".join(columns[name].words) or "numbers"
+            message = f"condition {name!r} is {value!r} (augment.conditions), the model was trained with {choices}"
+            raise SettingsError(message, hint="correct it, or set it to null for a missing value")
     if settings.conditions and space == "image":
         message = f"the sampler {settings.sampler!r} alters real scans, whose conditions cannot be changed"
         raise SettingsError(message, hint="leave out augment.conditions, or set augment.sampler=density")
-    model.conditions.vector({name: value for name, value in settings.conditions.items() if value is not None})
 
 
 def _fit_outline(model: Model, rows: list[int]) -> Outline:

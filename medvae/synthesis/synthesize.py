@@ -63,9 +63,8 @@ def synthesize(
         RunError: the device does not exist.
 
     Example:
-        >>> import medvae
         >>> for sample in medvae.synthesize("model", 2):
-        ...     _ = sample.save("synthetic")
+        ...     folder = sample.save("synthetic")
         >>> sample.id, sample.image.data.ndim
         ('synthetic-00001', 3)
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvae.io.nifti.file import NiftiFile
-from medvae.run.folder import RESEARCH_USE
+from medvae.run.record import RESEARCH_USE
 from medvae.run.work import JsonFile, Result
 from medvae.synthesis import provenance
 from medvae.synthesis.to_scan import stored, to_scan
@@ -50,11 +50,12 @@ class SampleJob:
 
 @dataclass(frozen=True, eq=False)
 class Synthetic:
-    """One synthetic scan.
+    """One synthetic scan; `medvae.synthesize` generates it.
 
     Attributes:
         id: name of the sample and of its files, e.g. "synthetic-00000".
-        image: the scan on its grid, axes R, A, S, in the unit of the training scans (`image.units`).
+        image: `image.data` is float32 `(X, Y, Z)` along R, A, S, in the unit of the training scans (`image.units`);
+            `image.geometry` is its grid in RAS+ mm.
         label_map: int16 `(X, Y, Z)` on the same grid; None where the sampler cannot provide one.
         label: its class; None where the training scans have none.
         conditions: what it was decoded with, by column; empty for a model without conditions.
@@ -63,6 +64,11 @@ class Synthetic:
         audit: distances to the nearest training scans, and whether it is a near-copy of one.
         record: how it was generated: the contents of its JSON sidecar.
         sample: the same on the model's grid, in prepared intensities, with its latent code.
+
+    Example:
+        >>> sample = next(medvae.synthesize("model", 1))
+        >>> sample.id, sample.image.data.shape == sample.image.geometry.shape, sample.audit.copy in (True, False)
+        ('synthetic-00000', True, True)
     """
 
     id: str
@@ -91,16 +97,15 @@ class Synthetic:
             return image, sidecar
         return image, sidecar, NiftiFile(self._label_map, self.label_map, self.image.geometry, "synthetic, label map")
 
-    def save(self, folder: Path | str) -> tuple[Path, ...]:
-        """Write its files below `folder` (`images/`, `labels/`); returns their paths.
+    def save(self, folder: Path | str) -> Path:
+        """Write its files below a folder (`images/`, `labels/`); returns the folder.
 
         Raises:
             OSError: the folder cannot be written, or the disk is full.
         """
-        files = self.files()
-        for file in files:
+        for file in self.files():
             file.write(Path(folder))
-        return tuple(Path(folder) / file.name for file in files)
+        return Path(folder)
 
     def result(self) -> Result:
         """Its files and its row of the tables, as plain data."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medvae.prepare.native import only_channel
 from medvae.review.samples import Pair, SampleMontage, display_limits
 from medvae.run.work import JsonFile, TextFile
 from medvae.synthesis.decoding import is_binary
 from medvae.synthesis.provenance import no_label_maps, unit_text
 from medvae.synthesis.synthetic import CONDITION, EMPTY
-from medvae.synthesis.to_scan import only_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medvae.prepare.native import only_channel
 from medvae.scan import Geometry, Scan
 from medvae.synthesis.decoding import is_binary
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from medvae.scan import Units
     from medvae.synthesis.generate import Sample
 
-T = TypeVar("T", bound=np.generic)
 Part = tuple[slice, slice, slice]
 
 
@@ -52,13 +52,6 @@ def units(model: Model) -> Units:
 def has_real_scale(model: Model) -> bool:
     """False where values are scaled per scan and the model keeps no training scan whose scale could be used."""
     return model.preparation.settings.intensity != "robust_z" or len(model.training.ids) > 0
-
-
-def only_channel(image: NDArray[T]) -> NDArray[T]:
-    """`(X, Y, Z)` of an image `(1, X, Y, Z)`: what a file or a picture of one scan holds."""
-    volume: NDArray[T]
-    (volume,) = image
-    return volume
 
 
 def _field_of_view(sample: Sample, model: Model) -> tuple[Part, Geometry]:

@@ -266,7 +266,8 @@ def test_splits(tmp_path: Path) -> None:
     assert "'test'" in (problem.hint or "")
     (tmp_path / "plain.csv").write_text("scan\na.nii\n", "utf-8")
     assert "no column `split`" in (refusal(tmp_path / "plain.csv", split="x").hint or "")
-    assert "only a list has splits" in str(refusal(tmp_path, split="train"))
+    for path in (tmp_path, tmp_path / "a.nii"):
+        assert "only a list has splits" in str(refusal(path, split="train"))
 
 
 def test_globs_choose_among_rows(tmp_path: Path) -> None:
@@ -395,8 +396,9 @@ def test_scans_are_found_from_whatever_names_them(tmp_path: Path) -> None:
     assert list(find(Selection((tmp_path / "two",), include=("c*",)), load())) == [c]
     known = replace(b, subject="p", label="ill", conditions={"age": 3.0})
     assert list(find([known, a])) == [known, a], "what is known of a scan stays"
-    with pytest.raises(InputError, match="not from int"):
-        find([3])  # type: ignore[list-item]
+    for wrong in (3, [3]):
+        with pytest.raises(InputError, match="not from int"):
+            find(wrong)  # type: ignore[arg-type]
 
 
 def test_scans_of_two_searches_get_unique_ids(tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_a_list_and_a_patient_id_win_over_names(tmp_path: Path) -> None:
     assert cohort.subjects[2].startswith("patient-")
 
 
+def test_names_help_where_the_patient_id_is_a_placeholder(tmp_path: Path) -> None:
+    for place in ("sub-01/ses-1", "sub-01/ses-2", "other"):
+        put(tmp_path / place, slices(ramp()), lambda one, _: setattr(one, "PatientID", "ANONYMOUS"))
+    cohort = find(tmp_path)
+    assert sorted(cohort.origins) == ["bids", "bids", "study"]
+    assert len(cohort.subjects) == 2
+
+
 # ------------------------------------------------------------------------------------------------ what a user is told
 
 

@@ -66,8 +66,10 @@ def test_a_link_to_nothing_ends_as_unreadable_and_stops_nothing(tmp_path: Path) 
     assert here.subject == "sub-01"
     assert [ref.id for ref in broken] == ["round", "sub-02_anat_sub-02_T1w"]
     assert [code(ref) for ref in broken] == ["unreadable"] * 2
-    named = sorted(tmp_path.glob("sub-*/anat/*"))
+    named = [tmp_path / "README", *sorted(tmp_path.glob("sub-*/anat/*"))]
     assert [ref.subject for ref in find(named)] == ["sub-01", "sub-02"], "nor where a shell has named it"
+    with pytest.raises(InputError, match="no scan in 1 file"):
+        find(tmp_path / "README")
 
 
 def test_a_dicom_folder_that_was_not_fetched_is_one_unreadable_scan(tmp_path: Path) -> None:
@@ -97,6 +99,14 @@ def test_links_to_folders_are_followed_wherever_they_lead(tmp_path: Path) -> Non
     assert sorted(ids(tmp_path / "in")) == ["again_t1", "own", "s2_t1"], "each folder once"
     (tmp_path / "link").symlink_to(tmp_path / "in")
     assert len(ids(tmp_path / "link")) == 3
+
+
+def test_a_folder_that_holds_one_already_seen_adds_what_is_new(tmp_path: Path) -> None:
+    touch(tmp_path, "scratch/deep/a.nii", "scratch/b.nii")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1").symlink_to(tmp_path / "scratch" / "deep")
+    (tmp_path / "in" / "2").symlink_to(tmp_path / "scratch")
+    assert ids(tmp_path / "in") == ["1_a", "2_b"]
 
 
 def test_a_real_folder_names_its_scans_whatever_links_lead_to_it(tmp_path: Path) -> None:
@@ -194,6 +204,13 @@ def test_of_a_bids_dataset_the_raw_scans_are_taken(bids: Path, caplog: pytest.Lo
     assert ids(bids, include=("*_T1w.nii.gz",)) == [name for name in RAW if name.endswith("T1w")]
     assert len({ref.subject for ref in find(bids)}) == 2
     assert ids(bids.parent) == [f"ds_{name}" for name in RAW], "also below another folder"
+
+
+def test_raw_data_in_a_folder_of_its_own(bids: Path) -> None:
+    (bids / "rawdata").mkdir()
+    for subject in ("sub-01", "sub-02"):
+        (bids / subject).rename(bids / "rawdata" / subject)
+    assert ids(bids) == [f"rawdata_{name}" for name in RAW]
 
 
 def test_what_is_named_of_a_bids_dataset_is_taken(bids: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+from made_scans import ORIENTATIONS
 from nifti_oracle import AFFINE, put, ramp
 
 from medvae.errors import ScanError
 from medvae.io.reading import read_label_map, read_mask
-from medvae.scan import Geometry
+from medvae.scan import Geometry, Stored
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def test_another_place_or_shape_is_a_mismatch(tmp_path: Path) -> None:
     assert refused(path, Geometry((4, 5, 7), AFFINE)).code == "mask_mismatch"
 
 
-@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 40000.0, -40000.0])
+@pytest.mark.parametrize("value", [0.5, 0.98, np.nan, np.inf, 40000.0, -40000.0])
 def test_what_is_no_label(tmp_path: Path, value: float) -> None:
     data = ramp(dtype="f4")
     data[1, 1, 1] = value
@@ -70,3 +72,131 @@ def test_a_mask_that_cannot_be_read(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(problem)).code == "unreadable"
     (tmp_path / "a.nii").write_bytes(b"no header")
     assert refused(tmp_path / "a.nii").code == "not_a_scan"
+
+
+# ------------------------------------------------------------------------------------------------------------- values
+
+
+def by_nibabel(path: Path, data: np.ndarray[Any, Any], dtype: str) -> Path:
+    """A float array under an integer header: nibabel scales it, so that its range fills the type."""
+    image = nib.Nifti1Image(data.astype(np.float64), AFFINE)
+    image.set_sform(AFFINE, 1)
+    image.set_data_dtype(dtype)
+    nib.save(image, path)
+    assert nib.load(path).dataobj.slope != 1
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4"])
+@pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2, 3, 4, 5, 6], [0, 17, 53], [0, 2, 124], [-3, 0, 1]])
+def test_labels_that_nibabel_scaled_are_whole_again(tmp_path: Path, dtype: str, labels: list[int]) -> None:
+    if dtype == "u1" and min(labels) < 0:
+        pytest.skip("nibabel refuses to scale negative values into uint8")
+    data = np.resize(labels, (4, 5, 6))
+    path = by_nibabel(tmp_path / "labels.nii.gz", data, dtype)
+    np.testing.assert_array_equal(read_label_map(path, LIKE, SETTINGS), data)
+    np.testing.assert_array_equal(read_mask(path, LIKE, SETTINGS), data != 0)
+
+
+def test_large_labels_that_nibabel_scaled(tmp_path: Path) -> None:
+    data = np.resize([0, 1, 1035, 14175], (4, 5, 6))  # FreeSurfer's
+    path = by_nibabel(tmp_path / "labels.nii.gz", data, "i2")
+    np.testing.assert_array_equal(read_label_map(path, LIKE, SETTINGS), data)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4"])
+def test_probabilities_are_a_mask_and_no_labels(tmp_path: Path, dtype: str) -> None:
+    data = np.resize([0, 0.02, 0.3, 0.5, 0.99, 1], (4, 5, 6))
+    path = tmp_path / "p.nii.gz"
+    if dtype == "f4":
+        put(path, data.astype(np.float32))
+    else:
+        by_nibabel(path, data, dtype)
+    np.testing.assert_array_equal(read_mask(path, LIKE, SETTINGS), data != 0)
+    assert refused(path).code == "mask_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("value", "inside"), [(1, True), (255, True), (-1, True), (0.5, True), (1e6, True), (0, False), (np.nan, False)]
+)
+def test_a_mask_is_whatever_is_not_0(tmp_path: Path, value: float, *, inside: bool) -> None:
+    data = np.zeros((4, 5, 6), np.float32)
+    data[1:3] = value
+    mask = read_mask(put(tmp_path / "m.nii", data), LIKE, SETTINGS)
+    assert mask.dtype == bool
+    assert mask[1:3].all() == inside
+    assert not mask[0].any()
+
+
+def test_labels_a_hair_off_whole_numbers(tmp_path: Path) -> None:
+    noisy = ramp(dtype="f4") + np.random.default_rng(0).uniform(-1e-3, 1e-3, (4, 5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(read_label_map(put(tmp_path / "a.nii", noisy), LIKE, SETTINGS), ramp())
+
+
+# ------------------------------------------------------------------------------------------------------ the same voxels
+
+
+@pytest.mark.parametrize("turn", ORIENTATIONS)
+def test_a_mask_on_the_same_voxels_is_turned_onto_them(tmp_path: Path, turn: np.ndarray[Any, Any]) -> None:
+    """dcm2niix turns the rows of DICOM, nibabel and Slicer reorient: no voxel is moved."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn
+    order = np.abs(turn).argmax(axis=0)
+    matrix[:3, 3] = np.where(turn.sum(axis=1) < 0, np.array(LIKE.shape) - 1, 0)
+    stored = np.flip(ramp().transpose(order), [axis for axis in range(3) if turn[order[axis], axis] < 0])
+    path = put(tmp_path / "mask.nii.gz", stored)
+    nib.save(nib.Nifti1Image(stored, AFFINE @ matrix), path)
+    np.testing.assert_array_equal(read_label_map(path, LIKE, SETTINGS), ramp())
+
+
+def test_a_mask_turned_by_nibabel_on_an_oblique_scan(tmp_path: Path) -> None:
+    c, s = np.cos(0.3), np.sin(0.3)
+    affine = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ AFFINE
+    image = nib.Nifti1Image(ramp(), affine)
+    nib.save(nib.as_closest_canonical(image), tmp_path / "canonical.nii.gz")
+    assert nib.load(tmp_path / "canonical.nii.gz").shape != (4, 5, 6)
+    np.testing.assert_array_equal(
+        read_label_map(tmp_path / "canonical.nii.gz", Geometry((4, 5, 6), affine), SETTINGS), ramp()
+    )
+
+
+def test_turned_and_moved_is_a_mismatch(tmp_path: Path) -> None:
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = 3
+    moved = AFFINE @ flip
+    moved[1, 3] += 0.5
+    path = tmp_path / "mask.nii"
+    nib.save(nib.Nifti1Image(ramp()[::-1], moved), path)
+    assert refused(path).code == "mask_mismatch"
+    flip[0, 3] = 4  # off by a voxel
+    nib.save(nib.Nifti1Image(ramp()[::-1], AFFINE @ flip), path)
+    assert refused(path).code == "mask_mismatch"
+    nib.save(nib.Nifti1Image(ramp(), AFFINE @ np.diag([1, 1, 1.01, 1])), path)
+    assert refused(path).code == "mask_mismatch", "another voxel size"
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_a_mask_that_lost_the_unit_of_its_scan(tmp_path: Path, unit: float) -> None:
+    """nibabel keeps the numbers of the affine and drops xyzt_units where a new image is made of them."""
+    like = Geometry((4, 5, 6), np.diag([2, 2, 2, 1.0]), Stored(unit=unit))
+    path = tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(ramp(), np.diag([2 / unit, 2 / unit, 2 / unit, 1])), path)
+    np.testing.assert_array_equal(read_label_map(path, like, SETTINGS), ramp())
+    assert refused(path, Geometry((4, 5, 6), like.affine)).code == "mask_mismatch", "the scan is in mm"
+
+
+def test_a_mask_that_kept_the_qform_of_a_sheared_scan(tmp_path: Path) -> None:
+    """As ITK writes it: the scan is where its qform says."""
+    sheared = AFFINE.copy()
+    sheared[:3, 1] += 0.05 * AFFINE[:3, 0]
+    like = Geometry((4, 5, 6), sheared, Stored(rigid=AFFINE))
+    path = put(tmp_path / "mask.nii", ramp())
+    np.testing.assert_array_equal(read_label_map(path, like, SETTINGS), ramp())
+    assert refused(path, Geometry((4, 5, 6), sheared)).code == "mask_mismatch"
+
+
+def test_a_mask_under_a_name_that_says_nothing(tmp_path: Path) -> None:
+    put(tmp_path / "mask.nii", ramp()).rename(tmp_path / "mask")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "mask", LIKE, SETTINGS), ramp())
+    (tmp_path / "other").write_text("no mask")
+    assert refused(tmp_path / "other").code == "not_a_scan"

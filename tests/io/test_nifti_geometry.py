@@ -109,3 +109,45 @@ def test_an_assumed_orientation_needs_voxel_sizes(tmp_path: Path) -> None:
         with pytest.raises(ScanError) as caught:
             look(ref(path), ReadSettings(assume_orientation="RAS"))
         assert caught.value.code == "bad_affine"
+
+
+# ------------------------------------------------------------------------------------- headers that are a hair off
+
+
+def with_quaternion(path: Path, over: float, *, qfac: float = 1.0) -> Path:
+    """A qform alone, whose (b, c, d) has the squared length 1 + over: a half turn, as most scanners store it."""
+    parts = np.array([0.02, np.sqrt(1 - 0.02**2 - 0.01**2), 0.01]) * np.sqrt(1 + over)
+    fields = {f"quatern_{axis}": value for axis, value in zip("bcd", parts, strict=True)}
+    fields |= {f"qoffset_{axis}": value for axis, value in zip("xyz", (10, -20, 5), strict=True)}
+    return put(path, ramp(), sform_code=0, qform_code=1, pixdim=[qfac, 1, 1, 1.2, 1, 1, 1, 1], **fields)
+
+
+@pytest.mark.parametrize("over", [-1e-6, 0, 1.9e-7, 4e-7, 2e-6, 1e-4, 9e-4])
+@pytest.mark.parametrize("qfac", [1.0, -1.0])
+def test_a_quaternion_a_hair_longer_than_1_is_read_as_itk_reads_it(tmp_path: Path, over: float, qfac: float) -> None:
+    path = with_quaternion(tmp_path / "a.nii", over, qfac=qfac)
+    scan = reading.read(ref(path), SETTINGS)
+    assert scan.geometry.distance_to(by_sitk(path).geometry) < 0.01  # ITK drops what is left of the angle
+    linear = scan.geometry.affine[:3, :3] / scan.geometry.spacing
+    np.testing.assert_allclose(linear @ linear.T, np.eye(3), atol=1e-6)
+    assert scan.warnings == ()
+
+
+@pytest.mark.parametrize("over", [0.01, 0.5, np.nan])
+def test_a_quaternion_that_is_far_too_long_is_refused(tmp_path: Path, over: float) -> None:
+    with pytest.raises(ScanError) as caught:
+        reading.read(ref(with_quaternion(tmp_path / "a.nii", over)), SETTINGS)
+    assert caught.value.code == "bad_affine"
+
+
+@pytest.mark.parametrize(
+    ("unit", "mm", "warned"), [(1, 2.0, True), (3, 0.1, True), (1, 0.002, False), (2, 900.0, False)]
+)
+def test_a_unit_that_makes_a_scan_of_no_size_is_warned_of(
+    tmp_path: Path, unit: int, mm: float, *, warned: bool
+) -> None:
+    header = header_of(ramp(), xyzt_units=unit)
+    header.set_sform(np.diag([mm, mm, mm, 1]), code=1)
+    path = tmp_path / "a.nii"
+    path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
+    assert any("check xyzt_units" in text for text in reading.inspect(ref(path), SETTINGS).warnings) == warned

@@ -156,3 +156,91 @@ def test_the_first_bytes_are_flushed_alone(tmp_path: Path) -> None:
     stream = (tmp_path / "a.nii.gz").read_bytes()
     marker = stream.index(b"\x00\x00\xff\xff") + 4  # ends every deflate block that a sync flush closes
     assert zlib.decompressobj(wbits=31).decompress(stream[:marker]) == gzip.decompress(stream)[:16]
+
+
+# --------------------------------------------------------------------- a map lies on its scan, whichever entry is read
+
+
+UNITS = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}
+
+
+def scan_file(path: Path, sform: Any, qform: Any, *, codes: tuple[int, int], unit: str = "mm") -> Path:
+    """A scan as nibabel writes it, with affines in mm."""
+    shrink = np.diag([1 / UNITS[unit]] * 3 + [1])
+    image = nib.Nifti1Image(ramp(), shrink @ AFFINE)
+    image.set_sform(shrink @ sform, codes[0])
+    image.set_qform(shrink @ qform, codes[1])
+    image.header.set_xyzt_units(unit, "sec")
+    nib.save(image, path)
+    return path
+
+
+def by_itk(path: Path) -> Geometry | None:
+    """Where ITK sees a file; None where it refuses to open it."""
+    try:
+        return by_sitk(path).geometry
+    except RuntimeError:
+        return None
+
+
+def sheared(size: float) -> np.ndarray[Any, Any]:
+    affine = turned(20)
+    affine[:3, 1] += size * affine[:3, 0]
+    return affine
+
+
+@pytest.mark.parametrize("size", [0, 1e-5, 1e-4, 1e-3, 3e-3, 0.1])
+@pytest.mark.parametrize("codes", [(1, 1), (2, 1), (4, 1), (1, 0), (0, 1)])
+def test_a_map_opens_wherever_its_scan_opens(tmp_path: Path, size: float, codes: tuple[int, int]) -> None:
+    """A good qform beside an sform that is not quite orthonormal: ITK takes the qform, nibabel the sform."""
+    scan = scan_file(tmp_path / "scan.nii", sheared(size), turned(20), codes=codes)
+    read = reading.read(ref(scan), ReadSettings())
+    nifti.write(tmp_path / "map.nii.gz", read.data, read.geometry, description="map")
+    for see in (by_itk, lambda path: by_nibabel(path).geometry):
+        theirs, ours = see(scan), see(tmp_path / "map.nii.gz")
+        if theirs is not None:
+            assert ours is not None, "the map is refused"
+            assert ours.distance_to(theirs) < 1e-3
+
+
+def test_a_map_of_a_scan_whose_forms_disagree_disagrees_with_it_nowhere(tmp_path: Path) -> None:
+    moved = turned(20)
+    moved[:3, 3] += 12
+    scan = scan_file(tmp_path / "scan.nii", turned(20), moved, codes=(4, 1))
+    read = reading.read(ref(scan), ReadSettings())
+    nifti.write(tmp_path / "map.nii", read.data, read.geometry, description="map")
+    before, after = nib.load(scan).header, nib.load(tmp_path / "map.nii").header
+    for form in ("sform", "qform"):
+        np.testing.assert_allclose(getattr(after, f"get_{form}")(), getattr(before, f"get_{form}")(), atol=1e-4)
+        assert int(after[f"{form}_code"]) == int(before[f"{form}_code"])
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-5, 1e-4, 1e-3])
+def test_cosines_rounded_to_a_few_digits_open_in_itk(tmp_path: Path, size: float) -> None:
+    """As those of DICOM: the geometry comes from no NIfTI file."""
+    geometry = Geometry((4, 5, 6), sheared(size))
+    header = written(tmp_path / "a.nii", ramp(), geometry)
+    assert int(header["qform_code"]) == 1
+    seen = by_itk(tmp_path / "a.nii")
+    assert seen is not None
+    assert seen.distance_to(geometry) < 0.1
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_map_is_in_the_unit_of_its_scan(tmp_path: Path, unit: str) -> None:
+    """Readers that know xyzt_units and those that do not both see the map on the scan."""
+    scan = scan_file(tmp_path / "scan.nii.gz", turned(20), turned(20), codes=(1, 1), unit=unit)
+    read = reading.read(ref(scan), ReadSettings())
+    assert read.geometry.distance_to(GEOMETRY) < 1e-3
+    nifti.write(tmp_path / "map.nii.gz", read.data, read.geometry, description="map")
+    ours, theirs = nib.load(tmp_path / "map.nii.gz"), nib.load(scan)
+    np.testing.assert_allclose(ours.affine, theirs.affine, rtol=1e-6, atol=1e-6 / UNITS[unit])
+    assert ours.header.get_xyzt_units()[0] == (unit if unit != "unknown" else "mm")
+    assert by_sitk(tmp_path / "map.nii.gz").geometry.distance_to(by_sitk(scan).geometry) < 1e-3
+    assert reading.read(ref(tmp_path / "map.nii.gz"), ReadSettings()).geometry.distance_to(GEOMETRY) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["a.img", "a.hdr", "a.mha", "a.nii.bz2"])
+def test_only_single_files_are_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"written to \.nii or \.nii\.gz"):
+        written(tmp_path / name, ramp())

@@ -15,6 +15,7 @@ import outside_sampler
 import pytest
 from monai.data import load_decathlon_datalist
 
+import medvae
 from medvae import load_model, plugins, synthesize
 from medvae.checkpoint.folder import load, save
 from medvae.checkpoint.kept import Latents
@@ -204,12 +205,13 @@ def conditional(folder: Path, out: Path) -> Path:
     return out
 
 
-def test_the_example_of_synthesize_runs(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_docstring_examples_run(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").symlink_to(demo_folder)
-    (test,) = doctest.DocTestFinder().find(synthesize, "synthesize", module=sys.modules[synthesize.__module__])
-    assert test.examples
-    assert doctest.DocTestRunner().run(test).failed == 0
+    for public in (synthesize, medvae.Synthetic):
+        found = doctest.DocTestFinder(recurse=False).find(public, module=False, globs={"medvae": medvae})
+        assert [test.examples for test in found] != [[]]
+        assert all(doctest.DocTestRunner().run(test).failed == 0 for test in found)
     assert len(files(tmp_path / "synthetic")) == 4
 
 

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from dicom_made import put, ramp, slices
 
 from medvae.cli.main import main
 from medvae.io.formats import nifti
+from medvae.pipelines import info
 from medvae.scan import Geometry
+from medvae.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from medvae.run.work import Progress
 
 OBLIQUE = np.array([[2.0, 0, 0, 5], [0, 1.97, -0.35, 6], [0, 0.35, 1.97, 7], [0, 0, 0, 1]])
 
@@ -61,7 +66,7 @@ def test_the_table_comes_from_the_headers(folder: Path, capsys: pytest.CaptureFi
     assert "rejected (truncated): cut: " in said
     assert "hint: copy or export the file again" in said
     assert "3 ok, 1 rejected" in said
-    assert "1 other file passed over" in said
+    assert "skipped 1 other file, in no format that medvae reads" in said
 
 
 def test_check_reads_every_voxel(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +114,50 @@ def test_a_preset_says_which_scans_are_not_for_it(tmp_path: Path, capsys: pytest
     said = capsys.readouterr().out
     assert "rejected (wrong_modality): a: the scan is MR, the settings are for CT" in said
     assert main(["info", str(tmp_path), "--config", "chest-ct"]) == 0, "a NIfTI file does not say what it is"
+    assert table(capsys.readouterr().out)["a"][-2].strip() == "CT (settings)"
+
+
+def test_dicom_is_shown_with_its_folder_and_description(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("pat1", "pat2"):
+        put(tmp_path / name / "ct", slices(ramp()), lambda one, _: setattr(one, "SeriesDescription", "Thorax 1.0 B40f"))
+    write(tmp_path / "other" / "a.nii.gz")
+    assert main(["info", str(tmp_path)]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[-2:] == ["folder", "description"]
+    shown = sorted(line.split("ok")[1].strip() for line in lines if line.startswith("series-"))
+    assert shown == ["pat1/ct  Thorax 1.0 B40f", "pat2/ct  Thorax 1.0 B40f"]
+    write(tmp_path / "only" / "a.nii.gz")
+    assert main(["info", str(tmp_path / "only")]) == 0
+    assert "description" not in capsys.readouterr().out, "of NIfTI the id is the place"
+
+
+def test_conditions_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / f"{name}.nii.gz")
+    (tmp_path / "list.csv").write_text("scan,age,sex\na.nii.gz,20,F\nb.nii.gz,61.5,M\nc.nii.gz,n/a,F\n", "utf-8")
+    assert main(["info", str(tmp_path / "list.csv")]) == 0
+    assert "conditions: age (20 to 61.5, missing in 1), sex (F/M)\n" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "list.csv"), "--json"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert first["conditions"] == {"age": 20, "sex": "F"}
+    assert first["subject_from"] == "scan"
+
+
+def test_the_report_is_data_and_nothing_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Progress] = []
+    report = info.run(str(folder), settings=Settings(), check=True, on_progress=seen.append)
+    assert [(one.stage, one.done, one.total) for one in seen] == [("check", n, 4) for n in (1, 2, 3, 4)]
+    assert {entry.ref.id: entry.outcome.code for entry in report.entries} == {
+        "good": None,
+        "oblique": None,
+        "blank": "blank",
+        "cut": "truncated",
+    }
+    assert (report.exit_code, report.ignored, len(report.rows)) == (1, 1, 4)
+    assert all(len(row) == len(report.columns) for row in report.rows)
+    assert report.lines[0] == "4 scans of 4 subjects"
+    assert json.loads(json.dumps(report.records))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_warning_is_told_once_and_many_grids_are_cut_short(

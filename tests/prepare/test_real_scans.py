@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medvae.cohort.find import read
+from medvae.cohort.read import read
 from medvae.errors import ScanError
 from medvae.io import reading
 from medvae.prepare import template

@@ -1,4 +1,4 @@
-"""The picture of a scan and its map: which slices, what is left and right, and colours that mean the same everywhere."""
+"""The picture of a scan and its map: which slices, what is left and right, colours with one meaning everywhere."""
 
 from __future__ import annotations
 

@@ -42,23 +42,23 @@ def two_pieces() -> NDArray[np.bool_]:
 
 def put(kind: lesions.Kind, **options: float) -> tuple[NDArray[np.float32], NDArray[np.bool_], lesions.Implanted]:
     image, inside = head()
-    made = lesions.implant(image, two_pieces(), foreground=inside, spacing=SPACING, kind=kind, **options)  # type: ignore[arg-type]
-    return image, inside, made
+    implanted = lesions.implant(image, two_pieces(), foreground=inside, spacing=SPACING, kind=kind, **options)  # type: ignore[arg-type]
+    return image, inside, implanted
 
 
 @every_kind
 def test_nothing_changes_outside_the_foreground_and_far_from_the_lesion(kind: lesions.Kind) -> None:
-    image, inside, made = put(kind, edge_mm=4.0)
-    far = ndimage.distance_transform_edt(~made.truth, SPACING) > 2.0 + min(SPACING) / 2
-    assert (made.image[~inside] == 0).all()
-    np.testing.assert_array_equal(made.image[far], image[far])
-    assert (made.image[inside] > 0).all()  # a zero would leave the foreground
+    image, inside, implanted = put(kind, edge_mm=4.0)
+    far = ndimage.distance_transform_edt(~implanted.truth, SPACING) > 2.0 + min(SPACING) / 2
+    assert (implanted.image[~inside] == 0).all()
+    np.testing.assert_array_equal(implanted.image[far], image[far])
+    assert (implanted.image[inside] > 0).all()  # a zero would leave the foreground
 
 
 @every_kind
 def test_the_truth_is_the_shape_within_the_foreground_and_the_input_is_left_alone(kind: lesions.Kind) -> None:
-    image, inside, made = put(kind)
-    np.testing.assert_array_equal(made.truth, two_pieces() & inside)
+    image, inside, implanted = put(kind)
+    np.testing.assert_array_equal(implanted.truth, two_pieces() & inside)
     np.testing.assert_array_equal(image, head()[0])
 
 
@@ -70,22 +70,25 @@ def test_the_edge_is_soft_and_half_of_it_lies_on_the_border(kind: lesions.Kind) 
     shape = np.zeros(flat.shape, bool)
     shape[10:20, 10:30, 8:16] = True
     everywhere = np.ones(flat.shape, bool)
-    made = lesions.implant(flat, shape, foreground=everywhere, spacing=(1, 1, 1), kind=kind, edge_mm=4.0)
+    implanted = lesions.implant(flat, shape, foreground=everywhere, spacing=(1, 1, 1), kind=kind, edge_mm=4.0)
     if kind == "iso":
         return  # there is no structure to take away
-    step = np.abs(made.image - flat)[:, 20, 12] / np.abs(made.image - flat).max()
+    change = np.abs(implanted.image - flat)
+    step = change[:, 20, 12] / change.max()
     np.testing.assert_allclose(step[7:14], [0, 0.125, 0.375, 0.625, 0.875, 1, 1], atol=1e-6)
-    np.testing.assert_array_equal(np.abs(made.image - flat) > 0.5 * np.abs(made.image - flat).max(), made.truth)
+    np.testing.assert_array_equal(
+        np.abs(implanted.image - flat) > 0.5 * np.abs(implanted.image - flat).max(), implanted.truth
+    )
 
 
 @pytest.mark.parametrize(("kind", "sign"), [("dark", -1), ("bright", 1)])
 def test_the_contrast_is_in_units_of_the_tissue_spread(kind: lesions.Kind, sign: int) -> None:
-    image, inside, made = put(kind, contrast=0.4, edge_mm=0.0)
+    image, inside, implanted = put(kind, contrast=0.4, edge_mm=0.0)
     low, high = np.percentile(image[inside], (5, 95))
-    change = (made.image - image)[made.truth]
+    change = (implanted.image - image)[implanted.truth]
     assert np.median(change) == pytest.approx(sign * 0.4 * (high - low) / (2 * 1.6448536), rel=1e-5)
-    assert abs(made.contrast) <= 0.4 + 1e-6
-    assert np.sign(made.contrast) == sign
+    assert abs(implanted.contrast) <= 0.4 + 1e-6
+    assert np.sign(implanted.contrast) == sign
 
 
 def test_the_contrast_does_not_depend_on_the_units() -> None:
@@ -98,34 +101,34 @@ def test_the_contrast_does_not_depend_on_the_units() -> None:
 
 
 def test_nothing_is_darker_than_fluid() -> None:
-    image, inside, made = put("dark", contrast=50.0)
+    image, inside, implanted = put("dark", contrast=50.0)
     floor = np.percentile(image[inside], 0.5)
-    darker = made.image < image - 1e-3
-    assert (made.image[darker] >= floor - 1e-3).all()
-    assert made.image[made.truth].mean() < image[made.truth].mean()
+    darker = implanted.image < image - 1e-3
+    assert (implanted.image[darker] >= floor - 1e-3).all()
+    assert implanted.image[implanted.truth].mean() < image[implanted.truth].mean()
 
 
 def test_iso_keeps_the_mean_of_every_piece_and_takes_the_structure_away() -> None:
-    image, _, made = put("iso")
-    labels, count = ndimage.label(made.truth)
+    image, _, implanted = put("iso")
+    labels, count = ndimage.label(implanted.truth)
     assert count == 2
     for piece in (1, 2):
-        assert made.image[labels == piece].mean() == pytest.approx(image[labels == piece].mean(), abs=0.01)
+        assert implanted.image[labels == piece].mean() == pytest.approx(image[labels == piece].mean(), abs=0.01)
     core = ndimage.binary_erosion(labels == np.bincount(labels.ravel())[1:].argmax() + 1, iterations=2)
-    assert made.image[core].std() < 0.3 * image[core].std()
-    assert abs(made.contrast) < 1e-3
+    assert implanted.image[core].std() < 0.3 * image[core].std()
+    assert abs(implanted.contrast) < 1e-3
 
 
 def test_iso_has_the_noise_of_the_scan_and_the_seed_decides_it() -> None:
     image, inside = head(noise=25.0)
-    made = [
+    implanted = [
         lesions.implant(image, two_pieces(), foreground=inside, spacing=SPACING, kind="iso", seed=seed)
         for seed in (0, 0, 1)
     ]
-    np.testing.assert_array_equal(made[0].image, made[1].image)
-    assert (made[0].image != made[2].image).any()
-    core = ndimage.binary_erosion(made[0].truth, iterations=2)
-    grain = made[0].image - ndimage.gaussian_filter(made[0].image, 1.0)
+    np.testing.assert_array_equal(implanted[0].image, implanted[1].image)
+    assert (implanted[0].image != implanted[2].image).any()
+    core = ndimage.binary_erosion(implanted[0].truth, iterations=2)
+    grain = implanted[0].image - ndimage.gaussian_filter(implanted[0].image, 1.0)
     assert grain[core].std() == pytest.approx(25.0, rel=0.35)
 
 

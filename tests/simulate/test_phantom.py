@@ -1,4 +1,4 @@
-"""The made cohort: repeatable member by member, T1-like, read and aligned like real scans."""
+"""Simulated brains: repeatable member by member, T1-like, read and aligned like real scans."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def member(index: int, lesion: phantom.Lesion = "none") -> phantom.Member:
     return phantom.make(index, seed=3, lesion=lesion)
 
 
-def in_template_voxels(made: phantom.Member) -> NDArray[np.int16]:
+def in_template_voxels(simulated: phantom.Member) -> NDArray[np.int16]:
     """The volume in the order R, A, S, as it was before its pose."""
-    directions = np.abs(made.geometry.affine[:3, :3]).argmax(axis=0)
-    turned = made.data.transpose(np.argsort(directions))
-    signs = [made.geometry.affine[axis, np.flatnonzero(directions == axis)[0]] for axis in range(3)]
+    directions = np.abs(simulated.geometry.affine[:3, :3]).argmax(axis=0)
+    turned = simulated.data.transpose(np.argsort(directions))
+    signs = [simulated.geometry.affine[axis, np.flatnonzero(directions == axis)[0]] for axis in range(3)]
     return np.flip(turned, axis=[axis for axis in range(3) if signs[axis] < 0])
 
 
@@ -59,18 +59,18 @@ def test_a_lesion_changes_its_member_near_its_mask_alone(lesion: phantom.Lesion)
 
 
 def test_it_looks_like_a_stripped_brain_and_finds_its_way_to_the_template() -> None:
-    made = member(0)
-    scan = Scan(made.data.astype(np.float32), made.geometry, modality="MR")
+    simulated = member(0)
+    scan = Scan(simulated.data.astype(np.float32), simulated.geometry, modality="MR")
     assert is_stripped(scan.data != 0, scan.geometry)
-    found = align_to_template(scan, made.data > 0)
+    found = align_to_template(scan, simulated.data > 0)
     assert found.likeness > MIN_LIKENESS + 0.2
     data, grid = template.brain()
     middle, own = (
         grid.to_world(np.argwhere(data > 0).mean(0)),
-        made.geometry.to_world(np.argwhere(made.data > 0).mean(0)),
+        simulated.geometry.to_world(np.argwhere(simulated.data > 0).mean(0)),
     )
     assert np.linalg.norm(found.matrix[:3, :3] @ middle + found.matrix[:3, 3] - own) < 8
-    directions = made.geometry.affine[:3, :3] / phantom.VOXEL
+    directions = simulated.geometry.affine[:3, :3] / phantom.VOXEL
     order = np.argsort(np.abs(directions).argmax(axis=0))
     pose = directions[:, order] * np.sign(np.diag(directions[:, order]))
     turn, _, back = np.linalg.svd(found.matrix[:3, :3])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from toy_model import toy_model
+from toy_model import NOISE, toy_model
 
 from medvae import synthesize
 from medvae.errors import SettingsError
@@ -51,6 +53,15 @@ def test_a_value_that_the_source_lacks_is_missing() -> None:
     assert known == {"scan-00": True, "scan-01": True, "scan-02": False}
 
 
+def test_a_training_value_that_is_no_number_is_missing() -> None:
+    model = conditional(n=2)
+    people = [{"age": float("nan"), "sex": "F"}, {"age": 30.0, "sex": "F"}]
+    model = replace(model, latents=replace(model.latents, conditions=people))
+    found = [fit(model, sampler="jitter").sample(index).conditions for index in range(8)]
+    assert {"sex": "F"} in found
+    json.dumps(found, allow_nan=False)
+
+
 def test_interpolation_has_the_conditions_of_the_nearer_scan() -> None:
     model = conditional()
     of = dict(zip(model.latents.ids, model.latents.conditions, strict=True))
@@ -69,12 +80,13 @@ def test_only_conditions_of_the_model_are_carried() -> None:
     ("fixed", "message"),
     [
         ({"agee": 70}, "the model has no condition 'agee'"),
-        ({"age": "old"}, "'age' is 'old', the model knows numbers"),
-        ({"sex": "X"}, "'sex' is 'X', the model knows F, M"),
+        ({"age": "old"}, "'age' is 'old' (augment.conditions), the model was trained with numbers"),
+        ({"age": float("nan")}, "'age' is nan"),
+        ({"sex": "X"}, "'sex' is 'X' (augment.conditions), the model was trained with F, M"),
     ],
 )
 def test_a_wrong_condition_is_refused_at_once(fixed: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
         fit(conditional(), conditions=fixed)
 
 
@@ -110,3 +122,14 @@ def test_the_screen_decodes_copies_with_their_own_conditions() -> None:
     assert copies is not None
     for image, copy, mask in zip(model.training.images, copies, model.training.masks, strict=True):
         assert np.abs(image.astype(np.float32) - copy)[mask].mean() < 0.6
+
+
+def test_outline_and_texture_are_those_of_the_conditions() -> None:
+    model = conditional()
+    synthesizer = fit(model, texture=True, conditions={"age": 90})
+    sample = synthesizer.sample(0)
+    assert synthesizer.outline is not None
+    assert sample.z is not None
+    assert np.array_equal(sample.mask, synthesizer.outline.mask(sample.z, model.conditions.vector(sample.conditions)))
+    assert synthesizer.texture is not None
+    assert synthesizer.texture.spread.mean() == pytest.approx(NOISE, rel=0.2), "what the decoder cannot know, no more"

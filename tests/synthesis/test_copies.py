@@ -71,6 +71,18 @@ def test_foreground_beyond_all_training_scans_counts_too() -> None:
     assert known.distances(image, mask) == pytest.approx([np.sqrt(16 * 32 / 64)] * 2)
 
 
+def test_all_channels_count() -> None:
+    """Two scans of two channels that differ in the second one alone."""
+    images = np.zeros((2, 2, 4, 4, 4), np.float32)
+    images[1, 1] = 2
+    masks = np.ones((2, 1, 4, 4, 4), bool)
+    known = TrainingImages.from_scans(images, masks, ids=["a", "b"], subjects=["a", "b"])
+    assert known.distances(images[0], masks[0]) == pytest.approx([0, np.sqrt(2)])
+    near = known.nearest(images[1], masks[1], without="b")
+    assert near is not None
+    assert near.id == "a"
+
+
 def test_scans_of_the_same_subject_do_not_count_as_neighbours() -> None:
     model = toy_model(n=6)
     training, latents = model.training, model.latents

@@ -1,0 +1,137 @@
+"""Maps of other packages: found, ordered by what they use, calibrated and detected; a broken one harms nobody."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from typing import TYPE_CHECKING
+
+import linear_model
+import nibabel as nib
+import numpy as np
+import outside_maps
+import pytest
+
+from medvae import plugins
+from medvae.anomaly.anomaly_map import anomaly_map
+from medvae.anomaly.calibrate import make_reference
+from medvae.anomaly.configured import configured, needs_alignment, usable
+from medvae.anomaly.inference import infer
+from medvae.anomaly.options import check_maps
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.folder import load
+from medvae.cli.main import main
+from medvae.errors import SettingsError
+from medvae.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OURS = plugins.names("maps")
+
+
+def test_used_maps_come_first_and_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside_maps.install(tmp_path, monkeypatch, a=outside_maps.using("residual_z", "b"), b=outside_maps.using("nll"))
+    assert list(configured(["kl", "a"], {})) == ["kl", "atlas", "residual_z", "nll", "b", "a"]
+    assert (needs_alignment("a"), needs_alignment("b")) == (True, False)
+    assert set(usable(aligned=False)) == {*OURS, "b"} - {"atlas", "residual_z"}
+    settings = Settings.model_validate({"detect": {"maps": ["a"]}})
+    with pytest.raises(SettingsError, match="'a' compares voxel by voxel"):
+        check_maps(settings)
+
+
+def test_maps_that_use_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outside_maps.install(
+        tmp_path, monkeypatch, a=outside_maps.using("b"), b=outside_maps.using("c"), c=outside_maps.using("b")
+    )
+    with pytest.raises(SettingsError, match="use each other in a circle: b -> c -> b"):
+        configured(["a"], {})
+    assert usable(aligned=True) == OURS
+    assert "circle" in caplog.text
+
+
+def test_a_map_that_uses_an_unknown_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside_maps.install(tmp_path, monkeypatch, a=outside_maps.using("residul"))
+    with pytest.raises(SettingsError, match="there is no 'residul'"):
+        configured(["a"], {})
+
+
+def test_one_that_cannot_be_used_is_left_out_of_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outside_maps.install(tmp_path, monkeypatch, broken=outside_maps.BROKEN, old=outside_maps.OLD)
+    made = make_reference(linear_model.bare_model(), linear_model.healthy(2), calibrated=False)
+    assert set(made.maps) == set(OURS)
+    assert "a_package_that_is_not_installed" in caplog.text
+    assert "the map 'old' has no class Map" in caplog.text
+    with pytest.raises(SettingsError, match="cannot be imported"):
+        configured(["broken"], {})
+
+
+def test_a_map_may_use_the_values_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As their `map` gave them: a scale is known only after calibration, and healthy scores must mean the same."""
+    outside_maps.install(tmp_path, monkeypatch, a=outside_maps.using("residual_z", "nll"))
+    model, scans = linear_model.bare_model(), linear_model.healthy(4)
+    made = make_reference(model, scans, names=["a"], calibrated=False)
+    assert set(made.maps) == {"a", "atlas", "residual_z", "nll"}
+    inference = infer(model, linear_model.scan(900))
+    scale = np.float32(made.maps["residual_z"].scale)
+    parts = [anomaly_map(name, inference, made).values * by for name, by in (("residual_z", scale), ("nll", 1))]
+    np.testing.assert_allclose(anomaly_map("a", inference, made).values, sum(parts), rtol=1e-5, atol=1e-5)
+    assert made.maps["a"].scale == 1
+
+
+def test_a_map_may_use_other_networks_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = outside_maps.using().replace(
+        "return sum(one.map for one in arrays.used.values())",
+        "return inference.model.networks['second'].encode(inference.image).mean.sum().item() * inference.foreground",
+    )
+    outside_maps.install(tmp_path, monkeypatch, second=source)
+    model = linear_model.bare_model()
+    model = type(model)(**{**vars(model), "networks": {"vae": model.vae, "second": linear_model.Linear()}})
+    made = make_reference(model, linear_model.healthy(2), names=["second"], calibrated=False)
+    assert len(set(made.maps["second"].scores)) == 2
+
+
+# ------------------------------------------------------------------------------------------------- on the command line
+
+
+def test_a_map_of_another_package_is_calibrated_and_detected(
+    trained_folder: Path, brains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model was trained without it; there are no statistics of the training scans that it could start from."""
+    outside_maps.install(tmp_path, monkeypatch, theirs=outside_maps.THEIRS, broken=outside_maps.BROKEN)
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(trained_folder, model)
+    wanted = ["--map", "theirs", "--map", "residual"]
+    detect = ["detect", str(brains / "new" / "ill.nii.gz"), "--model", str(model), "--out", str(out), *wanted]
+    assert main([*detect, "--quiet"]) == 2, "it is not calibrated yet"
+    options = ["--set", "detect.options.theirs.power=2"]
+    assert main(["calibrate", str(brains / "healthy"), "--model", str(model), "--quiet", *options]) == 0
+    known = reference_of(load(model))
+    assert known.maps["theirs"].options == {"power": 2.0}
+    assert set(known.maps["theirs"].arrays) == {"mean", "sd"}
+    assert main([*detect, "--workers", "0", "--quiet"]) == 0
+    written = nib.load(out / "scans" / "ill" / "theirs.nii.gz")
+    assert np.asarray(written.dataobj).any()
+    assert written.header["descrip"].tobytes().decode().startswith("theirs, z, calibrated, n=3")
+    (row,) = csv.DictReader((out / "scores.csv").read_text("utf-8").splitlines())
+    assert float(row["theirs_p"]) in (0.25, 0.5, 0.75, 1.0)
+
+
+def test_a_model_lives_on_when_the_package_is_gone(
+    trained_folder: Path, brains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        outside_maps.install(tmp_path, patch, theirs=outside_maps.THEIRS)
+        model = tmp_path / "model"
+        shutil.copytree(trained_folder, model)
+        calibrate = ["calibrate", str(brains / "healthy"), "--model", str(model), "--quiet", "--workers", "0"]
+        assert main(calibrate) == 0
+    assert "theirs" in reference_of(load(model)).maps
+    detect = ["detect", str(brains / "new" / "ill.nii.gz"), "--model", str(model), "--out", str(tmp_path / "out")]
+    assert main([*detect, "--quiet", "--workers", "0"]) == 0
+    assert main(calibrate) == 0
+    assert "theirs" not in reference_of(load(model)).maps
