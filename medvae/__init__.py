@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medvae.errors import MedVAEError, RunError, ScanError
     from medvae.io.writing import write
     from medvae.pipelines.calibrate import calibrate
+    from medvae.pipelines.train import train
     from medvae.prepare.native import coverage, to_native
     from medvae.prepare.preparation import Preparation, Prepared
     from medvae.prepare.preparation import prepare as prepare_scan
@@ -60,6 +61,7 @@ __all__ = [
     "read",
     "synthesize",
     "to_native",
+    "train",
     "write",
 ]
 
@@ -94,6 +96,7 @@ _HOMES = {
     "read": ("cohort.read", "read"),
     "synthesize": ("synthesis.synthesize", "synthesize"),
     "to_native": ("prepare.native", "to_native"),
+    "train": ("pipelines.train", "train"),
     "write": ("io.writing", "write"),
 }
 

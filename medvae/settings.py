@@ -145,7 +145,7 @@ class TrainSettings(Frozen):
         "auto", description="auto takes bf16 where it is faster"
     )
     keep_state: bool = Field(
-        True, description="keep the state of the training, four times the size of the weights, to train further"
+        True, description="keep the state of the training, five times the size of the weights, to train further"
     )
     keep_scans: int = Field(200, ge=0, description="prepared training scans kept in the checkpoint for the copy audit")
     randomize: RandomizeSettings = RandomizeSettings()
