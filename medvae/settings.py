@@ -155,7 +155,7 @@ class TrainSettings(Frozen):
         200, ge=0, description="prepared training scans saved in the model folder, for the copy screen"
     )
     keep_state: bool = Field(
-        True, description="save the training state (four times the size of the weights), to train further"
+        True, description="save the training state (five times the size of the weights), to train further"
     )
     randomize: RandomizeSettings = RandomizeSettings()
 
