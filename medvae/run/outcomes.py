@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from medvae import console
 from medvae.errors import CODES, MedVAEError, ScanError, is_disk_full, is_out_of_memory
 from medvae.run.work import Job
 
@@ -101,11 +100,6 @@ class Summary:
             lines += [f"{first.status} ({code}): {first.id}{more}: {first.message}", f"  hint: {first.hint}"]
         counts = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items()))
         return [*lines, *self._warnings(), counts]
-
-    def report(self) -> None:
-        """Print `lines()`."""
-        for line in self.lines():
-            console.out(line)
 
     def _warnings(self) -> list[str]:
         """Each warning once, with the first scan that has it."""
