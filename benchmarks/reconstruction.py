@@ -21,7 +21,7 @@ from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
 from medvae.evaluation.metrics import paired_ratio
-from medvae.run.engine import ReadAndPrepare
+from medvae.prepare.load import ReadAndPrepare
 from medvae.scan import Selection
 
 if TYPE_CHECKING:

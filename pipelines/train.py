@@ -19,7 +19,7 @@ from medvae.errors import InputError
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import Preparation
 from medvae.review import training as pictures
-from medvae.run.checks import check_disk, check_memory, require
+from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished, Outcome, Summary
@@ -81,7 +81,6 @@ def run(
         TrainingError: the loss is not a number, or the posterior has collapsed.
     """
     refs = find(scans, settings).refs
-    require(refs)
     check_maps(settings)
     build_vae(settings, Conditions.fit(settings.model.conditions, [ref.conditions for ref in refs]))
     torch.manual_seed(settings.seed)
@@ -103,7 +102,7 @@ def run(
         summary = _prepare(refs, settings, folder=folder, workers=workers, on_progress=on_progress)
         fabric.broadcast(summary.exit_code != 2)
         if summary.exit_code == 2:
-            return Finished(out, summary, (f"{_UNUSABLE}; look at them with `medvae info --check`",))
+            return Finished(out, summary, (_UNUSABLE,))
         keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
         folder.finish(summary, model=model.hash, length=length(settings.train), **model.record)

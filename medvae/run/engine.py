@@ -60,7 +60,7 @@ def run_jobs(
     on_progress(Progress(stage, 0, len(jobs)))
     for _ in range(2):  # what another run holds is looked at again at the end: by then it may be done
         waiting = [(index, job) for index, job in enumerate(jobs) if index not in ended]
-        for index, outcome in run.outcomes(waiting):
+        for index, outcome in run.outcomes(waiting) if waiting else ():
             ended[index] = outcome
             on_progress(Progress(stage, len(ended), len(jobs), note=outcome.id))
     if run.before:
@@ -103,52 +103,4 @@ class _Run:
 
 
 def _claimed(job: Job) -> Outcome:
-    return Outcome.of(job, ScanError("another run is working on it", code="claimed"), stage="read")
-
-
-# Until all pipelines import these from where they are.
-if TYPE_CHECKING:
-    from medvae.prepare.load import Loaded, ReadAndPrepare
-    from medvae.run.checks import check_disk, check_memory, default_workers, require
-    from medvae.run.folder import RESEARCH_USE
-    from medvae.run.former import Done, run_scans
-    from medvae.run.record import disk_errors, hash_of
-__all__ = [
-    "RESEARCH_USE",
-    "Done",
-    "Loaded",
-    "Outcome",
-    "OutputFolder",
-    "ReadAndPrepare",
-    "Summary",
-    "check_disk",
-    "check_memory",
-    "default_workers",
-    "disk_errors",
-    "hash_of",
-    "require",
-    "run_jobs",
-    "run_scans",
-]
-_MOVED = {
-    "Done": "former",
-    "run_scans": "former",
-    "check_disk": "checks",
-    "check_memory": "checks",
-    "default_workers": "checks",
-    "require": "checks",
-    "RESEARCH_USE": "folder",
-    "OutputFolder": "folder",
-    "disk_errors": "record",
-    "hash_of": "record",
-}
-
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name in ("ReadAndPrepare", "Loaded"):
-        return getattr(import_module("medvae.prepare.load"), name)
-    if name in _MOVED:
-        return getattr(import_module(f"medvae.run.{_MOVED[name]}"), name)
-    raise AttributeError(name)
+    return Outcome.from_error(job, ScanError("another run is working on it", code="claimed"), stage="read")

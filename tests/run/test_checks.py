@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medvae.errors import InputError, OutputError
+from medvae.errors import OutputError
 from medvae.io.formats import nifti
 from medvae.run import checks
 from medvae.scan import Geometry, ScanRef
@@ -69,12 +69,12 @@ def test_a_disk_that_cannot_hold_the_output_is_refused_before(tmp_path: Path) ->
     with open(out / "there", "wb") as file:
         file.truncate(2**41)  # a sparse file: what an earlier run wrote need not be written again
     checks.check_disk(out, free + 2**40, hint="write less")
+    (out / "there").unlink()
+    (out / "dangling").symlink_to(out / "nowhere")  # as a file that another run has renamed since
+    checks.check_disk(out, 10, hint="less")
 
 
-def test_workers_and_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, workers in ((1, 0), (2, 1), (5, 4), (64, 4), (None, 0)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         assert checks.default_workers() == workers
-    with pytest.raises(InputError, match="nothing to do"):
-        checks.require([])
-    checks.require([ScanRef("a", "text", (Path("a"),))])
