@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from monai.networks.nets import AutoencoderKL, VarAutoEncoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
@@ -48,14 +48,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from medvae.scan import Shape
-    from medvae.vae.observation import Likelihood
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "brains-t1"
 MADE = {"train": 12, "calibrate": 4, "test": 4}
 DRAWS = 2
 
 
-class Kl(nn.Module):
+class Kl(VAE):
     """MONAI's AutoencoderKL as a VAE of medvae: 16-32-64-128, two residual blocks per level, no attention."""
 
     stride: int | None = 8
@@ -73,28 +72,22 @@ class Kl(nn.Module):
             with_decoder_nonlocal_attn=False,
         )  # in the default layout: with channels_last_3d a step in bf16 takes 1.2 times as long here
 
-    def encode(self, x: Tensor) -> Posterior:
+    def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x)."""
         mean, sigma = self.net.encode(x)
         return Posterior(mean.float(), 2 * sigma.float().log())
 
-    def render(self, z: Tensor) -> Tensor:
+    def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The decoder's output."""
         return cast("Tensor", self.net.decode(z))
-
-    def decode(self, z: Tensor) -> Likelihood:
-        """p(x|z)."""
-        return cast("Likelihood", self.observation(self.render(z)))
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
         """`(3, *grid / 8)`."""
         return (3, *(n // 8 for n in grid))
 
 
-class Var(nn.Module):
+class Var(VAE):
     """MONAI's VarAutoEncoder as a VAE of medvae: 16-32-64-128, strides of 2, a latent vector of length 128."""
-
-    stride: int | None = None
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -108,18 +101,14 @@ class Var(nn.Module):
             strides=(2, 2, 2, 2),
         )
 
-    def encode(self, x: Tensor) -> Posterior:
+    def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x)."""
         mean, log_variance = self.net.encode_forward(x)
         return Posterior.from_parameters(torch.cat([mean, log_variance], dim=1))
 
-    def render(self, z: Tensor) -> Tensor:
+    def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The decoder's output."""
         return cast("Tensor", self.net.decode_forward(z, use_sigmoid=False))
-
-    def decode(self, z: Tensor) -> Likelihood:
-        """p(x|z)."""
-        return cast("Likelihood", self.observation(self.render(z)))
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
         """`(128,)`."""
@@ -168,7 +157,7 @@ def report(nets: dict[str, Callable[[Settings], Any]], cohort: Cohort, scratch: 
     for name, build in nets.items():
         net, steps = trained(build, cohort, scratch / name)
         errors, bounds = judge(net, cohort)
-        size = sum(p.numel() for p in cast("nn.Module", net).parameters()) / 1e6
+        size = sum(p.numel() for p in net.parameters()) / 1e6
         print(f"  {name:<15} error {spread(errors)}  ELBO {fmean(bounds):10.0f} nats", end="")
         print(f"  {steps} steps, {size:.1f} M weights", flush=True)
 

@@ -3,6 +3,7 @@
 The public names load what they need when they are first used: `import medvae` costs nothing.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from medvae.errors import MedVAEError, RunError, ScanError
     from medvae.io.writing import write
     from medvae.pipelines.calibrate import calibrate
+    from medvae.pipelines.train import train
     from medvae.prepare.native import coverage, to_native
     from medvae.prepare.preparation import Preparation, Prepared
     from medvae.prepare.preparation import prepare as prepare_scan
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from medvae.synthesis.synthetic import Synthetic
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library is silent until somebody listens
 
 __all__ = [
     "AnomalyMap",
@@ -60,6 +64,7 @@ __all__ = [
     "read",
     "synthesize",
     "to_native",
+    "train",
     "write",
 ]
 
@@ -94,6 +99,7 @@ _HOMES = {
     "read": ("cohort.read", "read"),
     "synthesize": ("synthesis.synthesize", "synthesize"),
     "to_native": ("prepare.native", "to_native"),
+    "train": ("pipelines.train", "train"),
     "write": ("io.writing", "write"),
 }
 

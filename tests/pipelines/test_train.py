@@ -295,7 +295,7 @@ def test_network_and_likelihood_of_another_package_go_all_the_way(
         scans, config = blocks[0], tmp_path / "config.yaml"
         network = "model: {name: minimal, options: {latent: 5}}"
         config.write_text(re.sub("(?m)^model: .*", network, blocks[1].read_text("utf-8")), "utf-8")
-        options = ("--set", "likelihood.family=student")
+        options = ("--set", "likelihood.family=student", "--set", "train.kl_warmup=0.9")
         assert train(scans, config, tmp_path / "model", *options) == 0
         model = load(tmp_path / "model")
         assert model.settings.likelihood.options == {"nu": 4.0}
