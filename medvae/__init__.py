@@ -3,6 +3,7 @@
 The public names load what they need when they are first used: `import medvae` costs nothing.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from medvae.synthesis.synthetic import Synthetic
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library is silent until somebody listens
 
 __all__ = [
     "AnomalyMap",

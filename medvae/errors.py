@@ -34,67 +34,65 @@ class Code:
 
 # In order of precedence: where several reasons hold, the first in this table gives the code.
 CODES: dict[str, Code] = {
-    "unreadable": Code("rejected", "the file cannot be opened", "check that it exists and that you may read it"),
-    "not_a_scan": Code(
-        "rejected", "the file is not what its name says", "replace it by the real file, or --exclude it"
+    "unreadable": Code(
+        "rejected", "the file cannot be opened", "check that it exists and that you have read permission"
     ),
-    "not_image": Code("skipped", "the object holds no image volume", "nothing to do: it is left out"),
+    "not_a_scan": Code(
+        "rejected", "the file is not what its name says", "replace it with the real file, or exclude it"
+    ),
+    "not_image": Code("skipped", "the DICOM object holds no image volume", "nothing to do: it is skipped"),
     "truncated": Code("rejected", "the file ends too early", "copy or export the file again"),
     "corrupt": Code("rejected", "the file's contents are damaged", "copy or export the file again"),
-    "malformed": Code(
-        "rejected", "a value in the header is broken", "export the file again, or repair the named field"
-    ),
+    "malformed": Code("rejected", "a header value is invalid", "export the file again, or repair the named field"),
     "too_large": Code(
-        "rejected", "the header claims more data than is allowed", "raise read.max_gib if the file is real"
+        "rejected", "the header claims a larger volume than the limit", "raise read.max_gib if the file is real"
     ),
-    "unsupported_type": Code("rejected", "the kind of data is not supported", "convert it to a real scalar image"),
+    "unsupported_type": Code("rejected", "the data type is not supported", "convert it to a real-valued scalar image"),
     "unpaired": Code("rejected", "one half of a .hdr/.img pair is missing", "put both halves into the same folder"),
-    "no_geometry": Code("rejected", "the file does not say where its voxels lie", "export it with its geometry"),
-    "no_orientation": Code(
-        "rejected", "the file does not say how it is oriented", "pass --assume-orientation RAS if you know it"
-    ),
+    "no_geometry": Code("rejected", "the file has no geometry", "export it with its geometry"),
+    "no_orientation": Code("rejected", "the file has no orientation", "set read.assume_orientation=RAS if you know it"),
     "bad_affine": Code("rejected", "the affine is singular or not finite", "repair the header"),
-    "not_3d": Code("rejected", "the file does not hold one 3D volume", "choose one volume with --volume N"),
-    "colour": Code("rejected", "the image is in colour", "export it as grey values"),
+    "not_3d": Code("rejected", "the file does not hold one 3D volume", "choose one volume: set read.volume=N"),
+    "colour": Code("rejected", "the image is in colour", "export it as a greyscale image"),
     "mosaic": Code(
-        "rejected", "several slices are tiled into one frame", "convert the mosaic first, e.g. with dcm2niix"
+        "rejected", "several slices are tiled into one frame (mosaic)", "convert it first, e.g. with dcm2niix"
     ),
-    "mixed_series": Code(
-        "rejected", "one series holds several kinds of images", "split it, e.g. with --set read.split_mixed=true"
-    ),
+    "mixed_series": Code("rejected", "one series holds several kinds of images", "split it: set read.split_mixed=true"),
     "duplicate_positions": Code(
-        "rejected", "several slices lie at one position", "export one volume (time point, echo, b-value) a series"
+        "rejected", "several slices have the same position", "export one volume (time point, echo, b-value) per series"
     ),
-    "too_few_slices": Code("rejected", "there are fewer than 3 slices", "export the whole series"),
+    "too_few_slices": Code("rejected", "fewer than 3 slices", "export the whole series"),
     "uneven_spacing": Code("rejected", "the slices are not evenly spaced", "export the missing slices"),
     "gantry_tilt": Code(
         "rejected", "the slices are sheared (gantry tilt)", "correct the tilt first, e.g. with dcm2niix"
     ),
-    "modality_lut": Code("rejected", "values go through a Modality LUT", "export with rescale slope and intercept"),
+    "modality_lut": Code("rejected", "the values use a Modality LUT", "export with rescale slope and intercept"),
     "undecodable": Code("rejected", "the compressed pixels cannot be decoded", "export uncompressed"),
-    "non_finite": Code(
-        "rejected", "there are NaN or infinite voxels", "fill them with --set read.fill_non_finite=true"
+    "non_finite": Code("rejected", "NaN or infinite voxels", "fill them: set read.fill_non_finite=true"),
+    "blank": Code("rejected", "all voxels have the same value", "check the export"),
+    "wrong_modality": Code(
+        "rejected", "the scan has another modality than the model", "use a model trained on that modality"
     ),
-    "blank": Code("rejected", "all voxels have one value", "check the export"),
-    "wrong_modality": Code("rejected", "the scan is of another modality than the model", "use a model for it"),
-    "mask_mismatch": Code("rejected", "a mask or label map does not lie on its scan", "check the list's columns"),
-    "no_foreground": Code("rejected", "no foreground was found", "give a mask in the list, or check the scan"),
+    "mask_mismatch": Code("rejected", "a mask or label map is not on the grid of its scan", "check the list's columns"),
+    "no_foreground": Code("rejected", "no foreground was found", "add a mask to the list, or check the scan"),
     "registration_failed": Code(
-        "rejected", "the scan could not be aligned to the template", "align it first, or check field of view"
+        "rejected",
+        "the scan could not be aligned to the template",
+        "check its orientation and field of view, or align it first",
     ),
     "unknown_condition": Code(
         "rejected", "a condition has a value that training did not have", "correct the value in the list, or clear it"
     ),
     "seen_in_training": Code(
-        "skipped", "training has seen this scan or its subject", "nothing to do: it is left out of the Reference"
+        "skipped", "the scan or its subject was used in training", "nothing to do: it is not used for calibration"
     ),
     "claimed": Code(
         "skipped",
         "another run is working on this scan",
         "run again when it has ended; a run that was killed on another machine counts as ended after 10 minutes",
     ),
-    "out_of_memory": Code("failed", "memory ran out", "use fewer --workers, or a machine with more memory"),
-    "internal": Code("failed", "an unexpected error", "run again with --verbose and report it"),
+    "out_of_memory": Code("failed", "out of memory", "use fewer workers (workers=0), or a machine with more memory"),
+    "internal": Code("failed", "an unexpected error", "look at the log with level DEBUG, and report it"),
 }
 
 _RANK = {code: rank for rank, code in enumerate(CODES)}
@@ -118,6 +116,8 @@ class MedVAEError(Exception):
         self.code = code
         self.path = None if path is None else str(path)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # so that a traceback shows it, too
 
     def __reduce__(self) -> tuple[object, ...]:  # errors travel from worker processes
         return _rebuild, (type(self), self.message, self.code, self.path, self.hint)

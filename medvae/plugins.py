@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from medvae.errors import SettingsError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 Kind = Literal["maps", "samplers", "networks", "likelihoods", "formats"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _FOLDERS: dict[str, str] = {
     "maps": "anomaly.maps",
     "samplers": "synthesis.samplers",

@@ -46,64 +46,68 @@ class ReadSettings(Frozen):
     """How files are read."""
 
     modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(
-        None, description="modality of files that do not say it"
+        None, description="modality of files whose header has none"
     )
-    volume: int | None = Field(None, ge=0, description="which volume of a 4D file to take, from 0")
+    volume: int | None = Field(None, ge=0, description="volume of a 4D file to read, from 0")
     assume_orientation: str | None = Field(
-        None, pattern="^[RL][AP][SI]$", description="orientation of files without one, e.g. RAS"
+        None, pattern="^[RL][AP][SI]$", description="orientation of files whose header has none, e.g. RAS"
     )
-    fill_non_finite: bool = Field(False, description="fill NaN and infinite voxels and leave them out of every map")
-    split_mixed: bool = Field(False, description="split a mixed DICOM series along the tag that differs")
-    max_gib: float = Field(8.0, gt=0, description="largest volume that is read, GiB once in memory")
+    fill_non_finite: bool = Field(False, description="fill NaN and infinite voxels, and exclude them from every map")
+    split_mixed: bool = Field(False, description="split a mixed DICOM series by the tags that differ")
+    max_gib: float = Field(8.0, gt=0, description="largest volume that is read, GiB in memory")
 
 
 class PrepareSettings(Frozen):
     """How a scan is brought onto the model's grid."""
 
-    modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality the model is for")
+    modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality of the scans")
     spacing: Triple = Field((2.0, 2.0, 2.0), description="voxel size of the model's grid, mm")
     shape: Grid = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
     align: Literal["none", "mni152"] = Field(
-        "none", description="template that scans are aligned to (rigid, then affine)"
+        "none", description="template to which scans are registered (rigid, then affine)"
     )
     centre: Literal["image", "foreground"] = Field(
-        "image", description="what the grid is centred on where nothing is aligned"
+        "image", description="centre of the grid for scans that are not registered"
     )
     foreground: Literal["nonzero", "air", "whole"] = Field(
-        "nonzero", description="what counts as foreground where no mask is given"
+        "nonzero", description="foreground if no mask is given: not background, not air, or everything"
     )
-    air_below: float = Field(-500.0, description="foreground 'air': values below are air (HU for CT)")
-    intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="how values are scaled")
+    air_below: float = Field(-500.0, description="with foreground 'air': values below this are air (HU for CT)")
+    intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="intensity normalisation")
     window: tuple[float, float] = Field(
-        (-1000.0, 1000.0), description="intensity 'window': these values become -1 and 1"
+        (-1000.0, 1000.0), description="with intensity 'window': the values that become -1 and 1"
     )
 
 
 class RandomizeSettings(Frozen):
-    """Random augmentation on the fly. Lengths are mm, angles degrees; a probability of 0 turns a step off."""
+    """Random augmentation during training. Lengths in mm, angles in degrees; a probability of 0 disables a step."""
 
-    spatial: float = Field(0.8, ge=0, le=1, description="probability of the fused affine + elastic warp")
+    spatial: float = Field(0.8, ge=0, le=1, description="probability of the affine and elastic warp")
     rotate: float = Field(5.0, ge=0, description="largest rotation about each axis, degrees")
-    scale: float = Field(0.05, ge=0, lt=1, description="largest relative change of size")
-    shift: float = Field(4.0, ge=0, description="largest shift, mm")
-    elastic: float = Field(3.0, ge=0, description="standard deviation of the control points, mm")
-    control: int = Field(8, ge=4, description="control points an axis")
+    scale: float = Field(0.05, ge=0, lt=1, description="largest relative scaling")
+    shift: float = Field(4.0, ge=0, description="largest translation, mm")
+    elastic: float = Field(3.0, ge=0, description="standard deviation of the control point displacements, mm")
+    control: int = Field(8, ge=4, description="control points per axis")
     mirror: float = Field(0.0, ge=0, le=1, description="probability of a left-right flip")
-    gamma: float = Field(0.3, ge=0, le=1, description="probability of a gamma change")
+    gamma: float = Field(0.3, ge=0, le=1, description="probability of a gamma transform")
     bias: float = Field(0.3, ge=0, le=1, description="probability of a smooth bias field")
     blur: float = Field(0.1, ge=0, le=1, description="probability of a blur")
     noise: float = Field(0.1, ge=0, le=1, description="probability of added noise")
-    corrupt_noise: float = Field(0.0, ge=0, le=1, description="probability of coarse noise in the input only")
-    corrupt_boxes: float = Field(0.0, ge=0, le=1, description="probability of erased boxes in the input only")
+    corrupt_noise: float = Field(
+        0.0, ge=0, le=1, description="probability of coarse noise, in the network's input only"
+    )
+    corrupt_boxes: float = Field(
+        0.0, ge=0, le=1, description="probability of erased boxes, in the network's input only"
+    )
 
 
 class ModelSettings(Frozen):
     """Which network, with which options."""
 
-    name: str = Field("spatial", description="a file of medvae/models")
-    options: dict[str, Any] = Field(default_factory=dict, description="options of that network")
+    name: str = Field("spatial", description="network (see Networks)")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the network")
     conditions: tuple[str, ...] = Field(
-        (), description="list columns that the network is given, e.g. [age, sex]; numbers, words, or missing"
+        (), description="list columns that the network is conditioned on, e.g. [age, sex]"
     )
 
 
@@ -121,57 +125,64 @@ class LikelihoodSettings(Frozen):
 class TrainSettings(Frozen):
     """How a VAE is fitted."""
 
-    minutes: float | None = Field(None, gt=0, description="time budget; turned into a number of steps after a warm-up")
-    steps: int = Field(2000, ge=1, description="optimiser steps, where no time budget is given")
+    minutes: float | None = Field(None, gt=0, description="time budget of the training, minutes; overrides steps")
+    steps: int = Field(2000, ge=1, description="optimiser steps, if no time budget is given")
     plan: tuple[tuple[int, int], ...] = Field(
         (), description="(step, planned total) pairs of a run with a time budget, as recorded; repeats that run"
     )
-    batch: int = Field(2, ge=1, description="scans a step and process")
+    batch: int = Field(2, ge=1, description="scans per step and process")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient, per foreground voxel loss")
-    ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights, which are the ones kept")
+    warmup: float = Field(0.05, ge=0, lt=1, description="fraction of the steps with a rising learning rate")
+    clip: float = Field(1.0, gt=0, description="gradient norm limit, for the loss per foreground voxel")
+    ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights, which are the ones saved")
     beta: float = Field(1.0, gt=0, description="weight of the KL in training; scoring always uses 1")
-    kl_warmup: float = Field(0.25, ge=0, lt=1, description="share of the steps in which beta rises from near 0")
-    free_bits: float = Field(0.0, ge=0, description="nats a latent channel may use unpenalised")
+    kl_warmup: float = Field(0.25, ge=0, lt=1, description="fraction of the steps in which beta rises from near 0")
+    free_bits: float = Field(0.0, ge=0, description="nats per latent channel without penalty")
     drop_conditions: float = Field(
-        0.1, ge=0, lt=1, description="probability of hiding a condition in training, so that a missing one is known"
+        0.1,
+        ge=0,
+        lt=1,
+        description="probability of hiding a condition during training, so that a missing one can be handled",
     )
-    validation: float = Field(0.1, ge=0, lt=0.5, description="share of the subjects held out to watch the fit")
-    validate_every: int = Field(100, ge=1, description="steps between two looks at the validation scans: one epoch")
-    patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0 never stops early")
+    validation: float = Field(0.1, ge=0, lt=0.5, description="fraction of the subjects used for validation")
+    validate_every: int = Field(100, ge=1, description="steps between two validations: one epoch")
+    patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0: no early stopping")
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(str)] = Field(  # 32 is a number in YAML
-        "auto", description="auto takes bf16 where it is faster"
+        "auto", description="auto uses bf16 where it is faster"
+    )
+    keep_scans: int = Field(
+        200, ge=0, description="prepared training scans saved in the model folder, for the copy screen"
     )
     keep_state: bool = Field(
-        True, description="keep the state of the training, five times the size of the weights, to train further"
+        True, description="save the training state (five times the size of the weights), to train further"
     )
-    keep_scans: int = Field(200, ge=0, description="prepared training scans kept in the checkpoint for the copy audit")
     randomize: RandomizeSettings = RandomizeSettings()
 
 
 class DetectSettings(Frozen):
     """Which maps are written, and how they are scored."""
 
-    maps: tuple[str, ...] = Field(("residual_z", "residual", "atlas", "intensity"), description="files of medvae/maps")
-    options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="options of a map, by its name")
-    draws: int = Field(8, ge=1, description="posterior draws where a map needs them")
-    top: float = Field(0.01, gt=0, le=1, description="a scan's score is the mean of this share of its highest voxels")
-    montage: bool = Field(True, description="write a picture a scan")
+    maps: tuple[str, ...] = Field(
+        ("residual_z", "residual", "atlas", "intensity"), description="maps to write (see Maps)"
+    )
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="options per map, by name")
+    draws: int = Field(8, ge=1, description="posterior draws, for maps that need them")
+    top: float = Field(
+        0.01, gt=0, le=1, description="the score of a scan is the mean of this fraction of its highest voxels"
+    )
+    montage: bool = Field(True, description="write a picture per scan")
 
 
 class AugmentSettings(Frozen):
     """How synthetic scans are generated."""
 
-    sampler: str = Field("density", description="name of the sampler (see Samplers)")
+    sampler: str = Field("density", description="sampler (see Samplers)")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the sampler")
     classes: Literal["training", "balanced"] = Field(
-        "training", description="shares of the classes: as among the training scans, or all equal"
+        "training", description="class frequencies: as in the training scans, or balanced"
     )
-    texture: bool = Field(
-        False, description="add noise with the spectrum and size of the residuals: no longer smooth, but speckled"
-    )
+    texture: bool = Field(False, description="add noise with the power spectrum and size of the residuals")
     conditions: dict[str, float | str | None] = Field(
         default_factory=dict, description="fixed conditions of all samples, e.g. {age: 70}; null: missing"
     )
@@ -187,14 +198,15 @@ class Settings(Frozen):
     train: TrainSettings = TrainSettings()
     detect: DetectSettings = DetectSettings()
     augment: AugmentSettings = AugmentSettings()
-    seed: int = Field(0, ge=0, description="seed of everything random")
+    seed: int = Field(0, ge=0, description="random seed")
 
 
 def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Settings | None = None) -> Settings:
     """Settings from a preset or YAML file, with `key=value` overrides on top.
 
     Args:
-        config: name of a preset, or path of a YAML file; None starts from `base` or the defaults.
+        config: name of a preset, or path of a YAML file, which may build on a preset (`base: brain-mri-t1`); None
+            starts from `base` or the defaults.
         overrides: `section.key=value` texts; the value is read as YAML and typed by the setting.
         base: settings to start from, e.g. those of a checkpoint.
 
@@ -206,7 +218,7 @@ def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Se
         tree = _merge(tree, _read_yaml(config))
     for text in overrides:
         tree = _merge(tree, _parse_override(text))
-    where = (config or "the settings") + (" with --set" if overrides else "")
+    where = (config or "the settings") + (" with changes" if overrides else "")
     return validate(Settings, tree, where=where)
 
 
@@ -273,13 +285,21 @@ def _read_yaml(config: str) -> dict[str, Any]:
         raise SettingsError(f"not valid YAML: {' '.join(str(error).split())}", path=config) from None
     if not isinstance(tree, dict):
         raise SettingsError(f"settings are key: value pairs, got {type(tree).__name__}", path=config)
-    return tree
+    base = tree.pop("base", None)
+    return tree if base is None else _merge(_base(base, config), tree)
+
+
+def _base(name: Any, config: str) -> dict[str, Any]:
+    """The preset that a file builds on."""
+    if name not in presets():
+        raise SettingsError(f"base: {name!r} is no preset", path=config, hint=suggest(str(name), presets()))
+    return _read_yaml(name)
 
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise SettingsError(f"cannot read the setting {text!r}", hint="write --set section.key=value")
+        raise SettingsError(f"cannot read the setting {text!r}", hint="write section.key=value")
     try:
         tree: Any = yaml.safe_load(value)
     except yaml.YAMLError:

@@ -129,6 +129,11 @@ def calibrate(
         InputError: nothing usable among the scans.
         ModelError: the checkpoint cannot be read, or the model was never saved.
         OutputError: `out` exists already, or the disk is full.
+
+    Example:
+        >>> model = medvae.calibrate("model", "healthy", out="calibrated")
+        >>> model.path.name
+        'calibrated'
     """
     folder = model.path if isinstance(model, Model) else Path(model)
     if folder is None:

@@ -16,7 +16,7 @@ from medvae.cohort.find import find
 from medvae.cohort.names import plural
 from medvae.errors import ScanError
 from medvae.io import reading
-from medvae.run.outcomes import Outcome, Summary, attempt, settled
+from medvae.run.outcomes import Outcome, Summary, as_outcome, attempt
 from medvae.run.work import Progress, ignore
 
 if TYPE_CHECKING:
@@ -149,12 +149,12 @@ def _looks(cohort: Cohort, settings: Settings, *, check: bool) -> Iterator[Entry
     shared = _shared(cohort)
     for ref, origin in zip(cohort, cohort.origins, strict=True):
         folder = os.path.relpath(ref.path.parent, shared)
-        header = settled(attempt(partial(reading.inspect, settings=settings.read), ref), ref, stage="read")
+        header = as_outcome(attempt(partial(reading.inspect, settings=settings.read), ref), ref, stage="read")
         if isinstance(header, Outcome):
             yield Entry(ref, origin, header, folder=folder)
             continue
         judge = partial(_judge, header=header, settings=settings, check=check)
-        found = settled(attempt(judge, ref), ref, stage="read")
+        found = as_outcome(attempt(judge, ref), ref, stage="read")
         outcome, values = (found, None) if isinstance(found, Outcome) else found
         yield Entry(ref, origin, outcome, header, values, _modality(header, settings), folder)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from medvae import console
+from medvae.cli import console
 from medvae.cli.main import main
 from medvae.io.formats import nifti
 from medvae.prepare import align, preparation

@@ -1,75 +1,66 @@
-"""The layers of the design, checked over the syntax tree: imports go only downward, heavy ones only where allowed."""
+"""The rooms of the design, checked over the syntax tree: imports go only downward, without circles, heavy ones apart.
+
+Imports for type checking count, too: a type that only the room above knows does not belong below.
+"""
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Lowest first. A module belongs to the rank of the longest prefix of its name; a rank may import itself and lower ones.
+# Lowest first; rooms of one row do not know each other. A module belongs to the longest prefix of its name.
 LAYERS = [
     ("medvae.errors",),
-    ("medvae.scan", "medvae.settings", "medvae.plugins", "medvae.console", "medvae.configs"),
-    (
-        "medvae.vae",
-        "medvae.likelihoods",
-        "medvae.io",
-        "medvae.cohort",
-        "medvae.lists",
-        "medvae.outcomes",
-        "medvae.output",
-    ),
-    ("medvae.models", "medvae.reference", "medvae.prepare"),
-    ("medvae.model",),
-    ("medvae.inference",),
-    (
-        "medvae.maps",
-        "medvae.samplers",
-        "medvae.audit",
-        "medvae.calibration",
-        "medvae.findings",
-        "medvae.training",
-        "medvae.outline",
-        "medvae.texture",
-        "medvae.synthesis",
-        "medvae.provenance",
-    ),
-    ("medvae.runner", "medvae.review", "medvae.evaluation"),
-    ("medvae.pipelines",),
+    ("medvae.plugins",),
+    ("medvae.settings", "medvae.scan"),
+    ("medvae.io",),
+    ("medvae.prepare",),
+    ("medvae.cohort", "medvae.vae"),
+    ("medvae.checkpoint",),
+    ("medvae.run",),
+    ("medvae.training",),
+    ("medvae.review",),
+    ("medvae.anomaly", "medvae.synthesis"),
+    ("medvae.evaluation",),
+    ("medvae.simulate",),
+    ("medvae.pipelines", "medvae.configs"),
     ("medvae.cli",),
     ("medvae.__main__",),
 ]
-PLUGIN_FOLDERS = ("maps", "samplers", "models")
-LIGHT = (
-    "cli",
-    "console",
-    "errors",
-    "plugins",
-    "__init__",
-    "__main__",
-)  # import nothing at the top but the standard library
+PLUGIN_FOLDERS = ("anomaly.maps", "synthesis.samplers", "vae.networks", "vae.likelihoods", "io.formats")
+LIGHT = ("cli.main", "cli.parser", "cli.commands", "cli.console", "cli.words", "errors", "plugins", "__main__")
+READING = ("medvae.io", "medvae.prepare", "medvae.cohort", "medvae.run", "medvae.scan", "medvae.settings")
 HEAVY = {"torch", "monai", "lightning_fabric", "safetensors"}  # the reading workers never load these
+LONGEST = 400  # lines of a file
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import: the module that is imported, and whether it stands at the top of the file."""
+    """One import: the module that is imported, whether it stands at the top of the file, whether it is for types."""
 
     target: str
     top: bool
+    types: bool
 
 
 @dataclass(frozen=True)
 class Module:
-    """One source file: its name as imported, its path, what it imports (type checking apart)."""
+    """One source file: its name as imported, its path, what it imports."""
 
     name: str
     path: Path
     imports: tuple[Import, ...]
+
+    @property
+    def ours(self) -> set[str]:
+        """The modules of medvae that it imports."""
+        return {one.target for one in self.imports if one.target.partition(".")[0] == "medvae"}
 
 
 def _modules() -> list[Module]:
@@ -82,27 +73,26 @@ def _parse(path: Path, package: str) -> Module:
     folder = ROOT / ("pipelines" if package == "medvae.pipelines" else "medvae")
     parts = [part for part in path.relative_to(folder).with_suffix("").parts if part != "__init__"]
     tree = ast.parse(path.read_text("utf-8"))
-    return Module(".".join([package, *parts]), path, tuple(_imports(tree, top=True)))
+    return Module(".".join([package, *parts]), path, tuple(_imports(tree, top=True, types=False)))
 
 
-def _imports(node: ast.AST, *, top: bool) -> list[Import]:
+def _imports(node: ast.AST, *, top: bool, types: bool) -> list[Import]:
     found: list[Import] = []
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
-            found += [Import(alias.name, top) for alias in child.names]
+            found += [Import(alias.name, top, types) for alias in child.names]
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, "imports are absolute"
-            found += [Import(_resolve(child.module or "", alias.name), top) for alias in child.names]
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            continue
+            found += [Import(_resolve(child.module or "", alias.name), top, types) for alias in child.names]
         else:
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            found += _imports(child, top=top and not inside)
+            for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+            found += _imports(child, top=top and not inside, types=types or for_types)
     return found
 
 
 def _resolve(module: str, name: str) -> str:
-    """`from medvae import io` imports the module medvae.io; `from medvae.scan import Scan` imports medvae.scan."""
+    """`from medvae import plugins` imports medvae.plugins; `from medvae.scan import Scan` imports medvae.scan."""
     root, _, rest = module.partition(".")
     if root != "medvae":
         return module
@@ -110,12 +100,22 @@ def _resolve(module: str, name: str) -> str:
     return f"{module}.{name}" if (folder / f"{name}.py").is_file() or (folder / name).is_dir() else module
 
 
-def _rank(name: str) -> int:
-    matches = [
-        (len(p), rank) for rank, names in enumerate(LAYERS) for p in names if name == p or name.startswith(f"{p}.")
+def _layer(name: str) -> tuple[int, str]:
+    """Rank and room of a module."""
+    found = [
+        (len(room), rank, room)
+        for rank, rooms in enumerate(LAYERS)
+        for room in rooms
+        if name == room or name.startswith(f"{room}.")
     ]
-    assert matches, f"{name} belongs to no layer: give it one in this file"
-    return max(matches)[1]
+    assert found, f"{name} belongs to no room: give it one in this file"
+    _, rank, room = max(found)
+    return rank, room
+
+
+def _allowed(name: str, target: str) -> bool:
+    (rank, room), (other, their_room) = _layer(name), _layer(target)
+    return other < rank or room == their_room
 
 
 MODULES = _modules()
@@ -125,17 +125,24 @@ every_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: mod
 @every_module
 def test_imports_go_only_downward(module: Module) -> None:
     if module.name == "medvae":
-        return  # the package's lazy public names are checked below
-    upward = [
-        i.target for i in module.imports if i.target.startswith("medvae.") and _rank(i.target) > _rank(module.name)
-    ]
-    assert not upward, f"{module.name} imports from a layer above it: {upward}"
+        return  # the lazy public names; test_public_api.py checks them
+    wrong = sorted(target for target in module.ours - {"medvae"} if not _allowed(module.name, target))
+    assert not wrong, f"{module.name} imports from a room above it or beside it: {wrong}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    names = {module.name for module in MODULES}
+    graph = {module.name: module.ours & names - {module.name} for module in MODULES if module.name != "medvae"}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as problem:
+        pytest.fail(f"a circle: {' -> '.join(problem.args[1])}")
 
 
 @every_module
 def test_the_library_never_imports_a_pipeline_and_pipelines_not_each_other(module: Module) -> None:
-    pipelines = [i.target for i in module.imports if i.target.startswith("medvae.pipelines.")]
-    if module.name != "medvae.cli" and module.name != "medvae.pipelines.demo":
+    pipelines = [target for target in module.ours if target.startswith("medvae.pipelines.")]
+    if module.name not in ("medvae", "medvae.cli.commands", "medvae.pipelines.demo"):
         assert not pipelines
 
 
@@ -145,39 +152,65 @@ def test_plugins_of_one_folder_do_not_import_each_other(module: Module) -> None:
         inside = f"medvae.{folder}."
         if not module.name.startswith(inside) or module.name.removeprefix(inside).startswith("_"):
             continue
-        others = [i.target for i in module.imports if i.target.startswith(inside)]
+        others = [target for target in module.ours if target.startswith(inside)]
         assert all(other.removeprefix(inside).startswith("_") for other in others), others
 
 
 @every_module
 def test_reading_and_preparing_load_neither_torch_nor_monai(module: Module) -> None:
-    light = module.name.startswith(("medvae.io", "medvae.prepare")) and module.name != "medvae.prepare.randomize"
-    light = light or module.name in (
-        "medvae.scan",
-        "medvae.cohort",
-        "medvae.reference",
-        "medvae.runner",
-        "medvae.settings",
-    )
-    if light:
-        heavy = [i.target for i in module.imports if i.target.partition(".")[0] in HEAVY]
+    if module.name.startswith(READING):
+        heavy = [i.target for i in module.imports if i.top and not i.types and i.target.partition(".")[0] in HEAVY]
         assert not heavy
 
 
 @every_module
-def test_only_the_console_imports_rich(module: Module) -> None:
+def test_nothing_is_implemented_in_an_init(module: Module) -> None:
+    if module.path.name != "__init__.py" or module.name == "medvae":
+        return
+    body = ast.parse(module.path.read_text("utf-8")).body
+    assert len(body) == 1, f"{module.path} holds more than its docstring"
+
+
+@every_module
+def test_only_the_command_line_prints(module: Module) -> None:
+    if module.name.startswith("medvae.cli"):
+        return
     rich = [i for i in module.imports if i.target.partition(".")[0] == "rich"]
-    assert not rich or (module.name == "medvae.console" and not any(i.top for i in rich))
+    text = module.path.read_text("utf-8")
+    assert not rich
+    assert "sys.stdout" not in text
+    assert "sys.stderr" not in text
+    assert "medvae.cli" not in module.ours
+
+
+@every_module
+def test_the_library_speaks_python(module: Module) -> None:
+    """Options are named by the command line alone; `medvae.cli.words` turns a library's text into them."""
+    if module.name.startswith("medvae.cli"):
+        return
+    tree = ast.parse(module.path.read_text("utf-8"))
+    docs = {id(node.body[0].value) for node in ast.walk(tree) if _has_docstring(node)}  # type: ignore[attr-defined]
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    ]
+    assert not [text for text in texts if " --" in f" {text}" and "-- " not in text and "---" not in text]
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, kinds) and ast.get_docstring(node) is not None
 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_the_command_line_starts_with_the_standard_library_alone(name: str) -> None:
-    path = ROOT / "medvae" / f"{name}.py"
+    path = ROOT / "medvae" / f"{name.replace('.', '/')}.py"
     module = _parse(path, "medvae")
     ours = {f"medvae.{light}" for light in LIGHT} | {"medvae"}
-    outside = [i.target for i in module.imports if i.top and i.target.partition(".")[0] in _third_party()]
-    assert not outside
-    assert all(i.target in ours for i in module.imports if i.top and i.target.startswith("medvae"))
+    at_top = [i.target for i in module.imports if i.top and not i.types]
+    assert not [target for target in at_top if target.partition(".")[0] in _third_party()]
+    assert all(target in ours for target in at_top if target.startswith("medvae"))
 
 
 def _third_party() -> set[str]:
@@ -185,8 +218,9 @@ def _third_party() -> set[str]:
 
 
 @every_module
-def test_every_file_says_what_it_is_about(module: Module) -> None:
-    docstring = ast.get_docstring(ast.parse(module.path.read_text("utf-8")))
-    if module.name != "medvae.__main__":
-        assert docstring, f"{module.path.name} has no docstring"
-        assert len(docstring.partition("\n")[0]) > 15
+def test_every_file_says_what_it_is_about_and_is_about_one_thing(module: Module) -> None:
+    text = module.path.read_text("utf-8")
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring, f"{module.path.name} has no docstring"
+    assert len(docstring.partition("\n")[0]) > 15
+    assert len(text.splitlines()) <= LONGEST

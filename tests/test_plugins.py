@@ -14,7 +14,7 @@ from medvae import plugins
 from medvae.errors import SettingsError
 from medvae.settings import Empty, Frozen, configure
 
-KINDS: tuple[plugins.Kind, ...] = ("maps", "samplers", "networks")
+KINDS = plugins.KINDS
 
 
 class Other(Frozen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,33 @@ def test_the_hash_takes_both_zeros_for_one() -> None:
     negative = AFFINE.copy()
     negative[0, 0] = negative[1, 0] = -1e-9
     assert scan_hash(Scan(DATA, Geometry((4, 5, 6), negative))) == scan_hash(Scan(DATA, GEOMETRY))
+
+
+def test_a_scan_is_known_again_by_its_contents_and_by_what_a_list_says_of_it(tmp_path: Path) -> None:
+    for name, text in {"a.nii": "scan", "b.nii": "scan", "mask.nii": "mask", "other.nii": "another"}.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    ref = ScanRef("a", "nifti", (tmp_path / "a.nii",), mask=tmp_path / "mask.nii", conditions={"age": 61.0, "sex": "f"})
+    same = replace(ref, paths=(tmp_path / "b.nii",), label="ill", split="test", conditions={"sex": "f", "age": 61.0})
+    assert same.fingerprint() == ref.fingerprint()
+    assert ref.with_id("b").fingerprint() == ref.fingerprint()
+    changes: list[dict[str, Any]] = [
+        {"paths": (tmp_path / "other.nii",)},
+        {"mask": tmp_path / "other.nii"},
+        {"mask": None},
+        {"label_map": tmp_path / "mask.nii"},
+        {"mask": None, "label_map": tmp_path / "mask.nii"},
+        {"frames": (1, 2)},
+        {"conditions": {"age": 62.0, "sex": "f"}},
+        {"modality": "CT"},
+        {"subject": "who"},
+    ]
+    found = {replace(ref, **change).fingerprint() for change in changes}
+    assert len(found | {ref.fingerprint()}) == len(changes) + 1
+    with pytest.raises(OSError, match="gone"):
+        replace(ref, mask=tmp_path / "gone.nii").fingerprint()
+
+
+def test_another_id_takes_the_subject_along_where_it_was_the_id() -> None:
+    own, named = ScanRef("a", "nifti", (Path("a.nii"),)), ScanRef("a", "nifti", (Path("a.nii"),), subject="who")
+    assert (own.with_id("b").id, own.with_id("b").subject) == ("b", "b")
+    assert (named.with_id("b").id, named.with_id("b").subject) == ("b", "who")

@@ -9,6 +9,7 @@ import numpy as np
 
 from medvae.anomaly.base_map import BaseMap, MapArrays
 from medvae.anomaly.configured import configured, needs_alignment
+from medvae.anomaly.reference import reference_of
 from medvae.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -91,38 +92,46 @@ def scan_maps(
             other than those that its healthy statistics were computed with.
     """
     known = {name: one.options for name, one in reference.maps.items()}
-    methods = configured(names, {**known, **(options or {})})
-    computed_with = configured([name for name in methods if name in known], known)
+    wanted = {**known, **(options or {})}
+    methods = configured(names, wanted)
     for name, method in reversed(methods.items()):
         if not _needs_healthy(method):
             continue
         if name not in known:
             raise unknown_map(name, aligned=inference.model.preparation.aligned)
-        if computed_with[name].settings != method.settings:
-            mine, theirs = computed_with[name].settings, method.settings
-            message = f"the healthy statistics of {name!r} were computed with ({mine!r}), not with ({theirs!r})"
-            raise SettingsError(message, hint="calibrate the model with these options")
+        if wanted[name] != known[name]:
+            _require_same(name, method, configured([name], known)[name])
     arrays = {name: one.arrays for name, one in reference.maps.items()}
     scales = {name: one.scale for name, one in reference.maps.items()}
     return ScanMaps(inference, methods, arrays=arrays, scales=scales)
 
 
 def anomaly_map(
-    name: str, inference: Inference, reference: Reference, *, options: Mapping[str, Any] | None = None
+    name: str,
+    inference: Inference,
+    reference: Reference | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
 ) -> AnomalyMap:
-    """Compute one map of one scan on the model's grid; `medvae.detect` does the whole of it.
+    """Compute one map of one scan on the model's grid. `medvae.detect` does this, and brings it to the scan's own grid.
 
     Args:
         name: of the map.
         inference: of the scan (`medvae.infer`).
-        reference: of the model (`medvae.reference_of`).
+        reference: that of the model if None.
         options: of the map; those of the Reference if None.
 
     Raises:
+        ModelError: the model has no Reference.
         SettingsError: as `scan_maps`.
+
+    Example:
+        >>> prepared = medvae.prepare_scan(medvae.read("new-scans/case.nii.gz"), model.preparation)
+        >>> medvae.anomaly_map("residual", medvae.infer(model, prepared)).unit
+        'a.u.'
     """
     given = None if options is None else {name: options}
-    return scan_maps([name], inference, reference, options=given)[name]
+    return scan_maps([name], inference, reference or reference_of(inference.model), options=given)[name]
 
 
 def unknown_map(name: str, *, aligned: bool) -> SettingsError:
@@ -131,6 +140,12 @@ def unknown_map(name: str, *, aligned: bool) -> SettingsError:
         message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
         return SettingsError(message, hint="use residual, nll, elbo or intensity")
     return SettingsError(f"map {name!r} was not calibrated", hint="calibrate the model again")
+
+
+def _require_same(name: str, wanted: BaseMap, known: BaseMap) -> None:
+    if known.settings != wanted.settings:
+        message = f"the healthy statistics of {name!r} were computed with ({known.settings!r}), not with "
+        raise SettingsError(f"{message}({wanted.settings!r})", hint="calibrate the model with these options")
 
 
 def _needs_healthy(method: BaseMap) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvae.anomaly.anomaly_map import scan_maps
+from medvae.anomaly.anomaly_map import scan_maps, unknown_map
 from medvae.anomaly.detection import Detection, NativeMap, Score
 from medvae.anomaly.inference import infer
 from medvae.anomaly.options import detect_settings, require_known
@@ -96,14 +96,16 @@ def detect_prepared(
         prepared: the scan on the model's grid; its id is that of the result.
         scan: as read, for the picture.
         model: with a Reference.
-        options: maps and how they are scored; as the Reference was computed if None.
+        options: maps and how they are scored, which `require_known` has accepted; those of the model if None.
 
     Raises:
         ModelError: the model has no Reference.
-        SettingsError: an unknown map, or options that the Reference was not computed with.
+        SettingsError: an unknown map, or one that was not calibrated.
     """
     options, reference = options or detect_settings(model), reference_of(model)
-    require_known(reference, options, aligned=model.preparation.aligned)
+    for name in options.maps:
+        if name not in reference.maps:
+            raise unknown_map(name, aligned=model.preparation.aligned)
     inference = infer(model, prepared, draws=options.draws)
     on_grid = scan_maps(options.maps, inference, reference, options=options.options)
     covered = coverage(prepared)

@@ -167,6 +167,11 @@ def infer(model: Model, prepared: Prepared, *, draws: int | None = None) -> Infe
         model: with its weights on any device.
         prepared: on the model's grid.
         draws: posterior draws for the maps that need them; the model's setting if None.
+
+    Example:
+        >>> prepared = medvae.prepare_scan(medvae.read("new-scans/case.nii.gz"), model.preparation)
+        >>> medvae.infer(model, prepared).residual.shape == prepared.image.shape
+        True
     """
     digest = sha256(f"{model.settings.seed}/{prepared.source_hash}".encode()).digest()
     seed = int.from_bytes(digest[:7], "little")

@@ -6,13 +6,13 @@ import json
 import os
 import re
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvae.io.owner import PATTERN, Owner, has_ended, me
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PARTIAL = ".partial-"  # prefix of a file that is still being written; the name goes on with its writer
 
@@ -54,10 +54,17 @@ def final_name(path: str) -> str:
 
 def remove_partials(folder: Path) -> int:
     """Remove what processes that have ended left half written below `folder`; returns how many files."""
-    left = [path for path in folder.rglob(f"{PARTIAL}*") if path.is_file() and has_ended(_writer(path), path)]
+    left = [path for path in files_below(folder) if path.name.startswith(PARTIAL) and has_ended(_writer(path), path)]
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder. Folders that another process removes meanwhile are passed over."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            yield Path(place, name)
 
 
 def _writer(path: Path) -> Owner | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from medvae.errors import InputError, OutputError, ScanError
 from medvae.io import reading
+from medvae.io.files import files_below
 from medvae.run.record import disk_errors
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def check_disk(out: Path, needed: float, *, hint: str) -> None:
         OutputError: so many bytes are not free.
     """
     with disk_errors(out):
-        there = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        there = sum(_size_of(path) for path in files_below(out))
         free = shutil.disk_usage(_existing(out)).free
     if needed - there > free:
         message = f"about {_size(needed)} will be written, {_size(free)} are free"
@@ -71,7 +72,14 @@ def default_workers() -> int:
 def require(refs: Sequence[ScanRef]) -> None:
     """Raise an InputError where there is nothing to do."""
     if not refs:
-        raise InputError("nothing to do: no scans were found", hint="check the path, --include, --exclude and --split")
+        raise InputError("nothing to do: no scans were found", hint="check the path, include=, exclude= and split=")
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # another run has renamed or removed it
+        return 0
 
 
 def _existing(path: Path) -> Path:

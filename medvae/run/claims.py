@@ -79,7 +79,7 @@ class Claims:
     def others(self, prefix: str) -> list[str]:
         """Hosts of the living runs that hold a claim whose name begins with `prefix`, this run apart."""
         found = []
-        for path in sorted(self._folder.glob(f"{prefix}*")):
+        for path in self._paths(prefix):
             there = _read(path)
             if there is None or there.get("token") == self._token:
                 continue
@@ -106,9 +106,16 @@ class Claims:
         for name in list(self._held):
             self.release(name)
         with suppress(OSError):  # others hold claims
-            for path in self._folder.glob("*"):
+            for path in self._paths():
                 self._look(path)
             self._folder.rmdir()
+
+    def _paths(self, prefix: str = "") -> list[Path]:
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            names = []
+        return [self._folder / name for name in sorted(names) if name.startswith(prefix)]
 
     def _look(self, path: Path) -> dict[str, Any] | None:
         """What a claim of a living run says; None where there is none. The claim of a run that has ended is removed."""

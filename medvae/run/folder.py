@@ -24,7 +24,7 @@ from medvae.run.task import Todo
 from medvae.run.work import Job, Placed, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from medvae.run.outcomes import Outcome, Summary
@@ -103,6 +103,7 @@ class OutputFolder:
         """Refuse a folder that is not this run's, or where another run is in the way. Nothing is changed."""
         if self._alone and (hosts := self._claims.others("run-")):
             hint = "wait until it has ended, or choose another folder"
+            hint = hint if self._exclusive else f"do not pass overwrite=True, {hint}"
             raise OutputError(f"another run is writing into the folder (on {hosts[0]})", path=self.path, hint=hint)
         if overwrite:
             return
@@ -124,14 +125,19 @@ class OutputFolder:
             write_json(run, self._record)
         self._manifest.path.touch()  # with it, the folder is known as output wherever scans are looked for
 
-    def _remove(self, outputs: Sequence[str]) -> None:
-        """Remove files of an earlier run and the folders they leave empty; a name that leads out is passed over."""
+    def _remove(self, outputs: Iterable[str], *, keep: int = 0) -> None:
+        """Remove files of an earlier run, and the folders that are empty then.
+
+        Args:
+            outputs: names below the folder; one that leads out of it is passed over.
+            keep: so many levels of folders stay, for other runs write into them.
+        """
         for name in outputs:
             pure = PurePosixPath(name)
             if pure.is_absolute() or ".." in pure.parts:
                 continue
             (self.path / name).unlink(missing_ok=True)
-            for folder in pure.parents[:-1]:
+            for folder in pure.parents[: -1 - keep]:
                 with suppress(OSError):  # not empty
                     (self.path / folder).rmdir()
 
@@ -151,7 +157,7 @@ class OutputFolder:
             if not free and self._claims.note(_claim(job)) in ("", source):
                 return None
             if free and self._is_same(job, source):
-                return Todo(job, source, self._known(job.id))
+                return Todo(job, source, self._known(job.id, source=source))
             if free:
                 self._claims.release(_claim(job))
             return self._take_renamed(job, source)
@@ -171,7 +177,7 @@ class OutputFolder:
         other: J = cast("Any", job).with_id(f"{job.id}-{source[:6]}")
         if not self._claims.take(_claim(other), note=source):
             return None
-        return Todo(other, source, self._known(job.id, other.id))
+        return Todo(other, source, self._known(job.id, other.id, source=source))
 
     def release(self, todo: Todo[J]) -> None:
         """Open the job to other runs."""
@@ -179,10 +185,11 @@ class OutputFolder:
             with disk_errors(self.path):
                 self._claims.release(_claim(todo.job))
 
-    def _known(self, *names: str) -> dict[str, Outcome]:
-        """Whole results under these ids, by fingerprint."""
+    def _known(self, *names: str, source: str = "") -> dict[str, Outcome]:
+        """Whole results by fingerprint: those of the same place under any id, and those under these ids."""
         there = self._manifest.outcomes()
-        found = [one for name in names if (one := there.get(name.lower())) is not None]
+        found = self._manifest.of_source(source) if source else []
+        found += [one for name in names if (one := there.get(name.lower())) is not None]
         return {one.input: one for one in found if one.input and self._is_whole(one)}
 
     def append(self, outcome: Outcome) -> None:
@@ -190,7 +197,7 @@ class OutputFolder:
         with disk_errors(self.path), self._claims.locked():
             before = self._manifest.outcomes().get(outcome.id.lower())
             if before is not None:
-                self._remove(sorted(set(before.outputs) - set(outcome.outputs)))
+                self._remove(sorted(set(before.outputs) - set(outcome.outputs)), keep=1)
             self._manifest.append(outcome)
 
     def _is_whole(self, outcome: Outcome) -> bool:
@@ -210,11 +217,6 @@ class OutputFolder:
     def _rows(self) -> tuple[Outcome, ...]:
         there = sorted(self._manifest.outcomes().values(), key=lambda one: one.id)
         return tuple(one for one in there if one.status != "ok" or self._is_whole(one))
-
-    def others(self, jobs: Iterable[Job]) -> tuple[Outcome, ...]:
-        """The rows of scans that are not among `jobs`."""
-        now = {job.id for job in jobs}
-        return tuple(one for one in self._rows() if one.id not in now)
 
     def finish(self, summary: Summary, **more: Any) -> None:
         """Complete `run.json` with counts over the whole folder, the time this run took, and facts of the command."""

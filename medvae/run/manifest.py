@@ -26,6 +26,7 @@ class Manifest:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._outcomes = dict[str, Outcome]()
+        self._keys = dict[str, set[str]]()
         self._read = 0
         self._inode = 0
 
@@ -37,6 +38,11 @@ class Manifest:
         except FileNotFoundError:
             self._forget()
         return self._outcomes
+
+    def of_source(self, source: str) -> list[Outcome]:
+        """The last outcomes of the jobs whose files are in one place, whatever their ids."""
+        there = self.outcomes()
+        return [there[key] for key in sorted(self._keys.get(source, ())) if there[key].source == source]
 
     def _catch_up(self, file: BinaryIO) -> None:
         there = os.fstat(file.fileno())
@@ -51,9 +57,10 @@ class Manifest:
             outcome = _outcome(line)
             if outcome is not None:
                 self._outcomes[outcome.id.lower()] = outcome
+                self._keys.setdefault(outcome.source, set()).add(outcome.id.lower())
 
     def _forget(self) -> None:
-        self._outcomes, self._read, self._inode = {}, 0, 0
+        self._outcomes, self._keys, self._read, self._inode = {}, {}, 0, 0
 
     def append(self, outcome: Outcome) -> None:
         """Add a line; after one that a killed run left half written, on a line of its own.

@@ -1,4 +1,4 @@
-"""How one scan ended, how a whole run did, and the one place where a scan's error becomes a value."""
+"""How one scan ended, how a whole run did, and the one place where the error of a scan becomes a value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from medvae import console
 from medvae.errors import CODES, MedVAEError, ScanError, is_disk_full, is_out_of_memory
 from medvae.run.work import Job
 
@@ -59,7 +58,7 @@ class Outcome:
     source: str = ""
 
     @classmethod
-    def of(cls, job: Job, problem: ScanError, *, stage: Stage) -> Outcome:
+    def from_error(cls, job: Job, problem: ScanError, *, stage: Stage) -> Outcome:
         """The outcome of a scan that could not be used."""
         return cls(job.id, problem.status, problem.code, stage, problem.message, problem.hint or "")
 
@@ -71,7 +70,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended: one outcome a scan, in the order of the refs, those done before included."""
+    """How a run ended: one outcome per job, in the order of the jobs, those done before included."""
 
     outcomes: tuple[Outcome, ...]
 
@@ -102,11 +101,6 @@ class Summary:
         counts = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items()))
         return [*lines, *self._warnings(), counts]
 
-    def report(self) -> None:
-        """Print `lines()`."""
-        for line in self.lines():
-            console.out(line)
-
     def _warnings(self) -> list[str]:
         """Each warning once, with the first scan that has it."""
         warned: dict[str, list[str]] = {}
@@ -118,7 +112,7 @@ class Summary:
             more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
             lines.append(f"warning: {ids[0]}{more}: {warning}")
         if len(warned) > _SHOWN:
-            lines.append(f"warning: {len(warned) - _SHOWN} others; manifest.jsonl lists them per scan")
+            lines.append(f"{len(warned) - _SHOWN} more warnings are not shown")
         return lines
 
 
@@ -177,13 +171,13 @@ def attempt(call: Callable[[J], T], job: J) -> T | Failed:
         return Failed(ScanError(text, code="internal"), traceback.format_exc())
 
 
-def settled(result: T | Failed, job: Job, *, stage: Stage) -> T | Outcome:
-    """What `attempt` gave, a failure as the scan's outcome."""
+def as_outcome(result: T | Failed, job: Job, *, stage: Stage) -> T | Outcome:
+    """What `attempt` gave: a failure as the outcome of the job, anything else as it is."""
     if not isinstance(result, Failed):
         return result
     if result.trace:
         log.debug("%s: %s", job.id, result.trace)
-    return Outcome.of(job, result.problem, stage=stage)
+    return Outcome.from_error(job, result.problem, stage=stage)
 
 
 def plain(scores: Mapping[str, Any]) -> dict[str, float | str | None]:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from medvae.run.outcomes import Failed, Outcome, attempt, plain, settled
+from medvae.run.outcomes import Failed, Outcome, as_outcome, attempt, plain
 from medvae.run.record import disk_errors
 from medvae.run.work import Job
 
@@ -86,7 +86,7 @@ class Task(Generic[J, T]):
     def calculate(self, todo: Todo[J], read: Read[T]) -> Computed | Outcome:
         """The result of what was read, or the outcome of a job that ends here."""
         begun = time.perf_counter()
-        found: T | Outcome = settled(read.found, todo.job, stage="read")
+        found: T | Outcome = as_outcome(read.found, todo.job, stage="read")
         result = found if isinstance(found, Outcome) else self._result(todo.job, found)
         if isinstance(result, Outcome):
             return result if result.input else replace(result, input=read.input, source=todo.source)
@@ -103,7 +103,7 @@ class Task(Generic[J, T]):
         return Computed(result, ok)
 
     def _result(self, job: J, loaded: T) -> Result | Outcome:
-        return settled(attempt(lambda job: self.compute(job, loaded), job), job, stage="compute")
+        return as_outcome(attempt(lambda job: self.compute(job, loaded), job), job, stage="compute")
 
     def write(self, todo: Todo[J], computed: Computed) -> Outcome:
         """Write the files of a result."""
@@ -113,7 +113,7 @@ class Task(Generic[J, T]):
             with disk_errors(self.folder):
                 return computed.result.write(self.folder)
 
-        outputs = settled(attempt(write, todo.job), todo.job, stage="write")
+        outputs = as_outcome(attempt(write, todo.job), todo.job, stage="write")
         if isinstance(outputs, Outcome):
             return replace(outputs, input=ok.input, source=ok.source)
         return replace(ok, outputs=outputs, seconds=round(ok.seconds + time.perf_counter() - begun, 3))

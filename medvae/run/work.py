@@ -47,11 +47,21 @@ class Placed(Protocol):
 
 
 def source_of(job: object) -> str:
-    """Hash of the place of a job's files, or of their common folder; "" for a job without files. Without identity."""
+    """Hash of where a job's files are, without identity; "" for a job without files.
+
+    Of a file, or of two that differ in their suffix alone (a header and its image), the place is their path; of a
+    series it is the common folder, for files may be added to it.
+    """
     if not isinstance(job, Placed):
         return ""
-    place = os.path.commonpath([os.path.abspath(path) for path in job.paths])
+    paths = [os.path.abspath(path) for path in job.paths]
+    pair = len(paths) == 2 and len({_stem(path) for path in paths}) == 1
+    place = _stem(paths[0]) if pair else os.path.commonpath(paths)
     return sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(path.removesuffix(".gz"))[0]
 
 
 class File(Protocol):

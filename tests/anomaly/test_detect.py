@@ -58,7 +58,7 @@ def same_files(ours: Path, theirs: Path) -> None:
 
 
 def given_as(kind: str, path: Path) -> tuple[Any, dict[str, Any]]:
-    """The scan at `path` in one of the ways in which Python has it, and what has to be said besides."""
+    """The scan at `path` in one of the ways in which Python has it, and the other arguments that this needs."""
     image = nib.load(path)
     if kind == "text":
         return str(path), {}

@@ -1,4 +1,4 @@
-"""Maps read back beside the truth: whose voxels count, and what a silent map means."""
+"""Maps read back beside the truth: which voxels count, and what happens to those that were not evaluated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def written(folder: Path) -> Case:
     return Case("case", "anna", folder / "case.nii.gz", folder / "truth.nii.gz")
 
 
-def test_the_foreground_counts_and_a_silent_map_misses(tmp_path: Path) -> None:
+def test_the_foreground_counts_and_what_was_not_evaluated_is_missed(tmp_path: Path) -> None:
     case = written(tmp_path)
     found = read_voxels(tmp_path / "maps", case, maps=["residual"])
     values = found.maps["residual"]

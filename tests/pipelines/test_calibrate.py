@@ -12,9 +12,12 @@ import pytest
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load, save
 from medvae.cli.main import main
-from medvae.errors import InputError, ModelError, OutputError
-from medvae.pipelines.calibrate import calibrate
+from medvae.cohort.find import find
+from medvae.errors import InputError, ModelError, OutputError, ScanError
+from medvae.pipelines.calibrate import _keep, calibrate
+from medvae.prepare.load import ReadAndPrepare
 from medvae.scan import Selection
+from medvae.vae.conditions import Condition, Conditions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,3 +140,17 @@ def test_what_python_is_refused(trained_folder: Path, brains: Path, tmp_path: Pa
     with pytest.raises(ModelError, match="not a model folder"):
         calibrate(tmp_path / "gone", healthy(brains), out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_condition_that_training_did_not_have_rejects_the_scan(trained_folder: Path, brains: Path) -> None:
+    """And one that it had goes along to the statistics."""
+    model = load(trained_folder)
+    model = replace(model, conditions=Conditions((Condition("sex", words=("f", "m")),)))
+    (ref,) = find(brains / "healthy" / "h0.nii.gz")
+    prepare = ReadAndPrepare(model.settings.read, model.preparation)
+    known, unknown = (replace(ref, conditions={"sex": sex}) for sex in ("f", "x"))
+    (stored,) = _keep(known, prepare(known), trained=model).files
+    assert stored.prepared.conditions == {"sex": "f"}  # type: ignore[attr-defined]
+    with pytest.raises(ScanError) as caught:
+        _keep(unknown, prepare(unknown), trained=model)
+    assert caught.value.code == "unknown_condition"

@@ -147,7 +147,7 @@ def test_bad_scans_end_in_the_table_and_the_others_go_on(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("detect.options.residual_z.scales_mm=[3]", "residual_z.scales_mm=[0.0,3.0,6.0], not [3.0]"),
         ("detect.top=0.5", "detect.top=0.01, not 0.5"),
@@ -155,10 +155,10 @@ def test_bad_scans_end_in_the_table_and_the_others_go_on(
     ],
 )
 def test_what_the_reference_was_not_computed_for_is_refused(
-    change: str, said: str, brains: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: str, message: str, brains: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert detect(brains / "new", model_folder, tmp_path / "out", "--set", change) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

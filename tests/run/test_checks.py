@@ -69,6 +69,9 @@ def test_a_disk_that_cannot_hold_the_output_is_refused_before(tmp_path: Path) ->
     with open(out / "there", "wb") as file:
         file.truncate(2**41)  # a sparse file: what an earlier run wrote need not be written again
     checks.check_disk(out, free + 2**40, hint="write less")
+    (out / "there").unlink()
+    (out / "dangling").symlink_to(out / "nowhere")  # as a file that another run has renamed since
+    checks.check_disk(out, 10, hint="less")
 
 
 def test_workers_and_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

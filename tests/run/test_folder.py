@@ -14,12 +14,15 @@ import pytest
 from medvae.errors import OutputError
 from medvae.io.files import PARTIAL, write_text
 from medvae.io.owner import Owner, me
+from medvae.run.claims import Claims
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Outcome, Summary
+from medvae.run.record import TIMES
 from medvae.scan import ScanRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 ENDED = Owner(me().machine, 2**22 + 1, 1)  # no process has this number
@@ -68,6 +71,18 @@ def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
     assert tree["reference"] == "calibrated"
     assert "Research use only" in tree["notice"]
     assert {"python", "torch", "numpy"} <= set(tree["versions"])
+
+
+def test_the_record_of_the_same_run_elsewhere_differs_in_its_times_alone(tmp_path: Path) -> None:
+    """Law: the command and the Python calls give the same; one may say it with a tuple, the other with a list."""
+    found = []
+    for name, maps in (("one", ("kl", "nll")), ("other", ["kl", "nll"])):
+        opened(tmp_path / name, maps=maps).finish(Summary((Outcome("a", "ok"),)), units={"kl": "nats"})
+        found.append(json.loads((tmp_path / name / "run.json").read_text("utf-8")))
+    for record in found:
+        for key in TIMES:
+            del record[key]
+    assert list(found[0].items()) == list(found[1].items())
 
 
 def test_the_same_run_goes_on(tmp_path: Path, ref: ScanRef) -> None:
@@ -189,7 +204,7 @@ def test_files_that_a_new_result_no_longer_has_go(tmp_path: Path, ref: ScanRef) 
     folder.append(done(ref, out, "scans/s/map.nii"))
     assert [path.name for path in (out / "scans" / "s").iterdir()] == ["map.nii"]
     folder.append(Outcome(ref.id, "rejected", "corrupt"))
-    assert not (out / "scans").exists(), "no map of an input that is refused by now"
+    assert list((out / "scans").iterdir()) == [], "no map of an input that is refused by now"
 
 
 def test_half_written_and_foreign_lines_are_passed_over(tmp_path: Path, ref: ScanRef) -> None:
@@ -263,6 +278,21 @@ def test_what_belongs_to_a_model_may_lie_in_it(tmp_path: Path) -> None:
     with OutputFolder(out, command="calibrate", identity={}, exclusive=True, part_of_model=True):
         pass
     assert (out / "run.json").is_file()
+
+
+def test_a_run_that_loses_the_race_for_a_new_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = Claims.locked
+
+    def slow(claims: Claims) -> AbstractContextManager[None]:
+        monkeypatch.setattr(Claims, "locked", locked)
+        opened(tmp_path / "out", seed=1)
+        return locked(claims)
+
+    monkeypatch.setattr(Claims, "locked", slow)
+    with pytest.raises(OutputError, match="other settings"):
+        opened(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["identity"] == {"seed": 1}
+    assert not (tmp_path / "out" / ".claims").exists()
 
 
 def test_a_file_called_model_json_makes_no_model_folder(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from medvae.errors import RunError, ScanError
-from medvae.run.outcomes import Failed, Outcome, Summary, attempt, plain, settled
+from medvae.run.outcomes import Failed, Outcome, Summary, as_outcome, attempt, plain
 from medvae.scan import ScanRef
 
 REF = ScanRef("s", "nifti", (Path("s.nii"),))
@@ -61,7 +61,7 @@ def test_a_warning_is_told_once() -> None:
     assert summary.lines() == told
     many = Summary(tuple(Outcome(f"{n}", "ok", warnings=(f"{n} voxels filled",)) for n in range(12)))
     last = many.lines()[-3:]
-    assert last == ["warning: 9: 9 voxels filled", "warning: 2 others; manifest.jsonl lists them per scan", "12 ok"]
+    assert last == ["warning: 9: 9 voxels filled", "2 more warnings are not shown", "12 ok"]
 
 
 def test_an_outcome_comes_back_from_json() -> None:
@@ -80,8 +80,8 @@ def test_an_error_becomes_a_value_that_travels() -> None:
     assert isinstance(failed, Failed)
     there = pickle.loads(pickle.dumps(failed))
     assert (there.problem.code, str(there.problem)) == ("truncated", "s.nii: ends early")
-    assert settled(there, REF, stage="read") == Outcome.of(REF, failed.problem, stage="read")
-    assert settled("value", REF, stage="read") == "value"
+    assert as_outcome(there, REF, stage="read") == Outcome.from_error(REF, failed.problem, stage="read")
+    assert as_outcome("value", REF, stage="read") == "value"
     assert attempt(lambda ref: ref.id, REF) == "s"
 
 
@@ -90,7 +90,7 @@ def test_what_was_not_foreseen_keeps_its_traceback(caplog: pytest.LogCaptureFixt
     assert isinstance(failed, Failed)
     assert failed.problem.code == "internal"
     with caplog.at_level(logging.DEBUG, logger="medvae"):
-        outcome = settled(failed, REF, stage="compute")
+        outcome = as_outcome(failed, REF, stage="compute")
     assert isinstance(outcome, Outcome)
     assert (outcome.status, outcome.stage) == ("failed", "compute")
     assert "IndexError" in caplog.text

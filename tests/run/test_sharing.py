@@ -116,6 +116,23 @@ def test_the_same_contents_elsewhere_were_done_before(tmp_path: Path) -> None:
     assert rows(out) == ["CT"]
 
 
+def test_a_scan_is_known_again_under_another_id(tmp_path: Path) -> None:
+    """Ids depend on what else is given and on how the inputs are named: p5/CT.nii is `CT` alone, `p5_CT` below `.`."""
+    out, ref = tmp_path / "out", scan(tmp_path / "p5" / "CT.nii", "five")
+    run([ref.with_id("p5_CT")], out)
+    assert ends(run([ref], out, compute=nothing)) == [("p5_CT", "ok", None)]
+    assert rows(out) == ["p5_CT"]
+    copy = scan(tmp_path / "p5" / "copy.nii", "five")
+    assert ends(run([copy], out)) == [("copy", "ok", None)], "another file is another scan, though a copy"
+    pairs = [
+        ScanRef(name, "text", tuple(scan(tmp_path / f"{name}.{end}", end).path for end in ("hdr", "img")))
+        for name in "ab"
+    ]
+    assert ends(run(pairs, out)) == [("a", "ok", None), ("b", "ok", None)]
+    scan(ref.path, "changed")
+    assert ends(run([ref], out)) == [("CT", "ok", None)]
+
+
 def test_a_scan_that_was_refused_is_the_same_one_elsewhere(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run([scan(tmp_path / "disk1" / "CT.nii", "broken")], out)
@@ -253,7 +270,7 @@ def test_overwriting_waits_for_no_one_and_harms_no_one(tmp_path: Path) -> None:
     def overwrite() -> None:
         with pytest.raises(OutputError, match="another run is writing into the folder") as caught:
             OutputFolder(out, command="test", identity={}, overwrite=True)
-        assert "wait" in (caught.value.hint or "")
+        assert "do not pass overwrite=True" in (caught.value.hint or "")
 
     run([a], out, compute=during("a", overwrite))
     assert rows(out) == ["a"]

@@ -1,4 +1,4 @@
-"""How far a voxel is from the aligned training scans at its place; needs no network: baseline."""
+"""Distance of each voxel from the aligned training scans, in SD of that voxel; needs no network: baseline."""
 
 from __future__ import annotations
 

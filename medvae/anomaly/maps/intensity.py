@@ -1,4 +1,4 @@
-"""How unusually bright or dark a voxel is for its own scan; needs no network: trivial baseline."""
+"""How unusually bright or dark a voxel is within its own scan; needs no network: trivial baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The residual in units of its healthy spread at that place, averaged over smoothing scales."""
+"""The residual in units of its healthy spread at each voxel, averaged over smoothing scales."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from medvae import console
+from medvae.cli import console
 from medvae.errors import RunError
+from medvae.run.work import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,13 +66,9 @@ def test_an_error_is_one_line_and_its_hint(capsys: pytest.CaptureFixture[str]) -
 
 
 def _steps() -> None:
-    with console.progress(4, "work") as bar:
-        bar.note("first")
-        bar.advance()
-        bar.advance()
-        bar.total(3)
-        bar.note("last")
-        bar.advance()
+    with console.progress() as on_progress:
+        for done, total, note in ((0, 4, ""), (1, 4, "first"), (2, 4, "first"), (3, 3, "last")):
+            on_progress(Progress("work", done, total, note))
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(
@@ -80,7 +77,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
     console.configure()
     monkeypatch.setattr(console.time, "monotonic", lambda: 1000.0)
     _steps()
-    assert capsys.readouterr().err == "work: 1/4 first\nwork: 3/3 last\n"
+    assert capsys.readouterr().err == "work: 0/4\nwork: 3/3 last\n"
 
 
 def test_quiet_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,208 @@
+"""The arguments of every command. Only the standard library is imported, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from difflib import get_close_matches
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from medvae import __version__, plugins
+from medvae.cli import commands
+from medvae.errors import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from medvae.plugins import Kind
+
+    Listed = Kind | Literal["presets"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours; its help can end with the plug-ins or presets, listed only when asked for."""
+
+    def __init__(self, *, prog: str | None = None, description: str | None = None, lists: Listed | None = None) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=layout, allow_abbrev=False)
+        self._lists: Listed | None = lists
+
+    def format_help(self) -> str:
+        """The help, with one line per plug-in at the end."""
+        if self._lists is not None:
+            names = plugins.presets() if self._lists == "presets" else plugins.names(self._lists)
+            lines = (f"  {name:<18}{plugins.summary(self._lists, name)}" for name in names)
+            self.epilog = "\n".join([f"{self._lists}:", *lines])
+        return super().format_help()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Report an unknown option first: argparse would name what is missing because of it."""
+        for text in takewhile(lambda text: text != "--", args):
+            if self._subparsers is not None and not text.startswith("-"):
+                break  # the command; what follows belongs to its own parser
+            name = text.partition("=")[0]
+            if name.startswith("--") and name not in self._option_string_actions:
+                near = get_close_matches(name, self._option_string_actions, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise RunError(f"there is no option {name}", code="usage", hint=f"{hint}see {self.prog} --help")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise RunError(message, code="usage", hint=f"see {self.prog} --help")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; each command sets `call` to its function in `commands`."""
+    parser = _Parser(
+        prog="medvae",
+        description="3D variational autoencoders for medical scans: anomaly maps and synthetic scans from a folder of\n"
+        "scans. Research use only; not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"medvae {__version__}")
+    choices = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, about: str, *, lists: Listed | None = None) -> argparse.ArgumentParser:
+        return choices.add_parser(name, help=about, description=about, lists=lists)
+
+    _add_info(command("info", "list the scans in a folder (headers only) and which would be rejected, and why"))
+    _add_train(command("train", "fit a VAE to healthy scans", lists="presets"))
+    _add_calibrate(
+        command("calibrate", "compute reference statistics from healthy scans that were not used in training")
+    )
+    _add_detect(command("detect", "write anomaly maps, scores and pictures", lists="maps"))
+    _add_augment(command("augment", "write synthetic scans and their labels", lists="samplers"))
+    _add_demo(command("demo", "train, calibrate, detect and augment on simulated scans, in a few minutes"))
+    return parser
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    _add_input(parser)
+    parser.add_argument("--check", action="store_true", help="read every voxel, not only the headers")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per scan")
+    _add_common(parser, commands.info, config="a preset or YAML file")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_input(parser)
+    _add_out(parser, "folder of the model")
+    parser.add_argument("--minutes", type=_positive, help="time budget of the training")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    _add_machine(parser)
+    _add_common(parser, commands.train, config="a YAML file or one of the presets below", required=True)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    _add_input(parser)
+    _add_model(parser)
+    _add_machine(parser)
+    _add_common(parser, commands.calibrate, config="a YAML file with changes")
+
+
+def _add_detect(parser: argparse.ArgumentParser) -> None:
+    _add_input(parser)
+    _add_model(parser)
+    _add_out(parser, "folder for maps, scores.csv and pictures")
+    parser.add_argument(
+        "--map", metavar="NAME", action="append", help="map to write (overrides the preset); repeatable"
+    )
+    _add_machine(parser)
+    _add_common(parser, commands.detect, config="a YAML file with changes")
+
+
+def _add_augment(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    _add_out(parser, "folder for images, labels.csv, dataset.json, audit.csv")
+    parser.add_argument("--count", metavar="N", type=_count, required=True, help="number of synthetic scans")
+    parser.add_argument("--sampler", metavar="NAME", help="sampler (overrides the preset)")
+    _add_machine(parser, workers=False)
+    _add_common(parser, commands.augment, config="a YAML file with changes")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    _add_out(parser, "folder for everything (default: medvae-demo)", default=Path("medvae-demo"))
+    _add_machine(parser)
+    _add_common(parser, commands.demo)
+    parser.set_defaults(config="demo")
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="INPUT", type=Path, nargs="+", help="folders, files, CSV or JSON lists")
+    parser.add_argument("--include", metavar="GLOB", action="append", default=[], help="only files that match")
+    parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="skip files that match")
+    parser.add_argument("--split", metavar="NAME", help="only this split of a list")
+    parser.add_argument("--hash-ids", action="store_true", help="use hashes as scan ids instead of file names")
+    parser.add_argument("--volume", metavar="N", type=int, help="volume of a 4D file to read, from 0")
+    parser.add_argument("--assume-orientation", metavar="RAS", help="orientation of files whose header has none")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", metavar="MODEL", type=Path, required=True, help="model folder written by `medvae train`"
+    )
+
+
+def _add_out(parser: argparse.ArgumentParser, what: str, *, default: Path | None = None) -> None:
+    parser.add_argument("--out", metavar="DIR", type=Path, default=default, required=default is None, help=what)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in this folder")
+
+
+def _add_machine(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:
+    parser.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    if workers:
+        parser.add_argument(
+            "--workers", metavar="N", type=_count_or_none, help="processes that read ahead; 0 reads in the main process"
+        )
+
+
+def _add_common(
+    parser: argparse.ArgumentParser,
+    call: Callable[[argparse.Namespace], int],
+    *,
+    config: str | None = None,
+    required: bool = False,
+) -> None:
+    if config is not None:
+        parser.add_argument("--config", metavar="NAME", required=required, help=config)
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a setting, e.g. train.lr=1e-4; repeatable",
+    )
+    parser.add_argument("--seed", metavar="N", type=int, help="random seed")
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("--quiet", action="store_true", help="errors only, no progress")
+    loudness.add_argument("--verbose", action="store_true", help="more messages, and a traceback for errors")
+    parser.set_defaults(call=call)
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+    return text
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _count_or_none(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)

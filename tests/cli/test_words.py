@@ -1,0 +1,44 @@
+"""Library texts become those of the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from medvae.cli.parser import make_parser
+from medvae.cli.words import translated
+
+
+@pytest.mark.parametrize(
+    ("python", "option"),
+    [
+        ("pass overwrite=True", "pass --overwrite"),
+        ("use workers=0", "use --workers 0"),
+        ("pass device='cpu'", "pass --device cpu"),
+        ("fill them: set read.fill_non_finite=true", "fill them: --set read.fill_non_finite=true"),
+        ("set read.volume=2", "--volume 2"),
+        ("set read.assume_orientation=RAS if you know it", "--assume-orientation RAS if you know it"),
+        ("run medvae.calibrate with this model", "run `medvae calibrate` with this model"),
+        ("run medvae.calibrate(model, scans) again", "run `medvae calibrate` again"),
+        (
+            "include='*.nii' takes them; check include=, exclude= and split=",
+            "--include *.nii takes them; check --include, --exclude and --split",
+        ),
+        ("score=3 at x=5", "score=3 at x=5"),
+        ("read.max_gib", "read.max_gib"),
+    ],
+)
+def test_translated(python: str, option: str) -> None:
+    assert translated(python) == option
+
+
+def test_every_option_it_names_is_one_of_a_command() -> None:
+    known = {
+        option
+        for action in make_parser()._actions
+        for sub in (action.choices or {}).values()
+        for option in sub._option_string_actions
+    }
+    for name in ("overwrite", "resume", "check", "hash_ids"):
+        assert translated(f"{name}=True") in known
+    for name in ("include", "exclude", "split", "config", "workers", "device", "minutes", "count", "sampler", "map"):
+        assert translated(f"{name}=1").split()[0] in known
