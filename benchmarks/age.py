@@ -106,7 +106,7 @@ def picture(path: Path, decoded: dict[int, Volume], grid: Geometry) -> None:
     """Ages from left to right, and what differs between the last and the first."""
     figure = Figure(figsize=(2.2 * (len(decoded) + 1), 4.8), facecolor="black", layout="constrained")
     rows = figure.subplots(2, len(decoded) + 1)
-    _x, y, z = (int(n) for n in np.rint(grid.to_index((0, -10, 14))))
+    _, y, z = (int(n) for n in np.rint(grid.to_index((0, -10, 14))))
     first, *_, last = decoded.values()
     for column, (age, image) in enumerate(decoded.items()):
         for row, plane in zip(rows, (image[:, :, z], image[:, y, :]), strict=True):

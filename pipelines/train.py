@@ -102,7 +102,7 @@ def run(
         summary = _prepare(refs, settings, folder=folder, workers=workers, on_progress=on_progress)
         fabric.broadcast(summary.exit_code != 2)
         if summary.exit_code == 2:
-            return Finished(out, summary, (_UNUSABLE,))
+            return Finished(out, summary, (f"{_UNUSABLE}; the reasons are above",))
         keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
         folder.finish(summary, model=model.hash, length=length(settings.train), **model.record)

@@ -90,7 +90,7 @@ class _Run:
         self, vae: VAE, settings: Settings, *, fabric: Fabric, folder: Path, clock: Callable[[], float]
     ) -> None:
         self.settings, self.train = settings, settings.train
-        self.fabric, self.folder, self.clock = fabric, folder, clock
+        self.fabric, self.folder, self.clock, self.begun = fabric, folder, clock, clock()
         self.learner = Learner(vae, settings, fabric=fabric)
         self.step, self.stale = 0, 0
         self.best_score = float("inf")
@@ -102,10 +102,8 @@ class _Run:
     # ------------------------------------------------------------------------------------------------- the loop
 
     def epochs(self, training: Scans, validation: Scans, on_progress: Callable[[Progress], None]) -> Iterator[Epoch]:
-        plan = self._begin(training, validation, on_progress)
-        if self._ended(plan):
-            return
         baseline, note = self.learner.mean_image_error(training, validation), ""
+        plan = self._begin(training, validation, on_progress)
         steps = range(self.step, plan.total if self.budget is None else sys.maxsize)
         with closing(ahead(self._make(training), steps)) as batches:
             while not self._ended(plan):
@@ -118,7 +116,7 @@ class _Run:
                     on_progress(Progress("train", self.step, plan.total, note))
                 scans = len(numbers) * self.train.batch * self.fabric.world_size
                 rate = scans / max(1e-9, self.clock() - start)
-                epoch = self._look(numbers, validation, plan, scans_per_second=rate, baseline=baseline)
+                epoch = self._epoch(numbers, validation, plan, scans_per_second=rate, baseline=baseline)
                 note = str(epoch)
                 on_progress(Progress("train", self.step, plan.total, note))
                 yield epoch  # first: an epoch that was saved and not logged would be missing from the log for good
@@ -135,14 +133,13 @@ class _Run:
         return lambda step: training_batch(training, step=step, rank=rank, world=world, settings=self.settings)
 
     def _step(self, batch: Batch, plan: Plan) -> Numbers:
-        progress = plan.progress(self.step)
-        share = plan.progress(self.step + 1) - progress
+        progress, share = plan.progress(self.step), plan.share(self.step)
         numbers, means = self.learner.step(batch, number=self.step, progress=progress, share=share)
         self.step += 1
         self.means.append(means)
         return numbers
 
-    def _look(
+    def _epoch(
         self,
         steps: Sequence[Numbers],
         validation: Scans,
@@ -229,7 +226,8 @@ class _Run:
         """The time budget, with the seconds that a few steps take which change nothing."""
         assert self.train.minutes is not None
         every, count = self.train.validate_every, _WARM_STEPS + _TIMED_STEPS
-        budget = Budget(60 * self.train.minutes, clock=self.clock, validate_every=every, spent=self.spent)
+        spent = self.spent + self.clock() - self.begun
+        budget = Budget(60 * self.train.minutes, clock=self.clock, validate_every=every, spent=spent)
         start, steps = self.clock(), range(self.step, self.step + count)
         seconds: list[float] = []
         with (

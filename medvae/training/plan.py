@@ -55,6 +55,16 @@ class Plan:
 
         A training that had ended and was given more steps goes on at the share of them that it has done.
         """
+        at, total, done = self._in_force(step)
+        return _advanced(done, step - at, total - at)
+
+    def share(self, step: int) -> float:
+        """What the step after `step` steps adds to it, whatever changes after that."""
+        at, total, done = self._in_force(step)
+        return _advanced(done, step + 1 - at, total - at) - self.progress(step)
+
+    def _in_force(self, step: int) -> tuple[int, int, float]:
+        """The last change by `step`: at which step, to how many in all, and what was done by then."""
         at, total, done = 0, self.changes[0][1], 0.0
         for change, new in self.changes[1:]:
             if change > step:
@@ -62,7 +72,7 @@ class Plan:
             done = _advanced(done, change - at, total - at)
             done = change / new if done >= 1 and new > change else done
             at, total = change, new
-        return _advanced(done, step - at, total - at)
+        return at, total, done
 
     def ends(self, step: int) -> bool:
         """Whether the training ended at `step` by the plan it had there: then it is validated, as at its end."""

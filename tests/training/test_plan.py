@@ -55,6 +55,14 @@ def test_a_training_that_had_ended_goes_on_at_its_share_of_the_new_steps() -> No
     assert not plan.ends(99)
 
 
+def test_what_a_step_adds_does_not_know_of_later_changes() -> None:
+    first = Plan(((0, 2),))
+    later = first.changed(1, 7).changed(7, 70)
+    assert later.share(0) == first.share(0) == 0.5
+    assert later.share(6) == pytest.approx(0.5 / 6)
+    assert later.progress(7) == 0.1
+
+
 def test_it_ends_where_the_plan_in_force_ends() -> None:
     plan = Plan(((0, 10), (4, 16), (12, 12)))
     assert not plan.ends(10), "by then it was planned for 16"
