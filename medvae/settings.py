@@ -218,7 +218,7 @@ def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Se
         tree = _merge(tree, _read_yaml(config))
     for text in overrides:
         tree = _merge(tree, _parse_override(text))
-    where = (config or "the settings") + (" with changes" if overrides else "")
+    where = "the settings" if config is None else config + (" with your changes" if overrides else "")
     return validate(Settings, tree, where=where)
 
 
