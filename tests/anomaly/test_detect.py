@@ -193,7 +193,11 @@ def test_what_is_refused(demo_like: Path, brains: Path, tmp_path: Path) -> None:
         medvae.detect(scan, demo_like, maps=["residul"])
     with pytest.raises(SettingsError, match="no map is asked for"):
         medvae.detect(scan, demo_like, maps=[])
-    with pytest.raises(InputError, match="2 scans, 2 of them usable"):
+    with pytest.raises(SettingsError, match="there is no 'residul'"):
+        medvae.detect(scan, demo_like, maps="residul")
+    with pytest.raises(SettingsError, match="no condition 'age'"):
+        medvae.detect(scan, demo_like, conditions={"age": 70})
+    with pytest.raises(InputError, match="one scan is needed; found 2 scans, 2 of them usable"):
         medvae.detect(brains / "new", demo_like)
     with pytest.raises(InputError, match="affine"):
         medvae.detect(scan, demo_like, affine=np.eye(4))
