@@ -75,6 +75,17 @@ def test_a_wrong_type_names_key_value_and_rule(tmp_path: Path) -> None:
     assert "greater than 0" in str(refusal(None, "train.lr=-1"))
     assert "got 'CTT'" in str(refusal(None, "prepare.modality=CTT"))
     assert "prepare.spacing" in str(refusal(None, "prepare.spacing=2"))
+    assert refusal(None, "model.conditions=age").hint == "write a list, e.g. model.conditions=[age]"
+
+
+def test_overrides_are_texts_one_text_or_a_mapping() -> None:
+    wanted = load(None, ("train.steps=20", "model.conditions=[age]"))
+    assert load(None, ["train.steps=20", "model.conditions=[age]"]) == wanted
+    assert load(None, {"train.steps": 20, "model.conditions": ["age"]}) == wanted
+    assert load(None, {"train": {"steps": 20}, "model.conditions": ("age",)}) == wanted
+    assert load(None, "train.steps=20").train == wanted.train
+    with pytest.raises(SettingsError, match=r"unknown setting 'train\.step'"):
+        load(None, {"train.step": 20})
 
 
 @pytest.mark.parametrize(

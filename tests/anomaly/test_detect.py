@@ -182,7 +182,11 @@ def test_what_is_refused(model_folder: Path, brains: Path, tmp_path: Path) -> No
         medvae.detect(scan, model_folder, maps=["residul"])
     with pytest.raises(SettingsError, match="no map is asked for"):
         medvae.detect(scan, model_folder, maps=[])
-    with pytest.raises(InputError, match="2 scans, 2 of them usable"):
+    with pytest.raises(SettingsError, match="there is no 'residul'"):
+        medvae.detect(scan, model_folder, maps="residul")
+    with pytest.raises(SettingsError, match="no condition 'age'"):
+        medvae.detect(scan, model_folder, conditions={"age": 70})
+    with pytest.raises(InputError, match="one scan is needed; found 2 scans, 2 of them usable"):
         medvae.detect(brains / "new", model_folder)
     with pytest.raises(InputError, match="affine"):
         medvae.detect(scan, model_folder, affine=np.eye(4))
