@@ -152,7 +152,7 @@ def _copied(model: Path, out: Path) -> Path:
     if out.exists():
         raise OutputError("the folder exists already", path=out, hint="choose a new folder")
     with disk_errors(out):
-        shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration"))
+        shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration", ".*"))
     return out
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from medvae.anomaly.anomaly_map import AnomalyMap
     from medvae.anomaly.reference import Reference
     from medvae.prepare.preparation import Prepared
     from medvae.scan import Scan
@@ -112,10 +113,8 @@ def detect_prepared(
     covered = coverage(prepared)
     maps, scores = {}, {}
     for name in options.maps:
-        found = on_grid[name]
-        data = np.where(covered > 0, to_native(found.values, prepared), np.float32(0))
-        maps[name] = NativeMap(name, data, prepared.input, found.unit, reference.maps[name].limit)
-        score = found.score(inference.foreground, top=options.top)
+        maps[name] = _native(on_grid[name], prepared, covered, limit=reference.maps[name].limit)
+        score = on_grid[name].score(inference.foreground, top=options.top)
         scores[name] = Score(score, reference.p_value(name, score))
     first = next(iter(maps.values()))
     return Detection(
@@ -129,6 +128,12 @@ def detect_prepared(
         picture=_picture(scan, first, find_peaks(on_grid[first.name].values, prepared), covered),
         with_montage=options.montage,
     )
+
+
+def _native(found: AnomalyMap, prepared: Prepared, covered: NDArray[np.uint8], *, limit: float) -> NativeMap:
+    """A map on the scan's own grid, 0 where nothing was evaluated."""
+    data = np.where(covered > 0, to_native(found.values, prepared), np.float32(0))
+    return NativeMap(found.name, data, prepared.input, found.unit, limit)
 
 
 def _seen_before(prepared: Prepared, model: Model, reference: Reference) -> tuple[str, ...]:

@@ -51,8 +51,8 @@ def given_as(kind: str, path: Path) -> tuple[Any, dict[str, Any]]:
     image = nib.load(path)
     if kind == "text":
         return str(path), {}
-    if kind == "ref":
-        return medvae.find(path)[0], {}
+    if kind in ("ref", "cohort"):
+        return medvae.find(path)[0] if kind == "ref" else medvae.find(path), {}
     if kind == "scan":
         return medvae.read(path), {"id": "ill"}
     if kind == "array":
@@ -64,7 +64,7 @@ def given_as(kind: str, path: Path) -> tuple[Any, dict[str, Any]]:
     return MetaTensor(data if kind == "MetaTensor" else data[None], torch.from_numpy(image.affine), meta), {}
 
 
-@pytest.mark.parametrize("kind", ["text", "ref", "scan", "array", "nibabel", "MetaTensor", "channel first"])
+@pytest.mark.parametrize("kind", ["text", "ref", "cohort", "scan", "array", "nibabel", "MetaTensor", "channel first"])
 def test_python_gives_the_bytes_of_the_command(
     kind: str, by_command: Path, model_folder: Path, brains: Path, tmp_path: Path
 ) -> None:
