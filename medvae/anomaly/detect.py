@@ -18,6 +18,7 @@ from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import Cohort
 from medvae.cohort.read import only, read
+from medvae.io.reading import read_mask
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.native import coverage, to_native
 from medvae.prepare.preparation import prepare
@@ -45,7 +46,7 @@ def detect(
     maps: Sequence[str] | str | None = None,
     id: str | None = None,  # noqa: A002
     affine: ArrayLike | None = None,
-    mask: NDArray[np.bool_] | None = None,
+    mask: NDArray[np.bool_] | Path | str | None = None,
     conditions: Mapping[str, float | str] | None = None,
 ) -> Detection:
     """The anomaly maps of one scan, as `medvae detect` writes them.
@@ -59,7 +60,7 @@ def detect(
         maps: names of the maps, or one name; those of the model's settings if None. The first gives `score` and `p`.
         id: of the scan. By default the id that the command gives to the file in its folder; "scan" without a file.
         affine: of an array: 4×4, voxel index -> RAS+ mm.
-        mask: foreground on the scan's own grid, bool `(X, Y, Z)`; that of a `ScanRef`, or found, if None.
+        mask: foreground on the scan's own grid, bool `(X, Y, Z)`, or its file; that of a `ScanRef`, or found, if None.
         conditions: age, sex, ... for a model with conditions; those of a `ScanRef` if None.
 
     Returns:
@@ -156,7 +157,7 @@ def _load(
     *,
     id: str | None,  # noqa: A002
     affine: ArrayLike | None,
-    mask: NDArray[np.bool_] | None,
+    mask: NDArray[np.bool_] | Path | str | None,
     conditions: Mapping[str, float | str] | None,
 ) -> Loaded:
     """The scan as read, and on the model's grid: files as the command loads them."""
@@ -170,6 +171,8 @@ def _load(
         if mask is None and affine is None:
             return ReadAndPrepare(settings, model.preparation)(what)
     scan = read(what, settings, affine=affine)
+    if isinstance(mask, str | Path):
+        mask = read_mask(Path(mask), scan.geometry, settings)
     return Loaded(scan, prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions))
 
 

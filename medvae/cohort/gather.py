@@ -140,8 +140,9 @@ def _in_files(files: Sequence[Path], selection: Selection, settings: ReadSetting
     wanted = [file for file in files if matches(Path(file.name), selection)]
     there = [file for file in wanted if kind_of(file) == "file"]
     broken = [file for file in wanted if file not in there]
-    found = _scans(there, wanted[0].parent, settings) if wanted else Found()
-    found.scans += _unreadable(broken, Path(), beside=found.scans)
+    root = wanted[0].parent if wanted else Path()
+    found = _scans(there, root, settings) if wanted else Found()
+    found.scans += _unreadable(broken, root, beside=found.scans)
     found.rest += [file for file in broken if _format(file) is None]
     found.excluded = len(files) - len(wanted)
     return found

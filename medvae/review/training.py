@@ -111,8 +111,8 @@ def _draw(row: Sequence[Axes], pair: Pair, *, spacing: tuple[float, float, float
             if across == 0:
                 ax.invert_xaxis()
             ax.set_axis_off()
-    row[0].set_title(pair.prepared.id[-_NAME:], color="white", fontsize=8)
-    row[1].set_title(f"squared error {pair.error:.3f}", color="0.7", fontsize=8)
+    row[0].set_title(f"scan {pair.prepared.id[-_NAME:]}", color="white", fontsize=8)
+    row[1].set_title(f"reconstruction, squared error {pair.error:.3f}", color="0.7", fontsize=8)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -173,7 +173,9 @@ def test_a_mask_says_what_the_foreground_is(model_folder: Path, brains: Path, tm
     medvae.write(tmp_path / "mask.nii.gz", mask, geometry=scan.geometry)
     (tmp_path / "list.csv").write_text(f"scan,mask\n{path},mask.nii.gz\n", "utf-8")
     listed = medvae.detect(tmp_path / "list.csv", model_folder, maps=["intensity"])
-    assert np.array_equal(listed.maps["intensity"].data, found.maps["intensity"].data)
+    named = medvae.detect(path, model_folder, mask=tmp_path / "mask.nii.gz", maps=["intensity"])
+    for other in (listed, named):
+        assert np.array_equal(other.maps["intensity"].data, found.maps["intensity"].data)
 
 
 def test_what_is_refused(model_folder: Path, brains: Path, tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def test_a_link_to_nothing_ends_as_unreadable_and_stops_nothing(tmp_path: Path) 
         find(tmp_path / "README")
 
 
+def test_a_named_link_to_nothing_has_the_id_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the command is run from."""
+    (tmp_path / "deep" / "folder").mkdir(parents=True)
+    link = tmp_path / "deep" / "folder" / "gone.nii.gz"
+    link.symlink_to(tmp_path / "nowhere.nii.gz")
+    for place in (tmp_path, tmp_path / "deep"):
+        monkeypatch.chdir(place)
+        assert ids(link) == ["gone"]
+
+
 def test_a_dicom_folder_that_was_not_fetched_is_one_unreadable_scan(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
