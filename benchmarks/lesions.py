@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from medvae import console
 from medvae.anomaly.maps import residual_z
 from medvae.anomaly.maps._shared import smooth_inside
+from medvae.cli import console
 from medvae.cohort.find import find
 from medvae.evaluation.metrics import DRAWS, ScanVoxels, compare
 from medvae.evaluation.truth import Case, read_scores, read_voxels

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medvae.anomaly.detect import detect
     from medvae.anomaly.detection import Detection
     from medvae.anomaly.inference import Inference, infer
-    from medvae.anomaly.reference import Reference
+    from medvae.anomaly.reference import Reference, reference_of
     from medvae.checkpoint.folder import load as load_model
     from medvae.checkpoint.model import Model
     from medvae.cohort.find import Cohort, find
@@ -62,6 +62,7 @@ __all__ = [
     "load_settings",
     "prepare_scan",
     "read",
+    "reference_of",
     "synthesize",
     "to_native",
     "train",
@@ -97,6 +98,7 @@ _HOMES = {
     "load_settings": ("settings", "load"),
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
     "read": ("cohort.read", "read"),
+    "reference_of": ("anomaly.reference", "reference_of"),
     "synthesize": ("synthesis.synthesize", "synthesize"),
     "to_native": ("prepare.native", "to_native"),
     "train": ("pipelines.train", "train"),

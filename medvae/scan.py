@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from hashlib import file_digest, sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -215,9 +215,9 @@ class Selection:
     """Which scans a run is about: where to look, and what to take of it.
 
     Attributes:
-        inputs: directories, files, CSV or JSON lists.
-        include: globs; where there are any, a file must match one.
-        exclude: globs; a file that matches one is left out.
+        inputs: directories, files, CSV or JSON lists; one path stands for itself.
+        include: globs, or one glob; where there are any, a file must match one.
+        exclude: globs, or one glob; a file that matches one is left out.
         split: only rows of this split of a list.
         hash_ids: ids are hashes, whatever the files are called.
     """
@@ -227,6 +227,12 @@ class Selection:
     exclude: tuple[str, ...] = ()
     split: str | None = None
     hash_ids: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "include", "exclude"):
+            given = getattr(self, name)  # a text would be a sequence of letters, and "*" among them matches everything
+            several = (given,) if isinstance(given, str | Path) else tuple(given)
+            object.__setattr__(self, name, tuple(map(Path, several)) if name == "inputs" else several)
 
 
 @dataclass(frozen=True)

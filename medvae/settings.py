@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ from medvae.errors import SettingsError
 from medvae.plugins import preset, presets, suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
     from types import ModuleType
 
     from medvae.plugins import Kind
@@ -201,24 +202,34 @@ class Settings(Frozen):
     seed: int = Field(0, ge=0, description="random seed")
 
 
-def load(config: str | None = None, overrides: tuple[str, ...] = (), *, base: Settings | None = None) -> Settings:
+def load(
+    config: str | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    base: Settings | None = None,
+) -> Settings:
     """Settings from a preset or YAML file, with `key=value` overrides on top.
 
     Args:
         config: name of a preset, or path of a YAML file, which may build on a preset (`base: brain-mri-t1`); None
             starts from `base` or the defaults.
-        overrides: `section.key=value` texts; the value is read as YAML and typed by the setting.
+        overrides: `section.key=value` texts, one or several; the value is read as YAML and typed by the setting. Or a
+            mapping of values by `section.key`.
         base: settings to start from, e.g. those of a checkpoint.
 
     Raises:
         SettingsError: unknown preset, key or name, wrong type; the message names key, value and rule.
+
+    Example:
+        >>> settings = medvae.load_settings("brain-mri-t1", {"train.minutes": 30, "model.conditions": ["age"]})
+        >>> settings = medvae.load_settings("brain-mri-t1", "train.minutes=30")
     """
     tree = {} if base is None else base.model_dump()
     if config is not None:
         tree = _merge(tree, _read_yaml(config))
-    for text in overrides:
-        tree = _merge(tree, _parse_override(text))
-    where = (config or "the settings") + (" with changes" if overrides else "")
+    for change in _changes(overrides):
+        tree = _merge(tree, change)
+    where = "the settings" if config is None else config + (" with your changes" if overrides else "")
     return validate(Settings, tree, where=where)
 
 
@@ -296,18 +307,25 @@ def _base(name: Any, config: str) -> dict[str, Any]:
     return _read_yaml(name)
 
 
+def _changes(overrides: Iterable[str] | Mapping[str, Any]) -> list[dict[str, Any]]:
+    if isinstance(overrides, Mapping):
+        return [_nested(key, value) for key, value in overrides.items()]
+    return [_parse_override(text) for text in ([overrides] if isinstance(overrides, str) else overrides)]
+
+
 def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise SettingsError(f"cannot read the setting {text!r}", hint="write section.key=value")
     try:
-        tree: Any = yaml.safe_load(value)
+        return _nested(key.strip(), yaml.safe_load(value))
     except yaml.YAMLError:
-        tree = value
-    for part in reversed(key.strip().split(".")):
-        tree = {part: tree}
-    assert isinstance(tree, dict)
-    return tree
+        return _nested(key.strip(), value)
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    first, *others = key.split(".")
+    return {first: _nested(".".join(others), value) if others else value}
 
 
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
@@ -323,7 +341,8 @@ def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> Setti
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return SettingsError(f"unknown setting {key!r} in {where}", hint=_meant(kind, first["loc"]))
-    return SettingsError(f"setting {key!r} in {where}: {first['msg']} (got {first['input']!r})")
+    hint = f"write a list, e.g. {key}=[{first['input']}]" if first["type"] == "tuple_type" else None
+    return SettingsError(f"setting {key!r} in {where}: {first['msg']} (got {first['input']!r})", hint=hint)
 
 
 def _meant(kind: type[BaseModel], loc: tuple[int | str, ...]) -> str:

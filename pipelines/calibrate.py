@@ -18,7 +18,7 @@ from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
 from medvae.errors import InputError, ModelError, OutputError, ScanError
 from medvae.prepare.load import Loaded, ReadAndPrepare
-from medvae.run.checks import check_disk, check_memory, require
+from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder, disk_errors
 from medvae.run.outcomes import Finished
@@ -75,7 +75,6 @@ def run(
     names = usable(aligned=trained.preparation.aligned)
     check_options(trained, settings.detect, names=names)
     refs = find(scans, settings.read).refs
-    require(refs)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
@@ -153,7 +152,7 @@ def _copied(model: Path, out: Path) -> Path:
     if out.exists():
         raise OutputError("the folder exists already", path=out, hint="choose a new folder")
     with disk_errors(out):
-        shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration"))
+        shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration", ".*"))
     return out
 
 

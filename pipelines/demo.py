@@ -58,77 +58,91 @@ def run(
         OutputError: the folder holds a demo with other settings, or the disk is full.
     """
     begun = time.monotonic()
-    busy = workers + 1 if workers else 0  # where this process only writes what the others have simulated or prepared
-    model, maps = out / "model", out / "maps"
-    stage = _Stages(on_progress)
     jobs = simulated.members(SIZES, seed=settings.seed)
-
-    listed = _simulate(jobs, out / "cohort", workers=busy, overwrite=overwrite, stage=stage)
-    healthy, others, tested = (Selection((listed.out,), split=name) for name in SIZES)
-    ended = [
-        listed,
-        train.run(
-            healthy,
-            settings=settings,
-            out=model,
-            device=device,
-            workers=busy,
-            resume=not overwrite,
-            overwrite=overwrite,
-            on_progress=stage(2),
-        ),
-        calibrate.run(others, model=model, device=device, workers=busy, on_progress=stage(3)),
-        detect.run(
-            tested, model=model, out=maps, device=device, workers=workers, overwrite=overwrite, on_progress=stage(4)
-        ),
-        augment.run(
-            model,
-            out=out / "synthetic",
-            count=SYNTHETIC,
-            device=device,
-            overwrite=overwrite,
-            on_progress=stage(5),
-        ),
-    ]
+    options = _Options(settings, device, workers, overwrite, on_progress)
+    ended = _stages(jobs, out, options)
     cases = [simulated.case(job, out / "cohort") for job in jobs if job.split == "test"]
-    example = next(case for case in cases if case.truth is not None)
     lines = [line for one in ended for line in one.lines]
-    lines += [*_evaluation(cases, maps, names=settings.detect.maps), *_where_to_look(out, example)]
+    lines += _evaluation(cases, out / "maps", names=settings.detect.maps)
+    lines += _where_to_look(out, next(case for case in cases if case.truth is not None))
     lines += [f"Simulated scans are easier than scans of patients: this is no clinical evidence. {RESEARCH_USE}"]
     lines += [f"time: {time.monotonic() - begun:.0f} s"]
     return Finished(out, Summary(tuple(one for part in ended for one in part.summary.outcomes)), tuple(lines))
 
 
 @dataclass(frozen=True)
-class _Stages:
-    """Progress of the five stages, each under its number."""
+class _Options:
+    """What all stages are given."""
 
+    settings: Settings
+    device: str
+    workers: int
+    overwrite: bool
     on_progress: Callable[[Progress], None]
 
-    def __call__(self, number: int) -> Callable[[Progress], None]:
-        def tell(progress: Progress) -> None:
-            self.on_progress(replace(progress, stage=f"{number}/{_STAGES} {progress.stage}"))
+    @property
+    def busy(self) -> int:
+        """Workers where this process only writes what the others have simulated or prepared."""
+        return self.workers + 1 if self.workers else 0
 
-        return tell
+    def progress(self, number: int) -> Callable[[Progress], None]:
+        """Progress of a stage, under its number."""
+        return lambda one: self.on_progress(replace(one, stage=f"{number}/{_STAGES} {one.stage}"))
 
 
-def _simulate(jobs: Sequence[MemberJob], cohort: Path, *, workers: int, overwrite: bool, stage: _Stages) -> Finished:
-    """Write the scans, the masks of their lesions, and the list, whose path is the `out` of what is returned."""
-    identity = {"seed": jobs[0].seed, "sizes": SIZES}
-    with OutputFolder(cohort, command="demo", identity=identity, overwrite=overwrite) as folder:
+def _stages(jobs: Sequence[MemberJob], out: Path, options: _Options) -> list[Finished]:
+    """Simulate, train, calibrate, detect, augment."""
+    device, overwrite, progress = options.device, options.overwrite, options.progress
+    cohort, model = _simulate(jobs, out / "cohort", options), out / "model"
+    healthy, others, tested = (Selection((out / "cohort" / simulated.LIST,), split=name) for name in SIZES)
+    trained = train.run(
+        healthy,
+        settings=options.settings,
+        out=model,
+        device=device,
+        workers=options.busy,
+        resume=not overwrite,
+        overwrite=overwrite,
+        on_progress=progress(2),
+    )
+    calibrated = calibrate.run(others, model=model, device=device, workers=options.busy, on_progress=progress(3))
+    detected = detect.run(
+        tested,
+        model=model,
+        out=out / "maps",
+        device=device,
+        workers=options.workers,
+        overwrite=overwrite,
+        on_progress=progress(4),
+    )
+    synthetic = augment.run(
+        model,
+        out=out / "synthetic",
+        count=SYNTHETIC,
+        device=device,
+        overwrite=overwrite,
+        on_progress=progress(5),
+    )
+    return [cohort, trained, calibrated, detected, synthetic]
+
+
+def _simulate(jobs: Sequence[MemberJob], cohort: Path, options: _Options) -> Finished:
+    """Write the scans, the masks of their lesions, and the list."""
+    identity = {"seed": options.settings.seed, "sizes": SIZES}
+    with OutputFolder(cohort, command="demo", identity=identity, overwrite=options.overwrite) as folder:
         summary = run_jobs(
             jobs,
             simulated.simulate,
             _as_files,
             folder=folder,
-            engine=Processes(workers),
+            engine=Processes(options.busy),
             stage="simulate",
-            on_progress=stage(1),
+            on_progress=options.progress(1),
         )
         with disk_errors(cohort):
-            path = simulated.write_list(jobs, cohort)
+            simulated.write_list(jobs, cohort)
         folder.finish(summary)
-    return Finished(path, summary, (f"{cohort}: {len(jobs)} brains, simulated from the MNI152 template",))
+    return Finished(cohort, summary, (f"{cohort}: {len(jobs)} brains, simulated from the MNI152 template",))
 
 
 def _as_files(job: MemberJob, member: Member) -> Result:

@@ -16,7 +16,7 @@ from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
 from medvae.io.files import write_text
 from medvae.prepare.load import Loaded, ReadAndPrepare
-from medvae.run.checks import check_disk, check_memory, require
+from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder, disk_errors
 from medvae.run.outcomes import Finished, Outcome
@@ -79,7 +79,6 @@ def run(
     options = settings.detect
     require_known(reference, options, aligned=trained.preparation.aligned)
     refs = find(scans, settings.read).refs
-    require(refs)
     wanted = {part: getattr(settings, part).model_dump(mode="json") for part in ("read", "detect")}
     identity = {"model": trained.hash, "reference": reference.hash, "settings": wanted}
     size = check_memory(refs, settings.read, workers=workers)

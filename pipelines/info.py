@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,7 +176,8 @@ def _judge(
         raise ScanError(message, code="wrong_modality", path=ref.path)
     values, warnings = None, header.warnings
     if check:
-        scan = reading.read(ref, settings.read)
+        known = ref if header.modality else replace(ref, modality=wanted)  # doubts about a CT's values need it
+        scan = reading.read(known, settings.read)
         values, warnings = (float(scan.data.min()), float(scan.data.max())), scan.warnings
         if ref.mask is not None:
             reading.read_mask(ref.mask, scan.geometry, settings.read)

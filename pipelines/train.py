@@ -19,7 +19,7 @@ from medvae.errors import InputError
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import Preparation
 from medvae.review import training as pictures
-from medvae.run.checks import check_disk, check_memory, require
+from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished, Outcome, Summary
@@ -81,7 +81,6 @@ def run(
         TrainingError: the loss is not a number, or the posterior has collapsed.
     """
     refs = find(scans, settings).refs
-    require(refs)
     check_maps(settings)
     build_vae(settings, Conditions.fit(settings.model.conditions, [ref.conditions for ref in refs]))
     torch.manual_seed(settings.seed)

@@ -74,13 +74,13 @@ def _logging_is_as_nobody_set_it_up() -> None:
 
 @pytest.fixture(scope="session")
 def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Settings of a tiny model of brains: aligned, 6 mm, a few steps."""
+    """Settings of a tiny model of brains: aligned, 6 mm, a few steps, the options of maps that the demo has."""
     path = tmp_path_factory.mktemp("config") / "small.yaml"
     path.write_text(
         "prepare: {modality: MR, align: mni152, spacing: [6, 6, 6], shape: [32, 40, 32], foreground: nonzero}\n"
         "model: {options: {channels: [16, 32], latent: 4}}\n"
         "train: {steps: 6, validate_every: 3, batch: 2, precision: '32'}\n"
-        "detect: {draws: 2}\n",
+        "detect: {draws: 2, options: {residual_z: {winsor: 1.5, scales_mm: [6]}}}\n",
         "utf-8",
     )
     return path

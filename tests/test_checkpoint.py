@@ -22,6 +22,7 @@ from medvae.checkpoint.arrays import ArraySet, save_set
 from medvae.checkpoint.folder import find_device, load, save
 from medvae.checkpoint.model import build_network, build_vae, weights_hash
 from medvae.errors import ModelError, RunError
+from medvae.training.fabric import make_fabric
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
@@ -221,6 +222,12 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
         with pytest.raises(RunError, match=f"no device '{name}': torch sees 0 GPUs") as caught:
             load(saved, device=name)
         assert "device='cpu'" in str(caught.value.hint)
+    for name in ("gpu", "cuda:x", "cuda-1"):
+        with pytest.raises(RunError, match=f"'{name}' is no device"):
+            load(saved, device=name)
+    for name in ("gpu", "cuda"):
+        with pytest.raises(RunError, match="no device"):
+            make_fabric(name, precision="auto")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert find_device("auto") == "cuda"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -35,3 +36,13 @@ def test_importing_costs_nothing() -> None:
     code = f"import medvae, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_script_beside_a_clone_of_this_name_finds_presets_and_plugins(tmp_path: Path) -> None:
+    (tmp_path / "medvae").symlink_to(Path(__file__).resolve().parent.parent)
+    code = "import medvae; from medvae import plugins; print(plugins.names('formats'), plugins.presets(), medvae.find)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "nifti" in done.stdout
+    assert "brain-mri-t1" in done.stdout

@@ -57,7 +57,7 @@ def test_overrides_are_typed_by_the_setting(override: str, section: str, key: st
 
 def test_an_unknown_key_gets_the_nearest_name() -> None:
     problem = refusal(None, "train.lrr=1")
-    assert str(problem) == "unknown setting 'train.lrr' in the settings with changes"
+    assert str(problem) == "unknown setting 'train.lrr' in the settings"
     assert (problem.hint or "").startswith("did you mean 'train.lr'? choices: ")
     assert "'train'" in (refusal(None, "trian.lr=1").hint or "")
     deep = refusal(None, "train.randomize.miror=1")
@@ -75,6 +75,17 @@ def test_a_wrong_type_names_key_value_and_rule(tmp_path: Path) -> None:
     assert "greater than 0" in str(refusal(None, "train.lr=-1"))
     assert "got 'CTT'" in str(refusal(None, "prepare.modality=CTT"))
     assert "prepare.spacing" in str(refusal(None, "prepare.spacing=2"))
+    assert refusal(None, "model.conditions=age").hint == "write a list, e.g. model.conditions=[age]"
+
+
+def test_overrides_are_texts_one_text_or_a_mapping() -> None:
+    wanted = load(None, ("train.steps=20", "model.conditions=[age]"))
+    assert load(None, ["train.steps=20", "model.conditions=[age]"]) == wanted
+    assert load(None, {"train.steps": 20, "model.conditions": ["age"]}) == wanted
+    assert load(None, {"train": {"steps": 20}, "model.conditions": ("age",)}) == wanted
+    assert load(None, "train.steps=20").train == wanted.train
+    with pytest.raises(SettingsError, match=r"unknown setting 'train\.step'"):
+        load(None, {"train.step": 20})
 
 
 @pytest.mark.parametrize(

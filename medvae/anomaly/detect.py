@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from medvae.anomaly.anomaly_map import AnomalyMap
     from medvae.anomaly.reference import Reference
     from medvae.prepare.preparation import Prepared
     from medvae.scan import Scan
@@ -41,7 +42,7 @@ def detect(
     what: Any,
     model: Model | Path | str,
     *,
-    maps: Sequence[str] | None = None,
+    maps: Sequence[str] | str | None = None,
     id: str | None = None,  # noqa: A002
     affine: ArrayLike | None = None,
     mask: NDArray[np.bool_] | None = None,
@@ -55,7 +56,7 @@ def detect(
         what: all that `medvae.read` takes: a NIfTI file, a DICOM file, the folder of a series; a `ScanRef`, a `Scan`;
             an array with `affine`, an image of nibabel, a MONAI `MetaTensor`.
         model: from `medvae.load_model`, or its folder.
-        maps: names of the maps; those of the model's settings if None. The first one gives `score` and `p`.
+        maps: names of the maps, or one name; those of the model's settings if None. The first gives `score` and `p`.
         id: of the scan. By default the id that the command gives to the file in its folder; "scan" without a file.
         affine: of an array: 4×4, voxel index -> RAS+ mm.
         mask: foreground on the scan's own grid, bool `(X, Y, Z)`; that of a `ScanRef`, or found, if None.
@@ -68,7 +69,7 @@ def detect(
         InputError: no scan at the path, or more than one.
         ScanError: the scan cannot be used; the code says why.
         ModelError: the checkpoint cannot be read, or has no Reference.
-        SettingsError: an unknown map, or one that was not calibrated.
+        SettingsError: an unknown map, or one that was not calibrated; a condition that the model does not have.
 
     Example:
         >>> found = medvae.detect("new-scans/case.nii.gz", "model")
@@ -79,8 +80,9 @@ def detect(
     model = model if isinstance(model, Model) else load(model)
     options, reference = detect_settings(model), reference_of(model)
     if maps is not None:
-        options = options.model_copy(update={"maps": tuple(maps)})
+        options = options.model_copy(update={"maps": (maps,) if isinstance(maps, str) else tuple(maps)})
     require_known(reference, options, aligned=model.preparation.aligned)
+    model.conditions.require(conditions or {})
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans")
     loaded = _load(what, model, id=id, affine=affine, mask=mask, conditions=conditions)
@@ -111,10 +113,8 @@ def detect_prepared(
     covered = coverage(prepared)
     maps, scores = {}, {}
     for name in options.maps:
-        found = on_grid[name]
-        data = np.where(covered > 0, to_native(found.values, prepared), np.float32(0))
-        maps[name] = NativeMap(name, data, prepared.input, found.unit, reference.maps[name].limit)
-        score = found.score(inference.foreground, top=options.top)
+        maps[name] = _native(on_grid[name], prepared, covered, limit=reference.maps[name].limit)
+        score = on_grid[name].score(inference.foreground, top=options.top)
         scores[name] = Score(score, reference.p_value(name, score))
     first = next(iter(maps.values()))
     return Detection(
@@ -128,6 +128,12 @@ def detect_prepared(
         picture=_picture(scan, first, find_peaks(on_grid[first.name].values, prepared), covered),
         with_montage=options.montage,
     )
+
+
+def _native(found: AnomalyMap, prepared: Prepared, covered: NDArray[np.uint8], *, limit: float) -> NativeMap:
+    """A map on the scan's own grid, 0 where nothing was evaluated."""
+    data = np.where(covered > 0, to_native(found.values, prepared), np.float32(0))
+    return NativeMap(found.name, data, prepared.input, found.unit, limit)
 
 
 def _seen_before(prepared: Prepared, model: Model, reference: Reference) -> tuple[str, ...]:

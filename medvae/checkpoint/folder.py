@@ -11,6 +11,7 @@ MODEL/
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +75,12 @@ def find_device(name: str) -> str:
     """A device for torch from "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
 
     Raises:
-        RunError: a GPU that is not there.
+        RunError: a GPU that is not there, or no such kind of device.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
+        raise RunError(f"{name!r} is no device", hint="choices: auto, cpu, cuda, cuda:N")
     number = int(name.partition(":")[2] or 0)
     if name.startswith("cuda") and number >= torch.cuda.device_count():
         raise RunError(

@@ -91,6 +91,7 @@ class Model:
         Raises:
             InputError: there is no scan, or more than one; an array comes without an affine.
             ScanError: the scan cannot be used; the code says why.
+            SettingsError: a condition that the model does not have.
 
         Example:
             >>> z = model.encode("case.nii.gz")
@@ -128,6 +129,7 @@ class Model:
 
         Raises:
             ScanError: `unknown_condition`, a value of a kind that the training scans did not have.
+            SettingsError: a condition that the model does not have.
             ValueError: z is of another shape.
 
         Example:
@@ -136,6 +138,7 @@ class Model:
         code, wanted = np.asarray(z, np.float32), self.vae.latent_shape(self.preparation.settings.shape)
         if code.shape != wanted:
             raise ValueError(f"a code of this model is {wanted}, not {code.shape}")
+        self.conditions.require(conditions or {})
         return on_model_grid(
             self._decoded(torch.from_numpy(code)[None], conditions or {}), self.training, self.preparation
         )
@@ -168,6 +171,7 @@ class Model:
 
     def _load(self, scan: Any, affine: ArrayLike | None, conditions: Mapping[str, float | str] | None) -> Loaded:
         """The scan as read, and prepared for the model; what a ScanRef says of it is used unless given otherwise."""
+        self.conditions.require(conditions or {})
         if isinstance(scan, ScanRef):
             ref = scan if conditions is None else replace(scan, conditions=conditions)
             return ReadAndPrepare(self.settings.read, self.preparation)(ref)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, cast, overload
 from medvae.cohort import doubts, participants, subjects, twins
 from medvae.cohort.gather import READS, Found, gather
 from medvae.cohort.names import Candidate, entries, plural, says_nothing, unique
-from medvae.errors import InputError
+from medvae.errors import InputError, SettingsError
 from medvae.scan import ScanRef, Selection
 from medvae.settings import ReadSettings, Settings
 
@@ -107,11 +107,20 @@ def find(what: Wanted | Iterable[Wanted], settings: ReadSettings | Settings | No
     return Cohort(tuple(refs), len(found.rest), tuple(one.origin for one in scans))
 
 
-def read_settings(settings: ReadSettings | Settings | None) -> ReadSettings:
-    """The settings for reading, whichever a caller has."""
+def read_settings(settings: object) -> ReadSettings:
+    """The settings for reading, whichever a caller has.
+
+    Raises:
+        SettingsError: it is something else, e.g. the name of a preset.
+    """
     if settings is None:
         return ReadSettings()
-    return settings.read if isinstance(settings, Settings) else settings
+    if isinstance(settings, Settings):
+        return settings.read
+    if isinstance(settings, ReadSettings):
+        return settings
+    hint = "pass what medvae.load_settings returns"
+    raise SettingsError(f"settings are needed, not {type(settings).__name__} {settings!r}", hint=hint)
 
 
 def _understood(what: Wanted | Iterable[Wanted]) -> tuple[Selection, list[Candidate]]:
@@ -120,10 +129,10 @@ def _understood(what: Wanted | Iterable[Wanted]) -> tuple[Selection, list[Candid
         return what, []
     one = isinstance(what, str | Path | ScanRef) or not isinstance(what, Iterable)
     several: list[object] = [what] if one else list(cast("Iterable[object]", what))
-    wrong = next((one for one in several if not isinstance(one, str | Path | ScanRef)), None)
-    if wrong is not None:
-        message = f"scans are found from paths, ScanRefs or a Selection, not from {type(wrong).__name__}"
-        raise InputError(message, hint="use read() for an array or image in memory")
+    wrong = [type(one).__name__ for one in several if not isinstance(one, str | Path | ScanRef)]
+    if wrong:
+        message = f"scans are found from paths, ScanRefs or a Selection, not from {wrong[0]}"
+        raise InputError(message, hint="save an image in memory with medvae.write first, and give its path")
     paths = tuple(Path(one) for one in several if isinstance(one, str | Path))
     return Selection(paths), [Candidate(one, one.path.parent, "list") for one in several if isinstance(one, ScanRef)]
 

@@ -102,7 +102,8 @@ def _checked(path: Path) -> Kind:
     """
     kind = kind_of(path)
     if kind == "nothing":
-        raise InputError(f"no such file or folder: {path}", hint="check the path")
+        hint = "give the folder, and the glob as include=" if "*" in path.name else "check the path"
+        raise InputError(f"no such file or folder: {path}", hint=hint)
     if kind == "other":
         raise InputError("neither a file nor a folder", path=path, hint=READS)
     return kind

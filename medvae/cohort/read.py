@@ -83,7 +83,7 @@ def only(what: Path | str | Cohort, settings: ReadSettings) -> ScanRef:
     usable = [ref for ref in refs if _is_usable(ref, settings)]
     if len(usable) != 1:
         path = what if isinstance(what, str | Path) else None
-        message = f"{len(refs)} scans, {len(usable)} of them usable"
+        message = f"one scan is needed; found {len(refs)} scans, {len(usable)} of them usable"
         raise InputError(message, path=path, hint="name one file or series; medvae.find lists them")
     return usable[0]
 

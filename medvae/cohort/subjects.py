@@ -27,6 +27,11 @@ _SHOWN = re.compile(  # what a scan shows, not whose it is
     re.IGNORECASE,
 )
 _DATATYPES = {"anat", "func", "dwi", "fmap", "perf", "pet", "ct", "swi", "mrs"}
+_VISIT = re.compile(  # a folder of one person's scans, not of another person
+    r"(visit|session|ses|scan|time|timepoint|tp|day|week|month|year|baseline|followup|run|series|v|t)[ _-]?\d{1,2}|"
+    r"(19|20)\d\d[-_.]?\d\d[-_.]?\d\d",
+    re.IGNORECASE,
+)
 _SCANS_OF_ONE = 10  # a folder `sub-01` with more scans that are numbered differently is not taken for one person's
 
 
@@ -116,8 +121,14 @@ def _people(found: Iterable[Candidate]) -> set[Path]:
             if name.startswith(folder.name) or (inner is not None and _is_of_bids(inner)):
                 sure.add(folder)
             else:
-                scans[folder].add(person(name))
+                scans[folder].add(person(name) or _patient(folder, inner))
     return sure | {folder for folder, names in scans.items() if _is_person(folder, names, beside=scans)}
+
+
+def _patient(group: Path, folder: Path | None) -> tuple[str, ...]:
+    """The words of a folder in `sub-acute` that say whose scans it holds; none for a visit or a date."""
+    is_numbered = folder is not None and _has_digit(folder.name) and not _has_digit(group.name)
+    return person(folder.name) if folder is not None and is_numbered and not _VISIT.fullmatch(folder.name) else ()
 
 
 def _is_of_bids(folder: Path) -> bool:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medvae.errors import InputError, OutputError, ScanError
+from medvae.errors import OutputError, ScanError
 from medvae.io import reading
 from medvae.io.files import files_below
 from medvae.run.record import disk_errors
@@ -67,12 +67,6 @@ def check_disk(out: Path, needed: float, *, hint: str) -> None:
 def default_workers() -> int:
     """Processes that read ahead: one on two cores, up to four on more."""
     return min(4, max(0, (os.cpu_count() or 1) - 1))
-
-
-def require(refs: Sequence[ScanRef]) -> None:
-    """Raise an InputError where there is nothing to do."""
-    if not refs:
-        raise InputError("nothing to do: no scans were found", hint="check the path, include=, exclude= and split=")
 
 
 def _size_of(path: Path) -> int:

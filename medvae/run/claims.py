@@ -137,7 +137,7 @@ class Claims:
         facts = {"owner": str(me()), "host": platform.node(), "token": self._token, "note": note}
         while True:
             try:
-                file = open(path, "x", encoding="utf-8")  # noqa: SIM115
+                number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileExistsError:
                 return False
             except FileNotFoundError:  # the first claim, or the last one of another run went just now
@@ -145,7 +145,7 @@ class Claims:
                     self._folder.mkdir()
                 continue
             try:
-                with file:
+                with open(number, "w", encoding="utf-8") as file:
                     json.dump(facts, file)
             except OSError:
                 path.unlink(missing_ok=True)

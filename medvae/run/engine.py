@@ -60,7 +60,7 @@ def run_jobs(
     on_progress(Progress(stage, 0, len(jobs)))
     for _ in range(2):  # what another run holds is looked at again at the end: by then it may be done
         waiting = [(index, job) for index, job in enumerate(jobs) if index not in ended]
-        for index, outcome in run.outcomes(waiting):
+        for index, outcome in run.outcomes(waiting) if waiting else ():
             ended[index] = outcome
             on_progress(Progress(stage, len(ended), len(jobs), note=outcome.id))
     if run.before:

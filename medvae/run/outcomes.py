@@ -52,7 +52,7 @@ class Outcome:
     outputs: tuple[str, ...] = ()
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
-    scores: dict[str, float | str | None] = field(default_factory=dict)
+    scores: dict[str, float | None] = field(default_factory=dict)
     facts: dict[str, str | None] = field(default_factory=dict)
     input: str = ""
     source: str = ""
@@ -180,13 +180,12 @@ def as_outcome(result: T | Failed, job: Job, *, stage: Stage) -> T | Outcome:
     return Outcome.from_error(job, result.problem, stage=stage)
 
 
-def plain(scores: Mapping[str, Any]) -> dict[str, float | str | None]:
+def plain(scores: Mapping[str, float | None]) -> dict[str, float | None]:
     """Scores as JSON can hold them: a number that is not finite is None, as one that is not known."""
     return {name: _plain(value) for name, value in scores.items()}
 
 
-def _plain(value: Any) -> float | str | None:
-    if value is None or isinstance(value, str | int):
+def _plain(value: float | None) -> float | None:
+    if value is None or isinstance(value, int):
         return value
-    number = float(value)
-    return number if math.isfinite(number) else None
+    return float(value) if math.isfinite(value) else None

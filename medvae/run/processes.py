@@ -16,7 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from medvae.errors import ScanError
 from medvae.run.outcomes import Failed, Outcome
@@ -132,11 +132,18 @@ def _held_back(number: signal.Signals) -> Iterator[None]:
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
-    """Stop the workers at once, whatever they are doing: an interrupted run must not wait."""
+    """Stop the workers at once, whatever they are doing: an interrupted run must not wait.
+
+    A worker that is stopped while it sends a result leaves half a message. The pool's thread waits for the rest as
+    long as anyone could write it, and Python waits for that thread at exit: so our own end of the pipe is closed, too.
+    """
     processes = list((pool._processes or {}).values())
+    results: Any = pool._result_queue
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
+    if results is not None:
+        results._writer.close()
 
 
 def _start_worker() -> None:

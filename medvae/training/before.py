@@ -76,7 +76,7 @@ def check_scans(out: Path, refs: Sequence[ScanRef]) -> None:
     }
     text = "; ".join(f"{what}: {_names(ids)}" for what, ids in changes.items() if ids)
     if text:
-        hint = "give the same scans again (exclude=..., or put back what is missing), or pass overwrite=True"
+        hint = "give the same scans again, or pass overwrite=True"
         message = f"the scans are not those that the training in this folder began with ({text})"
         raise OutputError(message, path=out, hint=hint)
 

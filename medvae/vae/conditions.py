@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.errors import ScanError, SettingsError
+from medvae.plugins import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,6 +86,17 @@ class Conditions:
             ScanError: `unknown_condition`, a value of a kind that the training scans did not have.
         """
         return np.array([x for one in self.columns for x in one.encode(values.get(one.name))], np.float32)
+
+    def require(self, given: Mapping[str, float | str]) -> None:
+        """Refuse what a caller names and the networks do not take: a misspelt name would count as missing.
+
+        Raises:
+            SettingsError: a name that is none of the columns.
+        """
+        for name in given:
+            if name not in self.names:
+                hint = suggest(name, self.names) if self.names else "leave it out, or train with model.conditions"
+                raise SettingsError(f"the model has no condition {name!r}", hint=hint)
 
     def known(self, values: Mapping[str, float | str]) -> dict[str, float | str]:
         """The values without those that `vector` refuses: these are missing then."""

@@ -20,32 +20,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-OPTIONS = {"residual_z": {"winsor": 1.5, "scales_mm": [6]}}  # those of the demo
-MAPS = ("residual_z", "residual", "atlas", "intensity", "nll")
+MAPS = ("residual_z", "intensity", "nll")
 
 
 @pytest.fixture(scope="module")
-def demo_like(brains: Path, small_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A calibrated model whose maps have other options than the defaults, as the preset of the demo has."""
-    folder = tmp_path_factory.mktemp("demo-like")
-    options = "detect.options={residual_z: {winsor: 1.5, scales_mm: [6]}}"
-    train = ["train", str(brains / "train"), "--config", str(small_config), "--out", str(folder / "model")]
-    common = ["--quiet", "--workers", "0"]
-    assert main([*train, "--set", options, "--set", "train.steps=1", "--set", "train.validate_every=1", *common]) == 0
-    assert main(["calibrate", str(brains / "healthy"), "--model", str(folder / "model"), *common]) == 0
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def by_command(demo_like: Path, brains: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `medvae detect` writes for the folder of the new scans."""
+def by_command(model_folder: Path, brains: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `medvae detect` writes for the folder of the new scans; the maps have the options of the demo."""
     out = tmp_path_factory.mktemp("by-command") / "out"
-    return command(brains / "new", demo_like, out)
+    return command(brains / "new", model_folder, out)
 
 
 def command(scans: Path, model: Path, out: Path) -> Path:
     maps = [text for name in MAPS for text in ("--map", name)]
-    assert main(["detect", str(scans), "--model", str(model), "--out", str(out), *maps, "--quiet"]) == 0
+    assert (
+        main(["detect", str(scans), "--model", str(model), "--out", str(out), *maps, "--quiet", "--workers", "0"]) == 0
+    )
     return out
 
 
@@ -62,8 +51,8 @@ def given_as(kind: str, path: Path) -> tuple[Any, dict[str, Any]]:
     image = nib.load(path)
     if kind == "text":
         return str(path), {}
-    if kind == "ref":
-        return medvae.find(path)[0], {}
+    if kind in ("ref", "cohort"):
+        return medvae.find(path)[0] if kind == "ref" else medvae.find(path), {}
     if kind == "scan":
         return medvae.read(path), {"id": "ill"}
     if kind == "array":
@@ -75,30 +64,30 @@ def given_as(kind: str, path: Path) -> tuple[Any, dict[str, Any]]:
     return MetaTensor(data if kind == "MetaTensor" else data[None], torch.from_numpy(image.affine), meta), {}
 
 
-@pytest.mark.parametrize("kind", ["text", "ref", "scan", "array", "nibabel", "MetaTensor", "channel first"])
+@pytest.mark.parametrize("kind", ["text", "ref", "cohort", "scan", "array", "nibabel", "MetaTensor", "channel first"])
 def test_python_gives_the_bytes_of_the_command(
-    kind: str, by_command: Path, demo_like: Path, brains: Path, tmp_path: Path
+    kind: str, by_command: Path, model_folder: Path, brains: Path, tmp_path: Path
 ) -> None:
     what, more = given_as(kind, brains / "new" / "ill.nii.gz")
-    found = medvae.detect(what, demo_like, maps=MAPS, **more)
+    found = medvae.detect(what, model_folder, maps=MAPS, **more)
     assert found.save(tmp_path / "out") == tmp_path / "out"
     same_files(tmp_path / "out", by_command / "scans" / "ill")
 
 
-def test_a_dicom_folder_gives_the_bytes_of_the_command(demo_like: Path, brains: Path, tmp_path: Path) -> None:
+def test_a_dicom_folder_gives_the_bytes_of_the_command(model_folder: Path, brains: Path, tmp_path: Path) -> None:
     brain = medvae.read(brains / "new" / "ill.nii.gz")
     slices = dicom_made.slices(np.rint(brain.data).astype(np.int16), brain.geometry.affine, modality="MR")
     dicom_made.put(tmp_path / "series", slices)
-    out = command(tmp_path / "series", demo_like, tmp_path / "by-command")
+    out = command(tmp_path / "series", model_folder, tmp_path / "by-command")
     (written,) = (out / "scans").iterdir()
-    found = medvae.detect(tmp_path / "series", demo_like, maps=MAPS)
+    found = medvae.detect(tmp_path / "series", model_folder, maps=MAPS)
     assert found.id == written.name
     found.save(tmp_path / "out")
     same_files(tmp_path / "out", written)
 
 
-def test_the_table_of_the_command_has_these_scores(by_command: Path, demo_like: Path, brains: Path) -> None:
-    found = medvae.detect(brains / "new" / "ill.nii.gz", medvae.load_model(demo_like), maps=MAPS)
+def test_the_table_of_the_command_has_these_scores(by_command: Path, model_folder: Path, brains: Path) -> None:
+    found = medvae.detect(brains / "new" / "ill.nii.gz", medvae.load_model(model_folder), maps=MAPS)
     header, row = (line.split(",") for line in (by_command / "scores.csv").read_text("utf-8").splitlines()[:2])
     table = dict(zip(header, row, strict=True))
     assert table["id"] == found.id == "ill"
@@ -108,9 +97,9 @@ def test_the_table_of_the_command_has_these_scores(by_command: Path, demo_like: 
     assert (found.score, found.p) == (found.scores["residual_z"].score, found.scores["residual_z"].p)
 
 
-def test_maps_lie_on_the_scans_own_grid(demo_like: Path, brains: Path) -> None:
+def test_maps_lie_on_the_scans_own_grid(model_folder: Path, brains: Path) -> None:
     scan = medvae.read(brains / "new" / "ill.nii.gz")
-    found = medvae.detect(scan, demo_like)
+    found = medvae.detect(scan, model_folder)
     assert list(found.maps) == ["residual_z", "residual", "atlas", "intensity"], "those of the model's settings"
     assert found.id == "scan"
     for name, one in found.maps.items():
@@ -126,9 +115,9 @@ def test_maps_lie_on_the_scans_own_grid(demo_like: Path, brains: Path) -> None:
 
 
 def test_it_says_what_it_is_and_shows_itself(
-    demo_like: Path, brains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, brains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = medvae.detect(brains / "new" / "ill.nii.gz", demo_like, maps=["residual", "intensity"])
+    found = medvae.detect(brains / "new" / "ill.nii.gz", model_folder, maps=["residual", "intensity"])
     assert repr(found).startswith(f"Detection(ill: residual {found.score:.3g} a.u. (p = ")
     assert len(repr(found)) < 120
     html = found._repr_html_()
@@ -140,8 +129,8 @@ def test_it_says_what_it_is_and_shows_itself(
     assert shown == [True]
 
 
-def test_the_picture_has_the_values_of_the_file_the_highest_first(demo_like: Path, brains: Path) -> None:
-    found = medvae.detect(brains / "new" / "ill.nii.gz", demo_like)
+def test_the_picture_has_the_values_of_the_file_the_highest_first(model_folder: Path, brains: Path) -> None:
+    found = medvae.detect(brains / "new" / "ill.nii.gz", model_folder)
     picture = found.picture
     written = found.maps["residual_z"].data
     assert picture.values == tuple(float(written[tuple(peak)]) for peak in picture.peaks)
@@ -153,9 +142,9 @@ def test_the_picture_has_the_values_of_the_file_the_highest_first(demo_like: Pat
 
 
 def test_a_scan_that_was_seen_before_is_warned_of(
-    demo_like: Path, brains: Path, caplog: pytest.LogCaptureFixture
+    model_folder: Path, brains: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = medvae.load_model(demo_like)
+    model = medvae.load_model(model_folder)
     found = medvae.detect(brains / "healthy" / "h0.nii.gz", model, maps=["intensity"])
     assert found.warnings == ("seen_in_calibration",)
     assert "warning: seen_in_calibration" in found.files()[-1].title  # type: ignore[attr-defined]
@@ -172,34 +161,38 @@ def test_an_uncalibrated_model_is_warned_of(
     assert found.status == "uncalibrated, n=5"
 
 
-def test_a_mask_says_what_the_foreground_is(demo_like: Path, brains: Path, tmp_path: Path) -> None:
+def test_a_mask_says_what_the_foreground_is(model_folder: Path, brains: Path, tmp_path: Path) -> None:
     """The same for an array, a path, and the mask of a list."""
     path = brains / "new" / "ill.nii.gz"
     scan = medvae.read(path)
     mask = scan.data > 0
     mask[: mask.shape[0] // 2] = False
-    found = medvae.detect(path, demo_like, mask=mask, maps=["intensity"])
+    found = medvae.detect(path, model_folder, mask=mask, maps=["intensity"])
     assert found.coverage[mask].mean() > 0.9
     assert found.coverage[~mask].mean() < 0.1
     medvae.write(tmp_path / "mask.nii.gz", mask, geometry=scan.geometry)
     (tmp_path / "list.csv").write_text(f"scan,mask\n{path},mask.nii.gz\n", "utf-8")
-    listed = medvae.detect(tmp_path / "list.csv", demo_like, maps=["intensity"])
+    listed = medvae.detect(tmp_path / "list.csv", model_folder, maps=["intensity"])
     assert np.array_equal(listed.maps["intensity"].data, found.maps["intensity"].data)
 
 
-def test_what_is_refused(demo_like: Path, brains: Path, tmp_path: Path) -> None:
+def test_what_is_refused(model_folder: Path, brains: Path, tmp_path: Path) -> None:
     scan = brains / "new" / "ill.nii.gz"
     with pytest.raises(SettingsError, match="there is no 'residul'"):
-        medvae.detect(scan, demo_like, maps=["residul"])
+        medvae.detect(scan, model_folder, maps=["residul"])
     with pytest.raises(SettingsError, match="no map is asked for"):
-        medvae.detect(scan, demo_like, maps=[])
-    with pytest.raises(InputError, match="2 scans, 2 of them usable"):
-        medvae.detect(brains / "new", demo_like)
+        medvae.detect(scan, model_folder, maps=[])
+    with pytest.raises(SettingsError, match="there is no 'residul'"):
+        medvae.detect(scan, model_folder, maps="residul")
+    with pytest.raises(SettingsError, match="no condition 'age'"):
+        medvae.detect(scan, model_folder, conditions={"age": 70})
+    with pytest.raises(InputError, match="one scan is needed; found 2 scans, 2 of them usable"):
+        medvae.detect(brains / "new", model_folder)
     with pytest.raises(InputError, match="affine"):
-        medvae.detect(scan, demo_like, affine=np.eye(4))
+        medvae.detect(scan, model_folder, affine=np.eye(4))
     with pytest.raises(InputError, match="does not say where its voxels lie"):
-        medvae.detect(np.zeros((4, 4, 4)), demo_like)
-    shutil.copytree(demo_like, tmp_path / "bare")
-    bare = medvae.load_model(demo_like)
+        medvae.detect(np.zeros((4, 4, 4)), model_folder)
+    shutil.copytree(model_folder, tmp_path / "bare")
+    bare = medvae.load_model(model_folder)
     with pytest.raises(ModelError, match="has no Reference"):
         medvae.detect(scan, type(bare)(**{**vars(bare), "sets": {}}))

@@ -98,40 +98,49 @@ def test_a_map_may_use_other_networks_of_the_checkpoint(tmp_path: Path, monkeypa
 # ------------------------------------------------------------------------------------------------- on the command line
 
 
+@pytest.fixture(scope="module")
+def with_theirs(trained_folder: Path, brains: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model that was trained without another package's map and calibrated with it; the folder of the package."""
+    folder = tmp_path_factory.mktemp("theirs")
+    shutil.copytree(trained_folder, folder / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        outside_maps.install(folder, patch, theirs=outside_maps.THEIRS, broken=outside_maps.BROKEN)
+        options = ["--set", "detect.options.theirs.power=2", "--quiet", "--workers", "0"]
+        assert detect(brains, trained_folder, folder / "never", "theirs") == 2, "it is not calibrated yet"
+        scans = str(brains / "healthy")
+        assert main(["calibrate", scans, "--model", str(folder / "model"), *options]) == 0
+    return folder / "model", folder / "outside"
+
+
+def detect(brains: Path, model: Path, out: Path, *maps: str) -> int:
+    wanted = [text for name in maps for text in ("--map", name)]
+    scan = str(brains / "new" / "ill.nii.gz")
+    return main(["detect", scan, "--model", str(model), "--out", str(out), *wanted, "--quiet", "--workers", "0"])
+
+
 def test_a_map_of_another_package_is_calibrated_and_detected(
-    trained_folder: Path, brains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    with_theirs: tuple[Path, Path], brains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model was trained without it; there are no statistics of the training scans that it could start from."""
-    outside_maps.install(tmp_path, monkeypatch, theirs=outside_maps.THEIRS, broken=outside_maps.BROKEN)
-    model, out = tmp_path / "model", tmp_path / "out"
-    shutil.copytree(trained_folder, model)
-    wanted = ["--map", "theirs", "--map", "residual"]
-    detect = ["detect", str(brains / "new" / "ill.nii.gz"), "--model", str(model), "--out", str(out), *wanted]
-    assert main([*detect, "--quiet"]) == 2, "it is not calibrated yet"
-    options = ["--set", "detect.options.theirs.power=2"]
-    assert main(["calibrate", str(brains / "healthy"), "--model", str(model), "--quiet", *options]) == 0
+    """There are no statistics of the training scans that it could start from."""
+    model, package = with_theirs
+    monkeypatch.syspath_prepend(str(package))
     known = reference_of(load(model))
     assert known.maps["theirs"].options == {"power": 2.0}
     assert set(known.maps["theirs"].arrays) == {"mean", "sd"}
-    assert main([*detect, "--workers", "0", "--quiet"]) == 0
-    written = nib.load(out / "scans" / "ill" / "theirs.nii.gz")
+    assert "theirs" not in known.training
+    assert detect(brains, model, tmp_path / "out", "theirs", "residual") == 0
+    written = nib.load(tmp_path / "out" / "scans" / "ill" / "theirs.nii.gz")
     assert np.asarray(written.dataobj).any()
     assert written.header["descrip"].tobytes().decode().startswith("theirs, z, calibrated, n=3")
-    (row,) = csv.DictReader((out / "scores.csv").read_text("utf-8").splitlines())
+    (row,) = csv.DictReader((tmp_path / "out" / "scores.csv").read_text("utf-8").splitlines())
     assert float(row["theirs_p"]) in (0.25, 0.5, 0.75, 1.0)
 
 
 def test_a_model_lives_on_when_the_package_is_gone(
-    trained_folder: Path, brains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    with_theirs: tuple[Path, Path], brains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        outside_maps.install(tmp_path, patch, theirs=outside_maps.THEIRS)
-        model = tmp_path / "model"
-        shutil.copytree(trained_folder, model)
-        calibrate = ["calibrate", str(brains / "healthy"), "--model", str(model), "--quiet", "--workers", "0"]
-        assert main(calibrate) == 0
+    model, _ = with_theirs
     assert "theirs" in reference_of(load(model)).maps
-    detect = ["detect", str(brains / "new" / "ill.nii.gz"), "--model", str(model), "--out", str(tmp_path / "out")]
-    assert main([*detect, "--quiet", "--workers", "0"]) == 0
-    assert main(calibrate) == 0
-    assert "theirs" not in reference_of(load(model)).maps
+    assert detect(brains, model, tmp_path / "out", "residual") == 0
+    assert detect(brains, model, tmp_path / "other", "theirs") == 2
+    assert "there is no 'theirs' among the maps" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from medvae.checkpoint.decoded import on_own_grid
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import Model, weights_hash
-from medvae.errors import InputError, ScanError
+from medvae.errors import InputError, ScanError, SettingsError
 from medvae.io.formats import nifti
 from medvae.prepare.intensity import Intensity
 from medvae.prepare.native import coverage
@@ -167,6 +167,19 @@ def test_conditions_of_a_scan_and_of_a_code() -> None:
     assert (with_age.data - without.data)[inside].mean() > 10
     with pytest.raises(ScanError, match="'age' is 'old'"):
         ours.decode(z, conditions={"age": "old"})
+
+
+def test_a_misspelt_condition_is_not_a_missing_one() -> None:
+    ages = Conditions.fit(["age"], [{"age": 20.0}, {"age": 40.0}])
+    ours, wrong = model(kept=3, conditions=ages), {"Age": 40.0}
+    for call in (ours.encode, ours.reconstruct):
+        with pytest.raises(SettingsError, match="no condition 'Age'") as caught:
+            call(smooth_scan(), conditions=wrong)
+        assert "did you mean 'age'?" in str(caught.value.hint)
+    with pytest.raises(SettingsError, match="no condition 'Age'"):
+        ours.decode(np.zeros((1, 16, 16, 16)), conditions=wrong)
+    ref_like = prepare(smooth_scan(), ours.preparation, conditions={"age": 40.0, "sex": "F"})
+    assert ours.reconstruct_prepared(ref_like).ndim == 4, "a list may have other columns"
 
 
 def test_a_code_of_another_shape_is_refused() -> None:

@@ -16,7 +16,7 @@ from medvae.cli.words import translated
         ("pass device='cpu'", "pass --device cpu"),
         ("fill them: set read.fill_non_finite=true", "fill them: --set read.fill_non_finite=true"),
         ("set read.volume=2", "--volume 2"),
-        ("set read.assume_orientation=RAS if you know it", "--assume-orientation RAS if you know it"),
+        ("set read.assume_orientation=RAS if you know it", "use --assume-orientation RAS if you know it"),
         ("run medvae.calibrate with this model", "run `medvae calibrate` with this model"),
         ("run medvae.calibrate(model, scans) again", "run `medvae calibrate` again"),
         (

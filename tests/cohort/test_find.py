@@ -13,7 +13,7 @@ import pytest
 from dicom_made import put, ramp, slices
 
 from medvae.cohort.find import Cohort, find
-from medvae.errors import InputError, ScanError
+from medvae.errors import InputError, ScanError, SettingsError
 from medvae.io import reading
 from medvae.scan import ScanRef, Selection
 from medvae.settings import ReadSettings, load
@@ -396,9 +396,20 @@ def test_scans_are_found_from_whatever_names_them(tmp_path: Path) -> None:
     assert list(find(Selection((tmp_path / "two",), include=("c*",)), load())) == [c]
     known = replace(b, subject="p", label="ill", conditions={"age": 3.0})
     assert list(find([known, a])) == [known, a], "what is known of a scan stays"
-    for wrong in (3, [3]):
-        with pytest.raises(InputError, match="not from int"):
+    for wrong in (3, [3], None):
+        with pytest.raises(InputError, match=r"not from (int|NoneType)"):
             find(wrong)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="needed, not str 'demo'"):
+        find(tmp_path, "demo")  # type: ignore[arg-type]
+
+
+def test_one_path_and_one_glob_need_no_tuple(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "b.nii")
+    both = {"inputs": str(tmp_path), "include": "*.nii", "exclude": "b*"}
+    chosen = Selection(**both)  # type: ignore[arg-type]
+    assert chosen == Selection((tmp_path,), include=("*.nii",), exclude=("b*",))
+    assert [ref.id for ref in find(chosen)] == ["a"]
+    assert "include=" in str(refusal(tmp_path / "*.nii").hint)
 
 
 def test_scans_of_two_searches_get_unique_ids(tmp_path: Path) -> None:

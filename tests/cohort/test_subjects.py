@@ -44,6 +44,9 @@ ONE_EACH = {
     "a group in a folder": ["sub-acute/case0", "sub-acute/case1"],
     "people in a folder": ["sub-acute/anna", "sub-acute/bob"],
     "a group in a folder with a number": ["sub-2mm/oasis-1000", "sub-2mm/oasis-1001"],
+    "groups of patients with a folder each": [
+        f"sub-{group}/pat{n}/T1" for group in ("acute", "chronic") for n in (0, 1)
+    ],
     "groups": ["sub-acute/c0", "sub-acute/c1", "sub-chronic/c0", "sub-chronic/c1"],
 }
 
@@ -55,6 +58,8 @@ def test_different_people_stay_different(tmp_path: Path, names: list[str]) -> No
 
 
 ONE_PERSON = {
+    "visits": ["sub-anna/visit1/T1", "sub-anna/visit2/T1"],
+    "dates": ["sub-anna/20200131/T1", "sub-anna/2021-02-28/T1"],
     "sequences": ["sub-01/anat/sub-01_T1w", "sub-01/anat/sub-01_FLAIR"],
     "sessions": ["sub-01/ses-1/anat/x_T1w", "sub-01/ses-2/anat/x_T1w"],
     "raw and processed": ["sub-01/anat/sub-01_T1w", "out/sub-01/anat/sub-01_desc-preproc_T1w"],

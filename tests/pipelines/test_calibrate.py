@@ -123,8 +123,8 @@ def test_python_gives_the_bytes_of_the_command(
 
 def test_in_place_the_model_that_was_loaded_is_calibrated(trained_folder: Path, brains: Path, tmp_path: Path) -> None:
     shutil.copytree(trained_folder, tmp_path / "model")
-    model = calibrate(load(tmp_path / "model"), healthy(brains))
-    assert reference_of(model).calibrated
+    model = calibrate(load(tmp_path / "model"), brains / "healthy" / "h0.nii.gz")
+    assert reference_of(model).status == "calibrated, n=1"
     assert reference_of(load(tmp_path / "model")).hash == reference_of(model).hash
 
 

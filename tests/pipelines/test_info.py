@@ -16,7 +16,7 @@ from medvae.cli.main import main
 from medvae.io.formats import nifti
 from medvae.pipelines import info
 from medvae.scan import Geometry
-from medvae.settings import Settings
+from medvae.settings import Settings, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,6 +115,15 @@ def test_a_preset_says_which_scans_are_not_for_it(tmp_path: Path, capsys: pytest
     assert "rejected (wrong_modality): a: the scan is MR, the settings are for CT" in said
     assert main(["info", str(tmp_path), "--config", "chest-ct"]) == 0, "a NIfTI file does not say what it is"
     assert table(capsys.readouterr().out)["a"][-2].strip() == "CT (settings)"
+
+
+def test_check_warns_of_values_that_cannot_be_hounsfield_units(tmp_path: Path) -> None:
+    shifted = np.linspace(0, 1600, 120).reshape(4, 5, 6).astype(np.int16)  # no air, no fat
+    nifti.write(tmp_path / "a.nii.gz", shifted, Geometry((4, 5, 6), np.eye(4)), description="made")
+    said = [info.run(tmp_path, settings=load(name), check=True).entries[0].outcome for name in ("chest-ct", None)]
+    assert "do not look like Hounsfield units" in " ".join(said[0].warnings)
+    assert said[0].status == "ok"
+    assert not said[1].warnings, "without a preset nothing says that it is a CT"
 
 
 def test_dicom_is_shown_with_its_folder_and_description(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

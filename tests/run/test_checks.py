@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medvae.errors import InputError, OutputError
+from medvae.errors import OutputError
 from medvae.io.formats import nifti
 from medvae.run import checks
 from medvae.scan import Geometry, ScanRef
@@ -74,10 +74,7 @@ def test_a_disk_that_cannot_hold_the_output_is_refused_before(tmp_path: Path) ->
     checks.check_disk(out, 10, hint="less")
 
 
-def test_workers_and_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, workers in ((1, 0), (2, 1), (5, 4), (64, 4), (None, 0)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         assert checks.default_workers() == workers
-    with pytest.raises(InputError, match="nothing to do"):
-        checks.require([])
-    checks.require([ScanRef("a", "text", (Path("a"),))])

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -236,6 +237,18 @@ def test_a_scan_given_to_a_dead_pool_says_so_when_it_is_its_turn(tmp_path: Path)
     assert isinstance(late.exception(), BrokenProcessPool)
     assert not processes._is_whole(late)
     processes._stop(pool)
+
+
+def test_a_pool_ends_though_its_worker_was_stopped_while_it_sent_a_result(tmp_path: Path) -> None:
+    (whole,) = make(tmp_path / "in", {"a": "one"})
+    pool, task = processes._pool(1), Task(load_text, compute_text, tmp_path)
+    processes._submit(pool, task, Todo(whole)).result()
+    thread: Any = pool._executor_manager_thread
+    results: Any = pool._result_queue
+    os.write(results._writer.fileno(), struct.pack("!i", 1000) + b"half")
+    processes._stop(pool)
+    thread.join(60)
+    assert not thread.is_alive(), "Python would wait for it at exit, for ever"
 
 
 def test_again_does_only_what_is_missing(tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 import torch
 
+from medvae.errors import RunError
 from medvae.training import fabric as module
 from medvae.training.fabric import make_fabric
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_precision_auto_asks_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,8 +33,15 @@ def test_a_gpu_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
     monkeypatch.setattr(module, "Fabric", lambda **given: seen.update(given))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: not including_emulation)
     make_fabric("cuda:1", precision="auto")
     assert seen == {"accelerator": "cuda", "devices": [1], "precision": "bf16-mixed"}
     make_fabric("auto", precision="32")
     assert seen == {"accelerator": "cuda", "devices": "auto", "precision": "32-true"}
+
+
+def test_a_gpu_that_is_not_there_is_a_known_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(RunError, match="there is no device 'cuda'"):
+        make_fabric("cuda", precision="auto")
