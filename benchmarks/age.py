@@ -5,8 +5,9 @@
 If MODEL does not exist, it is trained for N minutes on all scans of the list, with the column `age` as condition, at 3
 mm. The mean code of its training scans is then decoded with each age. CSF is what is darker than half way between the
 typical values of CSF and of white matter, in a box around the lateral ventricles (MNI, mm); the same is measured in the
-scans themselves, with its slope over age. The picture shows the ages in an axial and a coronal plane, and the
-difference between the oldest and the youngest.
+scans themselves and fitted by a line over age. A decoded mean is smoother than a scan, so its volumes are smaller.
+
+The picture shows the ages in an axial and a coronal plane, and the difference between the oldest and the youngest.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def picture(path: Path, decoded: dict[int, Volume], grid: Geometry) -> None:
         for row, plane in zip(rows, (image[:, :, z], image[:, y, :]), strict=True):
             row[column].imshow(plane.T, cmap="gray", vmin=-3, vmax=2, origin="lower")
         rows[0][column].set_title(f"{age} years", color="white")
-    change = np.where(first > -6, last - first, 0)
+    change = np.where(last - first == 0, np.nan, last - first)  # 0 outside the foreground
     for row, plane in zip(rows, (change[:, :, z], change[:, y, :]), strict=True):
         row[-1].imshow(plane.T, cmap="RdBu_r", vmin=-1.5, vmax=1.5, origin="lower")
     rows[0][-1].set_title(f"{max(decoded)} less {min(decoded)}", color="white")

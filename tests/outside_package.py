@@ -124,5 +124,6 @@ def install(folder: Path, plugins: Mapping[str, Mapping[str, str]], *, patch: py
     patch.syspath_prepend(str(folder))
     importlib.invalidate_caches()
     yield
-    for module in [name for name in sys.modules if name.startswith("outside_") and name != __name__]:
-        del sys.modules[module]
+    for kind, sources in plugins.items():
+        for name in sources:
+            sys.modules.pop(f"outside_{kind}_{name}", None)
