@@ -85,4 +85,4 @@ def test_scans_stand_beside_their_reconstructions(tmp_path: Path, drawn: list[Fi
         np.testing.assert_allclose(difference[np.isfinite(difference)], 0.5, atol=1e-5)
         assert np.isnan(difference).any(), "what is not foreground is left out"
     assert pairs[0].error == pytest.approx(0.25, rel=1e-4)
-    assert "squared error 0.250" in [ax.get_title() for ax in figure.axes]
+    assert "reconstruction, squared error 0.250" in [ax.get_title() for ax in figure.axes]
