@@ -153,8 +153,8 @@ def _looks(cohort: Cohort, settings: Settings, *, check: bool) -> Iterator[Entry
         if isinstance(header, Outcome):
             yield Entry(ref, origin, header, folder=folder)
             continue
-        judge = partial(_judge, header=header, settings=settings, check=check)
-        found = as_outcome(attempt(judge, ref), ref, stage="read")
+        examine = partial(_examine, header=header, settings=settings, check=check)
+        found = as_outcome(attempt(examine, ref), ref, stage="read")
         outcome, values = (found, None) if isinstance(found, Outcome) else found
         yield Entry(ref, origin, outcome, header, values, _modality(header, settings), folder)
 
@@ -166,7 +166,7 @@ def _shared(cohort: Cohort) -> Path:
     return shared.parent if shared in parents else shared
 
 
-def _judge(
+def _examine(
     ref: ScanRef, *, header: ScanInfo, settings: Settings, check: bool
 ) -> tuple[Outcome, tuple[float, float] | None]:
     """Raises ScanError where a run with these settings could not use the scan."""
