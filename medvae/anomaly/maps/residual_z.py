@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.base_map import BaseMap
-from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.maps._shared import EXPECTED, averaged_inside
 from medvae.anomaly.statistics import Normal
 from medvae.settings import Frozen
 
@@ -57,8 +57,7 @@ class Map(BaseMap):
         residual = self.residual(inference, Normal.from_arrays(arrays.used["atlas"]))
         z = np.abs(Normal.from_arrays(arrays).z(residual)).mean(axis=0)
         inside, spacing = inference.foreground, inference.prepared.grid.spacing
-        smooth = [smooth_inside(z, inside, spacing=spacing, mm=mm) for mm in self.settings.scales_mm]
-        return np.where(inside, np.mean(smooth, axis=0) - np.float32(np.sqrt(2 / np.pi)), np.float32(0))
+        return averaged_inside(z, inside, spacing=spacing, scales_mm=self.settings.scales_mm, expected=EXPECTED)
 
     def residual(self, inference: Inference, image: Normal) -> NDArray[np.float32]:
         """x − x̂ with x̂ the reconstruction of the winsorised scan: x clipped to μ ± w s of the training scans.
