@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
-from medvae.anomaly.base_map import BaseMap
-from medvae.anomaly.maps._shared import EXPECTED, averaged_inside, smooth_inside
-from medvae.anomaly.statistics import Normal
+from medvae.anomaly.maps._normative import Normative, Scales
+from medvae.anomaly.maps._shared import smooth_inside
 from medvae.settings import Frozen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medvae.anomaly.base_map import Arrays, Healthy, MapArrays
+    from medvae.anomaly.base_map import MapArrays
     from medvae.anomaly.inference import Inference
     from medvae.scan import Geometry
 
@@ -23,44 +22,30 @@ if TYPE_CHECKING:
 class Settings(Frozen):
     """Options of the map."""
 
-    scales_mm: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (3.0, 6.0, 9.0), min_length=1, description="σ of the smoothing Gaussians; large lesions need larger ones"
-    )
+    scales_mm: Scales = (3.0, 6.0, 9.0)
     smooth_mm: float = Field(0.0, ge=0, description="σ of the Gaussian that smooths the difference itself, mm")
     side_mm: float = Field(4.0, ge=0, description="σ of the neighbourhood that decides between the two sides, mm")
 
 
-class Map(BaseMap):
-    """Mean over scales of G_σ (w |(d − μ) / s|), less its healthy expectation; d = x − x mirrored about x = 0 mm.
+class Map(Normative):
+    """|z| of d = x − x mirrored about x = 0 mm, times 2 R² / (R² + R'²); neutral where a voxel has no counterpart.
 
-    Both sides have the same |z|. w = 2 R² / (R² + R'²) divides it between them, R the smoothed `atlas` map and R' the
-    same on the other side: the unusual side lights up. A voxel whose counterpart is not foreground is neutral.
+    Both sides have the same |z|. R is the smoothed `atlas` map and R' the same on the other side: the unusual side
+    lights up.
     """
 
-    UNIT = "z"
-    NEEDS_ALIGNMENT = True
-    STANDARDISED = True
     FIXED_OPTIONS = ("smooth_mm",)
     USES = ("atlas",)
 
-    def statistics(self, inference: Inference, arrays: MapArrays) -> Arrays:
+    def values(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """The difference; NaN where there is none."""
-        return {"difference": self.difference(inference)}
+        return self.difference(inference)
 
-    def fit(self, healthy: Healthy) -> Arrays:
-        """Mean and spread of the difference, shrunk towards those of the training scans where there are others."""
-        prior = None if healthy.training is None else Normal.from_arrays(healthy.training)
-        return healthy.moments["difference"].normal(spacing=healthy.spacing, prior=prior).to_arrays()
-
-    def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
-        """The map of one scan."""
-        z = np.abs(Normal.from_arrays(arrays).z(self.difference(inference))).mean(axis=0)
-        grid, inside = inference.prepared.grid, inference.foreground
-        unusual = smooth_inside(arrays.used["atlas"].map, inside, spacing=grid.spacing, mm=self.settings.side_mm)
-        shared = np.nan_to_num(z * _side(unusual, grid), nan=EXPECTED)
-        return averaged_inside(
-            shared, inside, spacing=grid.spacing, scales_mm=self.settings.scales_mm, expected=EXPECTED
-        )
+    def sizes(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """|z|, most of it on the unusual side."""
+        grid, mm = inference.prepared.grid, self.settings.side_mm
+        unusual = smooth_inside(arrays.used["atlas"].map, inference.foreground, spacing=grid.spacing, mm=mm)
+        return super().sizes(inference, arrays) * _side(unusual, grid)
 
     def difference(self, inference: Inference) -> NDArray[np.float32]:
         """x − x mirrored, smoothed, `(C, X, Y, Z)`; NaN where a voxel or its counterpart is not foreground."""
