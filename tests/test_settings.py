@@ -58,7 +58,7 @@ def test_overrides_are_typed_by_the_setting(override: str, section: str, key: st
 def test_an_unknown_key_gets_the_nearest_name() -> None:
     problem = refusal(None, "train.lrr=1")
     assert str(problem) == "unknown setting 'train.lrr' in the settings"
-    assert (problem.hint or "").startswith("did you mean 'train.lr'? choices: ")
+    assert (problem.hint or "").startswith("did you mean 'train.lr'? choose one of: ")
     assert "'train'" in (refusal(None, "trian.lr=1").hint or "")
     deep = refusal(None, "train.randomize.miror=1")
     assert "train.randomize.miror" in str(deep)
