@@ -150,7 +150,7 @@ def test_wrong_settings(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     config = tmp_path / "mine.yaml"
     config.write_text("train: {steps: many}\n", "utf-8")
     assert main(["train", str(scans), "--config", str(config), "--out", str(tmp_path / "m")]) == 2
-    assert "'train.steps'" in capsys.readouterr().err
+    assert "mine.yaml: a whole number is needed" in capsys.readouterr().err
     line, hint = refused(capsys, "train", scans, "--config", "vessel-shap", "--out", tmp_path / "m")
     assert line == "there is no preset or file 'vessel-shap'"
     assert "did you mean 'vessel-shape'?" in hint

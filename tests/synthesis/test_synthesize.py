@@ -74,7 +74,7 @@ def test_options_of_one_sampler_are_not_given_to_another() -> None:
     [
         ({"sampler": "densty"}, "there is no 'densty' among the samplers"),
         ({"options": {"sharpness": 1}}, "unknown setting 'sharpness'"),
-        ({"classes": "equal"}, "setting 'classes' in synthesize"),
+        ({"classes": "equal"}, "classes is 'equal' in synthesize: it must be 'training' or 'balanced'"),
         ({"conditions": {"age": 70}}, "the model has no condition 'age'"),
         ({"count": -1}, "count is -1"),
     ],
