@@ -25,7 +25,7 @@ from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished, Outcome, Summary
 from medvae.run.processes import Processes
 from medvae.run.work import Progress, Result, ignore
-from medvae.settings import Settings
+from medvae.settings import Settings, configure
 from medvae.settings import load as load_settings
 from medvae.training.before import check_scans, identity, is_finished, keep_scans, length
 from medvae.training.fabric import make_fabric
@@ -77,11 +77,12 @@ def run(
     Raises:
         InputError: no scans were found.
         OutputError: the folder holds another training, or one of other scans; the disk is full.
-        SettingsError: a map that the model cannot have, a grid that does not fit, a condition that no scan has.
+        SettingsError: an unknown network, likelihood, map or sampler, one that the model cannot have, a wrong option, a
+            grid that does not fit: these before scans are looked for; a condition that no scan has.
         TrainingError: the loss is not a number, or the posterior has collapsed.
     """
+    _check(settings)
     refs = find(scans, settings).refs
-    check_maps(settings)
     build_vae(settings, Conditions.fit(settings.model.conditions, [ref.conditions for ref in refs]))
     torch.manual_seed(settings.seed)
     fabric = make_fabric(device, precision=settings.train.precision)
@@ -162,6 +163,13 @@ def train(
         first = finished.summary.outcomes[0]
         raise InputError(f"{_UNUSABLE}; {first.id}: {first.message}", hint=first.hint)
     return load(finished.out, device=device)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse plug-ins that are not there, wrong options, and a grid that does not fit, before looking for scans."""
+    check_maps(settings)
+    configure("samplers", settings.augment.sampler, settings.augment.options)
+    build_vae(settings)
 
 
 def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out: Path, resume: bool) -> Finished:

@@ -327,6 +327,29 @@ def test_a_map_that_the_model_cannot_have_is_refused_before_anything_is_read(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.name=spatail", "there is no 'spatail' among the networks"),
+        ("model.options.blocks=0", "blocks is 0 in networks.spatial: it must be at least 1"),
+        ("likelihood.family=laplac", "there is no 'laplac' among the likelihoods"),
+        ("likelihood.options.nu=1", "unknown setting 'nu' in likelihoods.gaussian"),
+        ("detect.maps=[residul]", "there is no 'residul' among the maps"),
+        ("detect.options.residual.sign=dim", "sign is 'dim' in maps.residual"),
+        ("augment.sampler=densty", "there is no 'densty' among the samplers"),
+        ("augment.options.x=1", "unknown setting 'x' in samplers.density"),
+        ("prepare.shape=[25, 24, 16]", "not divisible"),
+    ],
+)
+def test_plug_ins_and_options_are_checked_before_scans_are_looked_for(
+    blocks: tuple[Path, Path], tmp_path: Path, override: str, said: str
+) -> None:
+    settings = load_settings(str(blocks[1]), (override,))
+    with pytest.raises(SettingsError) as caught:
+        pipeline.train(tmp_path / "nothing is here", config=settings, out=tmp_path / "model")
+    assert said in str(caught.value)
+
+
 def test_how_many_healthy_scans_calibrating_needs_is_named_before_training(
     blocks: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
