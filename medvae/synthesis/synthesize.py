@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from medvae.settings import Settings
     from medvae.synthesis.synthetic import Synthetic
 
-T = TypeVar("T")
 USES = ("augment", "seed")  # settings that have an effect on synthetic scans
 
 
@@ -34,6 +33,7 @@ def synthesize(
     conditions: Mapping[str, float | str | None] | None = None,
     seed: int | None = None,
     device: str = "auto",
+    on_progress: Callable[[Progress], None] = ignore,
 ) -> Iterator[Synthetic]:
     """Generate synthetic scans, one at a time; `save` writes the same files as `medvae augment`.
 
@@ -52,6 +52,7 @@ def synthesize(
             are not fixed vary as among the training scans.
         seed: of everything random.
         device: "auto", "cpu", "cuda" or "cuda:N", where `model` is a folder.
+        on_progress: called while the copy screen is fitted, before the first scan is generated.
 
     Returns:
         An iterator of `Synthetic`: `image` is a `Scan` with `data` `(X, Y, Z)` along R, A, S in the unit of the
@@ -74,16 +75,14 @@ def synthesize(
     given = {"sampler": sampler, "options": options, "classes": classes, "texture": texture, "conditions": conditions}
     settings = _changed(trained.settings.augment, {name: one for name, one in given.items() if one is not None})
     synthesizer = generate.fit(trained, settings, seed=trained.settings.seed if seed is None else seed)
-    whole = with_screen(synthesizer)
+    whole = with_screen(synthesizer, on_progress=on_progress)
     return (whole.scan(index) for index in range(count))
 
 
 def with_screen(synthesizer: generate.Synthesizer, *, on_progress: Callable[[Progress], None] = ignore) -> SyntheticSet:
     """The set of synthetic scans, with the screen for near-copies; takes one decoding per kept training scan."""
-    decoded, total = synthesizer.copies(), len(synthesizer.model.training.ids)
-    if decoded is not None:
-        decoded = _counted(decoded, total, on_progress)
-    return SyntheticSet(synthesizer, copies.fit(synthesizer.model, copies=decoded))
+    screen = copies.fit(synthesizer.model, copies=synthesizer.copies(), on_progress=on_progress)
+    return SyntheticSet(synthesizer, screen)
 
 
 def augment_settings(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Settings:
@@ -97,12 +96,6 @@ def augment_settings(base: Settings, config: str | None, overrides: tuple[str, .
         return changed
     without = base.augment.model_copy(update={"options": {}})
     return adjust(base.model_copy(update={"augment": without}), config, overrides, uses=USES)
-
-
-def _counted(items: Iterator[T], total: int, on_progress: Callable[[Progress], None]) -> Iterator[T]:
-    for done, item in enumerate(items, start=1):
-        on_progress(Progress("copy screen", done, total))
-        yield item
 
 
 def _changed(base: AugmentSettings, given: Mapping[str, Any]) -> AugmentSettings:

@@ -111,8 +111,13 @@ def test_a_file_of_a_whole_project_may_have_other_sections(tmp_path: Any) -> Non
     assert augment_settings(toy_model().settings, str(path), ()).augment.sampler == "jitter"
 
 
-def test_the_screen_reports_its_progress() -> None:
+@pytest.mark.parametrize("sampler", ["density", "classical"])
+def test_the_screen_reports_its_progress_from_the_start(sampler: str) -> None:
+    """Each of the four scans once for its copy and once for itself, also where samples are not decoded."""
     seen = []
-    synthesizer = generate.fit(toy_model(n=4), AugmentSettings(), seed=0)
+    synthesizer = generate.fit(toy_model(n=4), AugmentSettings(sampler=sampler), seed=0)
     with_screen(synthesizer, on_progress=seen.append)
-    assert [(one.stage, one.done, one.total) for one in seen] == [("copy screen", i, 4) for i in (1, 2, 3, 4)]
+    assert [(one.stage, one.done, one.total) for one in seen] == [("copy screen", i, 8) for i in range(9)]
+    more = []
+    synthesize(toy_model(n=4), 1, sampler=sampler, on_progress=more.append)
+    assert more == seen
