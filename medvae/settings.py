@@ -204,7 +204,7 @@ class Settings(Frozen):
     seed: int = Field(0, ge=0, description="random seed")
 
 
-def load(
+def load_settings(
     config: str | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
@@ -233,6 +233,9 @@ def load(
         tree = _merge(tree, change)
     where = "the settings" if config is None else config + (" with your changes" if overrides else "")
     return validate(Settings, tree, where=where)
+
+
+load = load_settings  # inside the package, where the module says what is loaded
 
 
 def adjust(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ENOUGH = 19  # healthy scans: the smallest p, 1/(n + 1), is then 0.05
-_NEEDED = "healthy scans that training has not seen are needed"
+_NEEDED = "give healthy scans that training has not seen"
 
 
 def run(
@@ -91,7 +91,7 @@ def run(
         )
         healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
         if not len(healthy):
-            return Finished(model, summary, (f"none of the scans can be used: {_NEEDED}",))
+            return Finished(model, summary, (f"none of the scans can be used; {_NEEDED}",))
         reference = make_reference(
             trained, healthy, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
         )

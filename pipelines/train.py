@@ -25,8 +25,7 @@ from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished, Outcome, Summary
 from medvae.run.processes import Processes
 from medvae.run.work import Progress, Result, ignore
-from medvae.settings import Settings, configure
-from medvae.settings import load as load_settings
+from medvae.settings import Settings, configure, load_settings
 from medvae.training.before import check_scans, identity, is_finished, keep_scans, length
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
@@ -194,7 +193,7 @@ def _remove(out: Path, *folders: str) -> None:
 
 def _done_before(out: Path) -> Finished:
     ids = load(out, device="cpu").latents.ids
-    hint = "resume=True and more steps or minutes train it further, overwrite=True trains it anew"
+    hint = "pass resume=True and more steps or minutes to train it further, overwrite=True to train it anew"
     return Finished(out, Summary(tuple(Outcome(name, "ok") for name in ids)), (f"{out}: trained before; {hint}",))
 
 

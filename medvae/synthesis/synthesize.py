@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 from medvae.checkpoint.folder import load
@@ -69,8 +70,7 @@ def synthesize(
         >>> sample.id, sample.image.data.ndim
         ('synthetic-00001', 3)
     """
-    if count < 0:
-        raise SettingsError(f"count is {count}, it must be 0 or more")
+    _require_whole(count)
     trained = model if isinstance(model, Model) else load(model, device=device)
     given = {"sampler": sampler, "options": options, "classes": classes, "texture": texture, "conditions": conditions}
     settings = _changed(trained.settings.augment, {name: one for name, one in given.items() if one is not None})
@@ -96,6 +96,11 @@ def augment_settings(base: Settings, config: str | None, overrides: tuple[str, .
         return changed
     without = base.augment.model_copy(update={"options": {}})
     return adjust(base.model_copy(update={"augment": without}), config, overrides, uses=USES)
+
+
+def _require_whole(count: Any) -> None:
+    if not isinstance(count, Integral) or count < 0:
+        raise SettingsError(f"count is {count!r}: a whole number of at least 0 is needed", hint="pass e.g. count=10")
 
 
 def _changed(base: AugmentSettings, given: Mapping[str, Any]) -> AugmentSettings:

@@ -17,7 +17,7 @@ from medvae.checkpoint.folder import load
 from medvae.cli.main import main
 from medvae.errors import InputError, OutputError, SettingsError
 from medvae.pipelines import train as pipeline
-from medvae.settings import load as load_settings
+from medvae.settings import load_settings
 from medvae.training.logs import read_epochs
 from medvae.training.roles import held_out
 

@@ -76,7 +76,9 @@ def test_options_of_one_sampler_are_not_given_to_another() -> None:
         ({"options": {"sharpness": 1}}, "unknown setting 'sharpness'"),
         ({"classes": "equal"}, "classes is 'equal' in synthesize: it must be 'training' or 'balanced'"),
         ({"conditions": {"age": 70}}, "the model has no condition 'age'"),
-        ({"count": -1}, "count is -1"),
+        ({"count": -1}, "count is -1: a whole number of at least 0 is needed"),
+        ({"count": "2"}, "count is '2': a whole number of at least 0 is needed"),
+        ({"count": 2.5}, "count is 2.5: a whole number of at least 0 is needed"),
     ],
 )
 def test_errors_come_at_the_call(options: dict[str, Any], message: str) -> None:
