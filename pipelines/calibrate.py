@@ -16,6 +16,7 @@ from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
+from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, ModelError, OutputError, ScanError
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.run.checks import check_disk, check_memory
@@ -75,6 +76,7 @@ def run(
     names = usable(aligned=trained.preparation.aligned)
     check_options(trained, settings.detect, names=names)
     refs = find(scans, settings.read).refs
+    tell_of_conditions(refs, trained.conditions.names)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")

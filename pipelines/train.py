@@ -15,6 +15,7 @@ from medvae.anomaly.calibrate import check_maps, uncalibrated
 from medvae.checkpoint.folder import load, save
 from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
+from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import Preparation
@@ -83,6 +84,7 @@ def run(
     _check(settings)
     refs = find(scans, settings).refs
     build_vae(settings, Conditions.fit(settings.model.conditions, [ref.conditions for ref in refs]))
+    tell_of_conditions(refs, settings.model.conditions)
     torch.manual_seed(settings.seed)
     fabric = make_fabric(device, precision=settings.train.precision)
     fabric.launch()

@@ -16,6 +16,7 @@ from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cli.main import main
 from medvae.errors import InputError, OutputError, SettingsError
+from medvae.pipelines import calibrate, detect
 from medvae.pipelines import train as pipeline
 from medvae.settings import load_settings
 from medvae.training.logs import read_epochs
@@ -265,13 +266,23 @@ def test_without_its_state_a_model_cannot_be_trained_further(blocks: tuple[Path,
 # --------------------------------------------------------------------------------- conditions, plug-ins, label maps
 
 
-def test_conditions_go_from_the_list_into_the_model(blocks: tuple[Path, Path], tmp_path: Path) -> None:
-    rows = [f"{blocks[0]}/s{i}.nii.gz,{20 + 10 * i},{'' if i == 2 else 'ab'[i % 2]}" for i in range(6)]
+def test_conditions_go_from_the_list_into_the_model(
+    blocks: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [f"{blocks[0]}/s{i}.nii.gz,{20 + 10 * i},{'n/a' if i == 2 else 'ab'[i % 2]}" for i in range(6)]
     table = tmp_path / "list.csv"
     table.write_text("\n".join(["scan,age,site", *rows]) + "\n", "utf-8")
     settings = load_settings(str(blocks[1]), ("model.conditions=[age, site]",))
     model = pipeline.train(table, config=settings, out=tmp_path / "model")
     assert model.conditions.names == ("age", "site")
+    assert caplog.text.count("is missing for") == 1
+    assert "condition 'site' is missing for 1 scan of 6 (" in caplog.text
+    table.write_text("\n".join(["scan,age,site", *rows]).replace(",20,", ",-20,") + "\n", "utf-8")
+    with pytest.raises(InputError, match="training has seen this scan"):
+        calibrate.calibrate(model, table)
+    assert caplog.text.count("implausible 'age' of 1 scan (") == 1
+    detect.run(table, model=tmp_path / "model", out=tmp_path / "maps")
+    assert caplog.text.count("implausible 'age' of 1 scan (") == 2
     assert model.conditions.columns[1].words == ("a", "b")
     trained_on = [i for i in range(6) if not any(name.endswith(f"s{i}") for name in model.record["validation"])]
     assert len(trained_on) == 5
