@@ -99,7 +99,8 @@ def run(
         )
         save_set(model, NAME, reference.to_set())
         folder.finish(summary, reference=reference.status)
-        shutil.rmtree(out / "cache")
+        folder.remove_outputs()  # the prepared scans
+        shutil.rmtree(out / "cache", ignore_errors=True)  # and what a killed run had not listed yet
     _warn(reference, before=trained)
     least = f"the smallest possible p of a scan is {1 / (reference.n + 1):.3f}"
     return Finished(model, summary, (f"{model}: {reference.status}; {least}",))

@@ -108,6 +108,7 @@ def run(
         keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
         folder.finish(summary, model=model.hash, length=length(settings.train), **model.record)
+        folder.remove_outputs()  # the prepared scans
         _remove(out, "cache", "calibration", *(() if settings.train.keep_state else _STATE))
     return Finished(out, summary, _next_steps(model, out))
 

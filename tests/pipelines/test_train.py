@@ -64,6 +64,11 @@ def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
     assert {"model.json", "run.json", "manifest.jsonl", "log", "curves.png", "reconstructions.png"} < names
     assert {"scans.json", "last", "best"} < names, "what a longer training needs"
     assert "cache" not in names, "prepared scans of patients go"
+    lines = [json.loads(line) for line in (trained_folder / "manifest.jsonl").read_text("utf-8").splitlines()]
+    assert len(lines) == 6
+    assert all((trained_folder / name).is_file() for line in lines for name in line["outputs"]), (
+        "it lists what is there"
+    )
     model = load(trained_folder)
     assert len(model.latents.ids) == len(model.training.ids) == 5
     assert model.settings.train.minutes is None
