@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from medvae.anomaly.detection import Detection
     from medvae.anomaly.inference import Inference, infer
     from medvae.anomaly.reference import Reference, reference_of
-    from medvae.checkpoint.folder import load as load_model
+    from medvae.checkpoint.folder import load_model
     from medvae.checkpoint.model import Model
     from medvae.cohort.find import Cohort, find
     from medvae.cohort.read import read
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import Preparation, Prepared
     from medvae.prepare.preparation import prepare as prepare_scan
     from medvae.scan import Geometry, Scan, ScanRef, Selection
-    from medvae.settings import Settings
-    from medvae.settings import load as load_settings
+    from medvae.settings import Settings, load_settings
     from medvae.synthesis.synthesize import synthesize
     from medvae.synthesis.synthetic import Synthetic
 
@@ -94,8 +93,8 @@ _HOMES = {
     "detect": ("anomaly.detect", "detect"),
     "find": ("cohort.find", "find"),
     "infer": ("anomaly.inference", "infer"),
-    "load_model": ("checkpoint.folder", "load"),
-    "load_settings": ("settings", "load"),
+    "load_model": ("checkpoint.folder", "load_model"),
+    "load_settings": ("settings", "load_settings"),
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
     "read": ("cohort.read", "read"),
     "reference_of": ("anomaly.reference", "reference_of"),

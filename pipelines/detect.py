@@ -14,6 +14,7 @@ from medvae.anomaly.options import detect_settings, require_known
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
+from medvae.cohort.values import tell_of_conditions
 from medvae.io.files import write_text
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.run.checks import check_disk, check_memory
@@ -79,6 +80,7 @@ def run(
     options = settings.detect
     require_known(reference, options, aligned=trained.preparation.aligned)
     refs = find(scans, settings.read).refs
+    tell_of_conditions(refs, trained.conditions.names)
     wanted = {part: getattr(settings, part).model_dump(mode="json") for part in ("read", "detect")}
     identity = {"model": trained.hash, "reference": reference.hash, "settings": wanted}
     size = check_memory(refs, settings.read, workers=workers)

@@ -14,7 +14,7 @@ from medvae.cli import commands
 from medvae.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from medvae.plugins import Kind
 
@@ -28,6 +28,7 @@ class _Parser(argparse.ArgumentParser):
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=description, formatter_class=layout, allow_abbrev=False)
         self._lists: Listed | None = lists
+        self.commands: Mapping[str, argparse.ArgumentParser] = {}
 
     def format_help(self) -> str:
         """The help, with one line per plug-in at the end."""
@@ -38,10 +39,13 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Report an unknown option first: argparse would name what is missing because of it."""
+        """Report an unknown command or option first: argparse would name what is missing because of it."""
         for text in takewhile(lambda text: text != "--", args):
-            if self._subparsers is not None and not text.startswith("-"):
-                break  # the command; what follows belongs to its own parser
+            if self.commands and not text.startswith("-"):
+                if text not in self.commands:
+                    hint = plugins.suggest(text, tuple(self.commands))
+                    raise RunError(f"there is no command {text!r}", code="usage", hint=hint)
+                break  # what follows belongs to the command's own parser
             name = text.partition("=")[0]
             if name.startswith("--") and name not in self._option_string_actions:
                 near = get_close_matches(name, self._option_string_actions, n=1)
@@ -63,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"medvae {__version__}")
     choices = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.commands = choices.choices
 
     def command(name: str, about: str, *, lists: Listed | None = None) -> argparse.ArgumentParser:
         return choices.add_parser(name, help=about, description=about, lists=lists)
