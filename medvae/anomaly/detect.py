@@ -19,7 +19,7 @@ from medvae.checkpoint.model import Model
 from medvae.cohort.find import Cohort
 from medvae.cohort.read import only, read
 from medvae.io.reading import read_mask
-from medvae.prepare.load import Loaded, ReadAndPrepare
+from medvae.prepare.load import Loaded, ReadAndPrepare, accepted
 from medvae.prepare.native import coverage, to_native
 from medvae.prepare.preparation import prepare
 from medvae.review.montage import Picture, find_peaks
@@ -173,7 +173,8 @@ def _load(
     scan = read(what, settings, affine=affine)
     if isinstance(mask, str | Path):
         mask = read_mask(Path(mask), scan.geometry, settings)
-    return Loaded(scan, prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions))
+    prepared = prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions)
+    return accepted(Loaded(scan, prepared), settings)
 
 
 def _id_of(what: Any, settings: ReadSettings) -> str:
