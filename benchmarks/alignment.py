@@ -3,9 +3,10 @@
     python benchmarks/alignment.py [--data FOLDER] [--choose]
 
 Every stroke shape of `stroke-lesion-masks` is implanted into a healthy brain (dark, bright or mixed in turn), the
-tissue around it is displaced, and the result is degraded in one of several ways. The distance is that between the places
-of the template's brain under the two matrices, averaged over its voxels. What is no upright head must be refused. By
-default the brains are those of the split `test`; `--choose` takes the others, on which thresholds were chosen.
+tissue around it is displaced, and the result is degraded in one of several ways. The distance is that between the
+places of the template's brain under the two matrices, averaged over its voxels. What is no upright head must be
+refused. By default the brains are those of the split `test`; `--choose` takes the others, on which thresholds were
+chosen.
 """
 
 from __future__ import annotations

@@ -113,7 +113,9 @@ def align_to_template(scan: Scan, mask: NDArray[np.bool_] | None) -> Alignment:
         found = _rough(fine, level, _starts_of_head(fine), whole=True)
         for _ in range(2):  # the second time with the brain that the first one found
             found = _refine(_stripped(fine, _matrix(found)), found)
-    return _checked(_matrix(found), fine, level, mask is None)
+    matrix = _matrix(found)
+    over = None if mask is None else overlap(mask, scan.geometry, matrix)
+    return _checked(Alignment(matrix, likeness(fine.data, fine.geometry, matrix), over), fine, level)
 
 
 def _readied(data: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
@@ -128,52 +130,57 @@ def _readied(data: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArr
     return shifted if mask is None else np.where(mask, shifted, np.float32(0))
 
 
-def _checked(matrix: NDArray[np.float64], fine: _Volume, level: _Volume, whole: bool) -> Alignment:
+def _checked(found: Alignment, fine: _Volume, level: _Volume) -> Alignment:
     """The alignment, if it is one: like the template, of a head's size, over its brain, the right way up."""
-    like = likeness(fine.data, fine.geometry, matrix)
-    if like < LEAST:
-        raise _failed(f"nothing like the template was found: local r = {like:.2f}, at least {LEAST} is needed")
-    scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
+    if found.likeness < LEAST:
+        raise _failed(
+            f"nothing like the template was found: local r = {found.likeness:.2f}, at least {LEAST} is needed"
+        )
+    scales = np.linalg.svd(found.matrix[:3, :3], compute_uv=False)
     if scales.min() < _SCALES[0] or scales.max() > _SCALES[1]:
         raise _failed(
             f"the head has {scales.min():.2f} to {scales.max():.2f} times the size of the adult template "
             f"(allowed: {_SCALES[0]} to {_SCALES[1]})"
         )
-    dice = None if whole else overlap(fine.data > 0, fine.geometry, matrix)
-    if dice is not None and dice < _LEAST_OVERLAP:
+    if found.overlap is not None and found.overlap < _LEAST_OVERLAP:
         raise _failed(
-            f"the foreground overlaps the template's brain by {dice:.2f}, at least {_LEAST_OVERLAP} is needed"
+            f"the foreground overlaps the template's brain by {found.overlap:.2f}, at least {_LEAST_OVERLAP} is needed"
         )
-    if like < SURE:
-        _refuse_other_ways(matrix, like, fine, level)
-    return Alignment(matrix, like, dice)
+    if found.likeness < SURE:
+        _refuse_other_ways(found, fine, level)
+    return found
 
 
-def _refuse_other_ways(matrix: NDArray[np.float64], like: float, fine: _Volume, level: _Volume) -> None:
+def _refuse_other_ways(given: Alignment, fine: _Volume, level: _Volume) -> None:
     """Raise where the head is more like the template when it is turned: then its header is wrong."""
-    for way, turn in _other_ways():
-        start = _affine(matrix @ turn)
-        found, _ = _register(level.at(_COARSE_MM).itk(), _COARSE_MM, start, step=0.5, whole=True, iterations=30)
+    for way, start in _other_ways(given.matrix):
+        found, _ = _register(level.at(_COARSE_MM).itk(), _COARSE_MM, _affine(start), step=0.5, whole=True)
         other = likeness(fine.data, fine.geometry, _matrix(sitk.AffineTransform(found)))
-        if other > like + _BETTER:
+        if other > given.likeness + _BETTER:
             raise _failed(
-                f"by its header the head is {way}: local r = {like:.2f} with the template, {other:.2f} if turned"
+                f"by its header the head is {way}: local r = {given.likeness:.2f} with the template, "
+                f"{other:.2f} if turned"
             )
 
 
-def _other_ways() -> list[tuple[str, NDArray[np.float64]]]:
-    """Turns about the centre of the template's brain, 4×4. Left and right are alike and cannot be told apart."""
+def _other_ways(matrix: NDArray[np.float64]) -> list[tuple[str, NDArray[np.float64]]]:
+    """In words, and as a 4×4 to start from: the head level but turned, with the place and the size that were found.
+
+    Left and right are alike and cannot be told apart.
+    """
     flips = {"upside down": (1, 1, -1), "facing backwards": (1, -1, 1), "upside down and facing backwards": (1, -1, -1)}
     turns = [(way, np.diag(np.array(signs, np.float64))) for way, signs in flips.items()]
     x, y, z = np.eye(3)
     turns += [("turned by 90 degrees", np.stack(rows)) for rows in ((x, -z, y), (x, z, -y), (z, y, -x), (-y, x, z))]
     centre = _brain_centre()
-    matrices = []
+    size = np.cbrt(abs(np.linalg.det(matrix[:3, :3])))
+    starts = []
     for way, turn in turns:
-        matrix = np.eye(4)
-        matrix[:3, :3], matrix[:3, 3] = turn, centre - turn @ centre
-        matrices.append((way, matrix))
-    return matrices
+        start = np.eye(4)
+        start[:3, :3] = size * turn
+        start[:3, 3] = matrix[:3, :3] @ centre + matrix[:3, 3] - size * turn @ centre
+        starts.append((way, start))
+    return starts
 
 
 def _failed(message: str) -> ScanError:
