@@ -57,6 +57,9 @@ class ReadSettings(Frozen):
     )
     fill_non_finite: bool = Field(False, description="fill NaN and infinite voxels, and exclude them from every map")
     split_mixed: bool = Field(False, description="split a mixed DICOM series by the tags that differ")
+    on_doubtful: Literal["accept", "reject"] = Field(
+        "accept", description="scans that resemble the template too little to be sure: accept with a warning, or reject"
+    )
     max_gib: float = Field(8.0, gt=0, description="largest volume that is read, GiB in memory")
 
 

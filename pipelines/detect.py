@@ -111,6 +111,7 @@ def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSet
     scores: dict[str, float | None] = {}
     for name, one in found.scores.items():
         scores |= {name: one.score, f"{name}_p": one.p}
+    scores["coverage"] = found.brain_share
     return Result(found.files(f"scans/{ref.id}"), scores=scores, warnings=found.warnings)
 
 
@@ -119,6 +120,7 @@ def _table(outcomes: Sequence[Outcome], reference: Reference, options: DetectSet
     numbers = [column for name in options.maps for column in (name, f"{name}_p")]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
+    numbers.append("coverage")
     table.writerow(["id", "status", "code", *numbers, "calibrated", "n", "warnings"])
     facts = ["yes" if reference.calibrated else "no", reference.n]
     for outcome in outcomes:

@@ -19,8 +19,8 @@ from medvae.checkpoint.model import Model
 from medvae.cohort.find import Cohort
 from medvae.cohort.read import only, read
 from medvae.io.reading import read_mask
-from medvae.prepare.load import Loaded, ReadAndPrepare
-from medvae.prepare.native import coverage, to_native
+from medvae.prepare.load import Loaded, ReadAndPrepare, accepted
+from medvae.prepare.native import brain_share, coverage, outline, to_native
 from medvae.prepare.preparation import prepare
 from medvae.review.montage import Picture, find_peaks
 from medvae.scan import ScanRef
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from medvae.settings import DetectSettings, ReadSettings
 
 log = logging.getLogger(__name__)
+
+MOST_OF_BRAIN = 0.8  # a healthy stripped brain covers 0.85 or more of the template's
 
 
 def detect(
@@ -112,6 +114,7 @@ def detect_prepared(
     inference = infer(model, prepared, draws=options.draws)
     on_grid = scan_maps(options.maps, inference, reference, options=options.options)
     covered = coverage(prepared)
+    share = brain_share(prepared) if model.preparation.aligned else None
     maps, scores = {}, {}
     for name in options.maps:
         maps[name] = _native(on_grid[name], prepared, covered, limit=reference.maps[name].limit)
@@ -123,10 +126,14 @@ def detect_prepared(
         maps=maps,
         scores=scores,
         coverage=covered,
+        brain_share=share,
         status=reference.status,
         n=reference.n,
-        warnings=(*prepared.warnings, *_seen_before(prepared, model, reference)),
-        picture=_picture(scan, first, find_peaks(on_grid[first.name].values, prepared), covered),
+        warnings=(*prepared.warnings, *_cut(share), *_seen_before(prepared, model, reference)),
+        picture=replace(
+            _picture(scan, first, find_peaks(on_grid[first.name].values, prepared), covered),
+            outline=outline(prepared) if model.preparation.aligned else None,
+        ),
         with_montage=options.montage,
     )
 
@@ -135,6 +142,13 @@ def _native(found: AnomalyMap, prepared: Prepared, covered: NDArray[np.uint8], *
     """A map on the scan's own grid, 0 where nothing was evaluated."""
     data = np.where(covered > 0, to_native(found.values, prepared), np.float32(0))
     return NativeMap(found.name, data, prepared.input, found.unit, limit)
+
+
+def _cut(share: float | None) -> tuple[str, ...]:
+    """A warning where much of the brain was not evaluated."""
+    if share is None or share >= MOST_OF_BRAIN:
+        return ()
+    return (f"only {share:.0%} of the template's brain was evaluated",)
 
 
 def _seen_before(prepared: Prepared, model: Model, reference: Reference) -> tuple[str, ...]:
@@ -173,7 +187,8 @@ def _load(
     scan = read(what, settings, affine=affine)
     if isinstance(mask, str | Path):
         mask = read_mask(Path(mask), scan.geometry, settings)
-    return Loaded(scan, prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions))
+    prepared = prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions)
+    return accepted(Loaded(scan, prepared), settings)
 
 
 def _id_of(what: Any, settings: ReadSettings) -> str:

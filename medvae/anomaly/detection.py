@@ -74,6 +74,7 @@ class Detection:
         maps: by name, in the order asked for.
         scores: by map name.
         coverage: uint8 `(X, Y, Z)` on the scan's own grid: 1 = voxel was evaluated.
+        brain_share: share of the template's brain that was evaluated, 0 to 1; None for a scan that is not aligned.
         status: what z and p rest on: "calibrated, n=25", or "uncalibrated, n=18".
         n: healthy scans behind them.
         warnings: what a reader should know.
@@ -85,6 +86,7 @@ class Detection:
     maps: Mapping[str, NativeMap]
     scores: Mapping[str, Score]
     coverage: NDArray[np.uint8]
+    brain_share: float | None
     status: str
     n: int
     warnings: tuple[str, ...]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SHORT_FOR = {
     "volume": "read.volume",
     "assume_orientation": "read.assume_orientation",
+    "on_doubtful": "read.on_doubtful",
     "minutes": "train.minutes",
     "seed": "seed",
 }

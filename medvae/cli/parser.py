@@ -141,6 +141,11 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hash-ids", action="store_true", help="use hashes as scan ids instead of file names")
     parser.add_argument("--volume", metavar="N", type=int, help="volume of a 4D file to read, from 0")
     parser.add_argument("--assume-orientation", metavar="RAS", help="orientation of files whose header has none")
+    parser.add_argument(
+        "--on-doubtful",
+        choices=("accept", "reject"),
+        help="scans that resemble the template too little to be sure (default: accept, with a warning)",
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
