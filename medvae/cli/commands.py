@@ -22,6 +22,7 @@ _SHORT_FOR = {
     "volume": "read.volume",
     "assume_orientation": "read.assume_orientation",
     "minutes": "train.minutes",
+    "healthy_fpr": "detect.healthy_fpr",
     "seed": "seed",
 }
 
