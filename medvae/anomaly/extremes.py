@@ -54,13 +54,14 @@ class Extremes:
         """The value above which healthy scans have at most `rate` candidates each.
 
         A connected region above t holds a local maximum above t, so that there are no more regions than such maxima.
-        t is the (k + 1)-th highest of all, k = max(0, ⌊rate (n + 1)⌋ − 1): the conformal choice (Vovk et al. 2005).
-        With n + 1 < 2 / rate it is the largest healthy peak. Infinite without healthy scans.
+        t is the (k + 1)-th highest of all, k = ⌊rate (n + 1)⌋ − 1 (Vovk et al. 2005), but no less than 0 and no more
+        than rate n. With n + 1 < 2 / rate it is the largest healthy peak. Infinite without healthy scans.
         """
         kept = np.sort(self.peaks[np.isfinite(self.peaks)])[::-1]
         if not kept.size:
             return float("inf")
-        k = max(0, int(rate * (len(self.peaks) + 1) + 1e-9) - 1)
+        n = len(self.peaks)
+        k = max(0, min(_floor(rate * (n + 1)) - 1, _floor(rate * n)))
         return float(kept[min(k, kept.size - 1)])
 
     def voxel_threshold(self, rate: float) -> float:
@@ -77,6 +78,11 @@ class Extremes:
     def p_value(self, peak: float) -> float:
         """Conformal p of a candidate: (1 + #{healthy scans whose highest voxel is ≥ peak}) / (n + 1)."""
         return float((1 + (self.maxima >= peak).sum()) / (len(self.maxima) + 1))
+
+
+def _floor(value: float) -> int:
+    """0.1 · 30 is 3."""
+    return int(value + 1e-9)
 
 
 def highest_peaks(values: NDArray[np.float32], foreground: NDArray[np.bool_]) -> NDArray[np.float32]:
