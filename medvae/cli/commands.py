@@ -23,6 +23,7 @@ _SHORT_FOR = {
     "assume_orientation": "read.assume_orientation",
     "on_doubtful": "read.on_doubtful",
     "minutes": "train.minutes",
+    "healthy_fpr": "detect.healthy_fpr",
     "seed": "seed",
 }
 

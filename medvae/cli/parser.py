@@ -113,6 +113,9 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map", metavar="NAME", action="append", help="map to write (overrides the preset); repeatable"
     )
+    parser.add_argument(
+        "--healthy-fpr", metavar="N", type=_positive, help="candidates per healthy scan (default: 0.1, one in 10 scans)"
+    )
     _add_machine(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
 
