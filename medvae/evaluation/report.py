@@ -50,6 +50,7 @@ def froc(tree: Mapping[str, Any]) -> bytes:
         points = [(row["false_regions"][0], row["lesion_sensitivity"][0]) for row in rows]
         axes.plot(*zip(*points, strict=True), "o-", label=name)
     axes.set(xlabel="false regions per scan", ylabel="lesion sensitivity", ylim=(0, 1.02), xscale="symlog")
+    axes.set_xlim(left=0)
     axes.legend()
     FigureCanvasAgg(figure)
     file = BytesIO()

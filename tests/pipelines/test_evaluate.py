@@ -88,3 +88,19 @@ def test_a_lesion_outside_the_evaluated_region_is_missed() -> None:
     scan = Volumes("a", np.ones_like(lesion), lesion, {"nll": values})
     assert measure(scan, "nll", -1.0)["voxel_sensitivity"] == 0
     assert oracle_dice([scan.voxels()], "nll") == pytest.approx(2 / 65)
+
+
+def test_a_run_of_detect_can_be_evaluated(brains: Path, model_folder: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    detect = ["detect", str(brains / "new"), "--model", str(model_folder), "--out", out, "--map", "residual_z"]
+    assert main([*detect, "--workers", "0", "--quiet"]) == 0
+    assert main(["evaluate", "detect", out, "--truth", str(brains / "masks"), "--healthy", "--quiet"]) == 0
+    tree = json.loads((tmp_path / "out" / "evaluation" / "evaluation.json").read_text("utf-8"))
+    one = tree["maps"]["residual_z"]
+    assert (tree["scans"], tree["with_lesion"]) == (2, 1)
+    assert one["ap"][0] > 2 * tree["prevalence"]
+    assert list(one["at_healthy_fpr"]) == ["0.001", "0.002", "0.005", "0.01", "0.05"]
+    thresholds = [row["threshold"] for row in one["at_healthy_fpr"].values()]
+    assert thresholds == sorted(thresholds, reverse=True)
+    found = [row["voxel_sensitivity"][0] for row in one["at_healthy_fpr"].values()]
+    assert found == sorted(found)
