@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medvae.errors import MedVAEError, RunError, ScanError
     from medvae.io.writing import write
     from medvae.pipelines.calibrate import calibrate
+    from medvae.pipelines.evaluate import evaluate
     from medvae.pipelines.train import train
     from medvae.prepare.native import coverage, to_native
     from medvae.prepare.preparation import Preparation, Prepared
@@ -55,6 +56,7 @@ __all__ = [
     "calibrate",
     "coverage",
     "detect",
+    "evaluate",
     "find",
     "infer",
     "load_model",
@@ -91,6 +93,7 @@ _HOMES = {
     "calibrate": ("pipelines.calibrate", "calibrate"),
     "coverage": ("prepare.native", "coverage"),
     "detect": ("anomaly.detect", "detect"),
+    "evaluate": ("pipelines.evaluate", "evaluate"),
     "find": ("cohort.find", "find"),
     "infer": ("anomaly.inference", "infer"),
     "load_model": ("checkpoint.folder", "load_model"),

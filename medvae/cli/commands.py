@@ -102,6 +102,14 @@ def detect(args: argparse.Namespace) -> int:
     return _end(finished)
 
 
+def evaluate(args: argparse.Namespace) -> int:
+    """Compare maps with known lesions."""
+    from medvae.pipelines import evaluate as pipeline
+
+    console.say(pipeline.evaluate(args.run, args.truth, healthy=args.healthy).lines)
+    return 0
+
+
 def augment(args: argparse.Namespace) -> int:
     """Write synthetic scans."""
     overrides = _overrides(args)

@@ -78,6 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
         command("calibrate", "compute reference statistics from healthy scans that were not used in training")
     )
     _add_detect(command("detect", "write anomaly maps, scores and pictures", lists="maps"))
+    _add_evaluate(command("evaluate", "compare the maps of detect with masks of known lesions"))
     _add_augment(command("augment", "write synthetic scans and their labels", lists="samplers"))
     _add_demo(command("demo", "train, calibrate, detect and augment on simulated scans, in a few minutes"))
     return parser
@@ -118,6 +119,16 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     )
     _add_machine(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("detect",), help="which command wrote the folder")
+    parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
+    parser.add_argument(
+        "--truth", metavar="MASKS", type=Path, required=True, help="folder of masks, named as the scans"
+    )
+    parser.add_argument("--healthy", action="store_true", help="scans without a mask are healthy, not left out")
+    _add_loudness(parser, commands.evaluate)
 
 
 def _add_augment(parser: argparse.ArgumentParser) -> None:
@@ -187,6 +198,10 @@ def _add_common(
         help="change a setting, e.g. train.lr=1e-4; repeatable",
     )
     parser.add_argument("--seed", metavar="N", type=int, help="random seed")
+    _add_loudness(parser, call)
+
+
+def _add_loudness(parser: argparse.ArgumentParser, call: Callable[[argparse.Namespace], int]) -> None:
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("--quiet", action="store_true", help="errors only, no progress")
     loudness.add_argument("--verbose", action="store_true", help="more messages, and a traceback for errors")
