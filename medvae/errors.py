@@ -81,6 +81,11 @@ CODES: dict[str, Code] = {
     "no_foreground": Code(
         "rejected", "no foreground was found", "check the scan, or give a mask (in a list: column `mask`)"
     ),
+    "doubtful_alignment": Code(
+        "rejected",
+        "the scan resembles the template too little to be sure of its alignment",
+        "look at its picture after read.on_doubtful=accept, or align it first",
+    ),
     "registration_failed": Code(
         "rejected",
         "the scan could not be aligned to the template",

@@ -57,6 +57,9 @@ class ReadSettings(Frozen):
     )
     fill_non_finite: bool = Field(False, description="fill NaN and infinite voxels, and exclude them from every map")
     split_mixed: bool = Field(False, description="split a mixed DICOM series by the tags that differ")
+    on_doubtful: Literal["accept", "reject"] = Field(
+        "accept", description="scans that resemble the template too little to be sure: accept with a warning, or reject"
+    )
     max_gib: float = Field(8.0, gt=0, description="largest volume that is read, GiB in memory")
 
 
@@ -174,6 +177,10 @@ class DetectSettings(Frozen):
     top: float = Field(
         0.01, gt=0, le=1, description="the score of a scan is the mean of this fraction of its highest voxels"
     )
+    healthy_fpr: float = Field(
+        0.1, gt=0, le=10, description="candidates per healthy scan, which sets the threshold of candidates"
+    )
+    min_ml: float = Field(0.05, ge=0, description="smallest volume of a candidate, mL")
     montage: bool = Field(True, description="write a picture per scan")
 
 

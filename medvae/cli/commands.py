@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _SHORT_FOR = {
     "volume": "read.volume",
     "assume_orientation": "read.assume_orientation",
+    "on_doubtful": "read.on_doubtful",
     "minutes": "train.minutes",
+    "healthy_fpr": "detect.healthy_fpr",
     "seed": "seed",
 }
 

@@ -113,6 +113,9 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map", metavar="NAME", action="append", help="map to write (overrides the preset); repeatable"
     )
+    parser.add_argument(
+        "--healthy-fpr", metavar="N", type=_positive, help="candidates per healthy scan (default: 0.1, one in 10 scans)"
+    )
     _add_machine(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
 
@@ -141,6 +144,11 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hash-ids", action="store_true", help="use hashes as scan ids instead of file names")
     parser.add_argument("--volume", metavar="N", type=int, help="volume of a 4D file to read, from 0")
     parser.add_argument("--assume-orientation", metavar="RAS", help="orientation of files whose header has none")
+    parser.add_argument(
+        "--on-doubtful",
+        choices=("accept", "reject"),
+        help="scans that resemble the template too little to be sure (default: accept, with a warning)",
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
