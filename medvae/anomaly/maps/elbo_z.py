@@ -1,4 +1,4 @@
-"""−ELBO of each voxel in SD of healthy scans: less likely under the model than this place usually is."""
+"""−ELBO of each voxel in SD of healthy scans: what the model finds less likely than it usually finds this place."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ class Settings(Frozen):
 
 
 class Map(Normative):
-    """z of −ELBO."""
+    """Mean over `scales_mm` of G_σ z inside the foreground; z = (−ELBO − μ) / s of healthy scans at this voxel.
+
+    The sign is kept: a voxel that is more likely than usual is no anomaly. −ELBO (nats per voxel) is the `elbo` map.
+    """
 
     def values(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """−ELBO by voxel, `(1, X, Y, Z)`."""
         return inference.draw_means.negative_elbo[None]
 
     def sizes(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """z, raised by what `map` takes off again."""
         z = Normal.from_arrays(arrays).z(self.values(inference, arrays))
-        return z.mean(axis=0) + np.float32(EXPECTED)
+        raised: NDArray[np.float32] = z.mean(axis=0) + np.float32(EXPECTED)
+        return raised

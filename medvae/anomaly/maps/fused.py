@@ -41,12 +41,16 @@ class Map(BaseMap):
 
     def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """The map of one scan."""
-        inside = inference.foreground
-        ends = np.arange(_STEPS) * _STEP
-        total = np.sum([np.interp(one.map[inside], ends, arrays[name]) for name, one in arrays.used.items()], axis=0)
-        result = np.zeros(inside.shape, np.float32)
-        result[inside] = total - len(arrays.used)
+        result = np.zeros(inference.foreground.shape, np.float32)
+        result[inference.foreground] = sum(self.surprises(inference, arrays).values()) - len(arrays.used)
         return result
+
+    def surprises(self, inference: Inference, arrays: MapArrays) -> dict[str, NDArray[np.float32]]:
+        """−ln P_k of each foreground voxel, `(n,)`, by witness: what the map is the sum of."""
+        inside, ends = inference.foreground, np.arange(_STEPS) * _STEP
+        return {
+            name: np.interp(one.map[inside], ends, arrays[name]).astype(np.float32) for name, one in arrays.used.items()
+        }
 
 
 def _counts(values: NDArray[np.float32]) -> NDArray[np.int64]:
