@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from medvae.anomaly.base_map import Arrays, Healthy, MapArrays
     from medvae.anomaly.inference import Inference
 
-_STEP, _STEPS = 0.05, 1000  # values of the witnesses are counted in bins of this width from 0, before their scale
+_LOWEST, _STEP, _STEPS = -5.0, 0.05, 1100  # bins in which the values of a witness are counted, before its scale
 _USUAL, _RARE = 1e-2, 1e-4  # the tail is extended beyond the second along its slope between the two
 
 
@@ -29,6 +29,7 @@ class Map(BaseMap):
     UNIT = "nats"
     NEEDS_ALIGNMENT = True
     USES = ("residual_z", "asymmetry", "contrast", "elbo_z")
+    USES_LEFT_OUT = True
 
     def statistics(self, inference: Inference, arrays: MapArrays) -> Arrays:
         """How many foreground voxels each witness has in each bin."""
@@ -47,15 +48,16 @@ class Map(BaseMap):
 
     def surprises(self, inference: Inference, arrays: MapArrays) -> dict[str, NDArray[np.float32]]:
         """−ln P_k of each foreground voxel, `(n,)`, by witness: what the map is the sum of."""
-        inside, ends = inference.foreground, np.arange(_STEPS) * _STEP
+        inside, ends = inference.foreground, _LOWEST + np.arange(_STEPS) * _STEP
         return {
             name: np.interp(one.map[inside], ends, arrays[name]).astype(np.float32) for name, one in arrays.used.items()
         }
 
 
 def _counts(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Values in each bin; those below 0 are in the first, those beyond the last in the last."""
-    return np.bincount(np.clip(values / _STEP, 0, _STEPS - 1).astype(np.intp), minlength=_STEPS)
+    """Values in each bin; those below the first are in the first, those beyond the last in the last."""
+    places = np.clip((values - _LOWEST) / _STEP, 0, _STEPS - 1).astype(np.intp)
+    return np.bincount(places, minlength=_STEPS)
 
 
 def _surprise(counts: NDArray[np.float64]) -> NDArray[np.float64]:
