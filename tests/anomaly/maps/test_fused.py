@@ -68,7 +68,7 @@ def test_what_each_witness_adds_has_mean_one_over_healthy_scans() -> None:
     ends = np.arange(fused._STEPS) * fused._STEP + fused._LOWEST
     for name, values in left_out().items():
         surprise = reference_of(model()).maps["fused"].arrays[name]
-        assert np.interp(values, ends, surprise).mean() == pytest.approx(1, abs=0.1), name
+        assert np.interp(values, ends, surprise).mean() == pytest.approx(1, abs=0.2), name
 
 
 def test_the_tail_goes_on_along_its_slope() -> None:
