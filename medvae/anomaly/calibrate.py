@@ -183,19 +183,29 @@ class _Statistics:
 
     def without(self, inference: Inference) -> dict[str, Arrays]:
         """What `fit` gives for the sums over all scans but one that was added."""
+        return self._without(inference, list(self._moments))
+
+    def _without(self, inference: Inference, names: Sequence[str]) -> dict[str, Arrays]:
+        """The same for some maps; the arrays of the others stay."""
         rest = dict(self.arrays)
-        for name, moments in self._moments.items():
+        for name in names:
             left = {
-                key: moments[key].without(values, _mask(values, inference))
+                key: self._moments[name][key].without(values, _mask(values, inference))
                 for key, values in self._of(inference, name).items()
             }
             rest[name] = self._fitted(name, left)
         return rest
 
     def _of(self, inference: Inference, name: str) -> Arrays:
-        """What a map sums of a scan; the maps that it uses are fitted to all scans, whether added or left out."""
-        method = self.methods[name]
-        used = ScanMaps(inference, self.methods, arrays=self.arrays).arrays[name].used
+        """What a map sums of a scan.
+
+        The maps that it uses are fitted to all scans, whether this one is added or left out; or always to the others
+        (`USES_LEFT_OUT`).
+        """
+        method, arrays = self.methods[name], self.arrays
+        if method.USES_LEFT_OUT:
+            arrays = self._without(inference, [one for one in method.USES if one in self._moments])
+        used = ScanMaps(inference, self.methods, arrays=arrays).arrays[name].used
         return method.statistics(inference, MapArrays(method, inference, arrays={}, used=used))
 
     def _fitted(self, name: str, moments: Mapping[str, Moments]) -> Arrays:

@@ -67,9 +67,13 @@ class Moments:
         return cls(np.zeros(shape, np.float32), np.zeros(shape), np.zeros(shape))
 
     def add(self, values: NDArray[Any], mask: NDArray[np.bool_], *, sign: int = 1) -> None:
-        """Add (or with sign −1 take away) an array where its mask, which broadcasts to its shape, is True."""
-        kept = np.where(mask, values, 0).astype(np.float64)
-        self.count += sign * mask
+        """Add (or with sign −1 take away) an array where its mask, which broadcasts to its shape, is True.
+
+        A NaN is a value that a scan does not have: it does not count.
+        """
+        counted = mask & ~np.isnan(values)
+        kept = np.where(counted, values, 0).astype(np.float64)
+        self.count += sign * counted
         self.total += sign * kept
         self.square += sign * kept**2
         self.n += sign

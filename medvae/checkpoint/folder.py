@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from medvae.checkpoint.arrays import ArraySet
     from medvae.vae.base import VAE
 
-FORMAT = 3  # of model.json; another one is refused. 3: named networks and sets, conditions
+FORMAT = 4  # of model.json; another one is refused. 4: peaks and quantiles of healthy maps
 _KEPT = ("latents", "training")  # sets that training writes once; model.json knows their hashes
 _TRAIN_AGAIN = "copy the model folder again, or train again"
 

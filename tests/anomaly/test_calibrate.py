@@ -12,7 +12,9 @@ from linear_model import healthy
 
 from medvae import plugins
 from medvae.anomaly.anomaly_map import anomaly_map
+from medvae.anomaly.base_map import BaseMap
 from medvae.anomaly.calibrate import LIMIT, check_maps, make_reference
+from medvae.anomaly.configured import needs_alignment
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.anomaly.reference import reference_of, with_reference
@@ -125,8 +127,9 @@ def test_what_a_first_reference_holds() -> None:
     assert (made.n, made.calibrated) == (8, False)
     assert made.scan_hashes == tuple(scan.source_hash for scan in scans)
     assert set(made.maps) == set(NAMES)
-    assert set(made.training) == {"atlas", "residual_z"}
-    assert {name for name, one in made.maps.items() if one.scale != 1} == {"residual_z"}
+    kinds = {name: plugins.load("maps", name).Map for name in NAMES}
+    assert set(made.training) == {name for name, kind in kinds.items() if kind.fit is not BaseMap.fit}
+    assert {name for name, one in made.maps.items() if one.scale != 1} == {n for n in NAMES if kinds[n].STANDARDISED}
     for one in made.maps.values():
         assert one.scores.dtype == np.float32
         assert np.array_equal(one.scores, np.sort(one.scores))
@@ -185,7 +188,7 @@ def test_the_healthy_get_even_p_values() -> None:
 
 def test_where_scans_are_not_aligned_maps_by_place_are_left_out() -> None:
     made = reference_of(linear_model.known_model(aligned=False))
-    assert set(made.maps) == set(NAMES) - {"atlas", "residual_z"}
+    assert set(made.maps) == {name for name in NAMES if not needs_alignment(name)}
     assert not made.training
 
 

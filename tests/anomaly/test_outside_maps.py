@@ -34,7 +34,7 @@ def test_used_maps_come_first_and_along(tmp_path: Path, monkeypatch: pytest.Monk
     outside_maps.install(tmp_path, monkeypatch, a=outside_maps.using("residual_z", "b"), b=outside_maps.using("nll"))
     assert list(configured(["kl", "a"], {})) == ["kl", "atlas", "residual_z", "nll", "b", "a"]
     assert (needs_alignment("a"), needs_alignment("b")) == (True, False)
-    assert set(usable(aligned=False)) == {*OURS, "b"} - {"atlas", "residual_z"}
+    assert set(usable(aligned=False)) == {name for name in (*OURS, "b") if not needs_alignment(name)}
     settings = Settings.model_validate({"detect": {"maps": ["a"]}})
     with pytest.raises(SettingsError, match="'a' compares voxel by voxel"):
         check_maps(settings)

@@ -1,0 +1,256 @@
+"""All anomaly maps side by side, on prepared scans: simulated lesions in held-out brains, and healthy brains of a
+second site.
+
+    python benchmarks/maps.py --model MODEL [--data FOLDER] [--cache FOLDER] [--maps NAME ...] [--set KEY=VALUE ...]
+                              [--choose] [--shapes K]
+
+For development: no files are written but the cache of prepared scans. Lesions (stroke and MS shapes; dark, bright,
+iso-intense) are implanted on the model's grid, and the intensities are fitted again. Maps are computed by the functions
+of `detect`. A scan is never compared with statistics that contain it: the healthy statistics of its maps are those of
+all other held-out subjects (cross-fitting).
+
+`--choose` evaluates the subjects of the split `calibrate`, each with the healthy statistics of the other four, and the
+shapes of odd rank by volume: for choosing options. The default evaluates the subjects of the split `test`, each with
+those of the other nine, and the shapes of even rank.
+
+With `fused` come the same map without each of its witnesses. Per map: pooled voxel AP; the share of lesion voxels above
+the threshold that 0.5% of the voxels of the other healthy scans exceed; for five healthy brains of a second site the
+share of voxels above the thresholds of 0.5%, 1% and 5%; and the seconds that it takes alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from medvae.anomaly.anomaly_map import ScanMaps
+from medvae.anomaly.calibrate import _Statistics
+from medvae.anomaly.configured import configured, usable
+from medvae.anomaly.inference import infer
+from medvae.anomaly.maps import fused
+from medvae.anomaly.reference import reference_of
+from medvae.checkpoint.folder import load
+from medvae.cli import console
+from medvae.cohort.find import find
+from medvae.evaluation.metrics import average_precision
+from medvae.prepare import intensity
+from medvae.prepare.load import ReadAndPrepare
+from medvae.scan import Selection
+from medvae.settings import adjust
+from medvae.simulate.lesions import Kind, implant, shape_on, spread_by_volume
+from medvae.training.store import fetch, store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from medvae.anomaly.base_map import Arrays, BaseMap
+    from medvae.anomaly.inference import Inference
+    from medvae.checkpoint.model import Model
+    from medvae.prepare.preparation import Prepared
+    from medvae.scan import ScanRef
+
+    Values = Mapping[str, NDArray[np.float32]]  # of the foreground voxels of a scan, by map
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+SHAPES = {"stroke": "stroke-lesion-masks", "MS": "ms-lesion-masks"}
+RATES = (0.005, 0.01, 0.05)  # of healthy voxels
+WITHOUT = "fused without"
+
+
+def main() -> None:
+    """Print the tables."""
+    options = parse()
+    console.configure(quiet=True)
+    begun = time.monotonic()
+    model = load(options.model)
+    with tempfile.TemporaryDirectory() as scratch:
+        scans = prepared_scans(model, options.data, options.cache or Path(scratch))
+    held_out = scans["calibrate"] if options.choose else [*scans["calibrate"], *scans["test"]]
+    healthy = Healthy.from_scans(model, held_out, names=options.maps, overrides=tuple(options.set))
+    evaluated = scans["calibrate" if options.choose else "test"]
+    report_lesions(healthy, evaluated, options.data, count=options.shapes, rank=0 if options.choose else 1)
+    report_site(healthy, scans["site2"])
+    console.out(f"\n{time.monotonic() - begun:.0f} s")
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="anomaly maps side by side: simulated lesions, a second site")
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with brains-t1 and the folders of masks")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the prepared scans for the next run")
+    parser.add_argument("--maps", nargs="+", help="names of the maps; all by default")
+    parser.add_argument("--set", nargs="+", default=[], help="detect.options.MAP.OPTION=VALUE")
+    parser.add_argument("--choose", action="store_true", help="calibration subjects and the other half of the shapes")
+    parser.add_argument("--shapes", type=int, default=3, help="shapes of each set per subject")
+    return parser.parse_args()
+
+
+def prepared_scans(model: Model, data: Path, cache: Path) -> dict[str, list[Prepared]]:
+    """The held-out scans by split, and the second site's, prepared for the model; kept in the cache."""
+    place = cache / model.preparation.hash[:16]
+    place.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[Prepared]] = {"calibrate": [], "test": [], "site2": []}
+    rows = find(Selection((data / "brains-t1" / "split.csv",)), model.settings.read).refs
+    other = find(Selection((data / "brains-t1-site2",), include=("*_t1_mni2mm.nii.gz", "*-t1_mni2mm.nii.gz")))
+    for ref in (*rows, *other.refs):
+        split = ref.split or "site2"
+        if split in found:
+            found[split].append(prepared_scan(ref, model, place / f"{ref.id}.safetensors"))
+    return found
+
+
+def prepared_scan(ref: ScanRef, model: Model, file: Path) -> Prepared:
+    """A prepared scan, from the cache where it is there."""
+    if not file.is_file():
+        store(ReadAndPrepare(model.settings.read, model.preparation)(ref).prepared, file)
+    return fetch(file)
+
+
+@dataclass(frozen=True, eq=False)
+class Healthy:
+    """The healthy statistics of all maps, each subject left out in turn.
+
+    Attributes:
+        model: with the statistics of its training scans.
+        methods: the maps; used ones before those that use them.
+        arrays: of all healthy scans, by map.
+        without: by subject, those of all others.
+        maps: by subject, its own healthy maps compared with all others.
+        names: of the maps to report.
+    """
+
+    model: Model
+    methods: Mapping[str, BaseMap]
+    arrays: Mapping[str, Arrays] = field(repr=False)
+    without: Mapping[str, Mapping[str, Arrays]] = field(repr=False)
+    maps: Mapping[str, Values] = field(repr=False)
+    names: Sequence[str]
+
+    @classmethod
+    def from_scans(
+        cls, model: Model, scans: Sequence[Prepared], *, names: Sequence[str] | None, overrides: tuple[str, ...]
+    ) -> Healthy:
+        """Sum up the scans, and take each of them out again."""
+        detect = adjust(model.settings, None, overrides, uses=("detect",)).detect
+        names = names or usable(aligned=model.preparation.aligned)
+        methods = configured(names, detect.options)
+        statistics = _Statistics(methods, model.preparation.grid.spacing, reference_of(model).training)
+        inferences = {one.subject: infer(model, one, draws=detect.draws) for one in scans}
+        for some in statistics.passes():
+            for inference in inferences.values():
+                statistics.add(inference, some)
+            statistics.fit(some)
+        without = {subject: statistics.without(inference) for subject, inference in inferences.items()}
+        maps = {
+            subject: values_of(names, inference, methods, without[subject]) for subject, inference in inferences.items()
+        }
+        return cls(model, methods, statistics.arrays, without, maps, list(next(iter(maps.values()))))
+
+    def of(self, scan: Prepared) -> Values:
+        """The maps of a scan, compared with all healthy subjects but its own."""
+        inference = infer(self.model, scan)
+        return values_of(self.names, inference, self.methods, self.without.get(scan.subject, self.arrays))
+
+    def threshold(self, name: str, rate: float, *, but: str = "") -> float:
+        """The value that this share of the voxels of the healthy scans exceed, those of one subject left out."""
+        values = [maps[name] for subject, maps in self.maps.items() if subject != but]
+        return float(np.quantile(np.concatenate(values), 1 - rate))
+
+
+def values_of(
+    names: Sequence[str], inference: Inference, methods: Mapping[str, BaseMap], arrays: Mapping[str, Arrays]
+) -> Values:
+    """The foreground values of the maps of one scan; not divided by their scale, which is one number per map."""
+    maps = ScanMaps(inference, methods, arrays=arrays)
+    found = {name: maps[name].values[inference.foreground] for name in names if name in methods}
+    return found | without_each(inference, methods, maps) if "fused" in names else found
+
+
+def without_each(inference: Inference, methods: Mapping[str, BaseMap], maps: ScanMaps) -> Values:
+    """The fused map without each of its witnesses."""
+    method, arrays = methods["fused"], maps.arrays["fused"]
+    assert isinstance(method, fused.Map)
+    surprises = method.surprises(inference, arrays)
+    total = sum(surprises.values())
+    return {f"{WITHOUT} {name}": total - one for name, one in surprises.items()}
+
+
+def report_lesions(healthy: Healthy, scans: Sequence[Prepared], data: Path, *, count: int, rank: int) -> None:
+    """One table of AP and one of lesion voxels above the threshold: a row per map, a column per shapes and filling."""
+    titles, aps, shares = [], [], []
+    limits = {(s.subject, n): healthy.threshold(n, RATES[0], but=s.subject) for s in scans for n in healthy.names}
+    for shapes, folder in SHAPES.items():
+        every = sorted((data / folder).glob("*.nii.gz"))
+        ranked = spread_by_volume(every, len(every))[rank::2]
+        chosen = [ranked[int((i + 0.5) * len(ranked) / (count * len(scans)))] for i in range(count * len(scans))]
+        for kind in get_args(Kind):
+            made = list(lesions(healthy, scans, chosen, kind=kind))
+            truth = np.concatenate([one for _, one, _ in made])
+            titles.append(f"{shapes} {kind} ({truth.mean():.4f})")
+            aps.append({n: average_precision(truth, np.concatenate([v[n] for _, _, v in made])) for n in healthy.names})
+            above = {n: [v[n][true] > limits[subject, n] for subject, true, v in made] for n in healthy.names}
+            shares.append({n: float(np.concatenate(found).mean()) for n, found in above.items()})
+    console.out(f"\nvoxel AP ({count * len(scans)} lesions each; in brackets: prevalence)")
+    print_table(healthy.names, titles, aps)
+    console.out("\nshare of lesion voxels above the threshold of 0.5% of healthy voxels")
+    print_table(healthy.names, titles, shares)
+
+
+def lesions(
+    healthy: Healthy, scans: Sequence[Prepared], shapes: Sequence[Path], *, kind: Kind
+) -> Iterator[tuple[str, NDArray[np.bool_], Values]]:
+    """Subject, truth and maps of each scan with a lesion; the shapes are dealt out to the subjects in turn."""
+    for place, scan in enumerate(scans):
+        for path in shapes[place :: len(scans)]:
+            ill, truth = with_lesion(scan, path, healthy.model, kind=kind)
+            yield scan.subject, truth[scan.mask[0]], healthy.of(ill)
+
+
+def with_lesion(scan: Prepared, shape: Path, model: Model, *, kind: Kind) -> tuple[Prepared, NDArray[np.bool_]]:
+    """A prepared scan with a lesion, as it would be prepared with it, and the truth."""
+    inside, grid = scan.mask[0], scan.grid
+    made = implant(scan.image[0], shape_on(shape, grid), foreground=inside, spacing=grid.spacing, kind=kind)
+    scale = intensity.fit(made.image, inside, settings=model.preparation.settings)
+    image = np.where(inside, scale.apply(made.image), np.float32(scale.background))
+    return replace(scan, image=image[None], source_hash=f"{scan.source_hash}-{shape.name}-{kind}"), made.truth
+
+
+def report_site(healthy: Healthy, scans: Sequence[Prepared]) -> None:
+    """Healthy voxels of the second site above the thresholds of the first one, and seconds per map."""
+    found = [healthy.of(scan) for scan in scans]
+    titles = [f"{rate:.1%}" for rate in RATES]
+    columns = []
+    for rate in RATES:
+        limits = {name: healthy.threshold(name, rate) for name in healthy.names}
+        columns.append({n: float((np.concatenate([one[n] for one in found]) > limits[n]).mean()) for n in limits})
+    timed = [name for name in healthy.names if not name.startswith(WITHOUT)]
+    columns.append(dict.fromkeys(healthy.names, float("nan")))
+    columns[-1] |= {name: median(seconds(healthy, name, scan) for scan in scans) for name in timed}
+    console.out("\nshare of healthy voxels of the second site above each threshold; seconds of the map alone")
+    print_table(healthy.names, [*titles, "s"], columns)
+
+
+def seconds(healthy: Healthy, name: str, scan: Prepared) -> float:
+    """How long one map of one scan takes, network included."""
+    begun = time.perf_counter()
+    values_of([name], infer(healthy.model, scan), healthy.methods, healthy.arrays)
+    return time.perf_counter() - begun
+
+
+def print_table(names: Sequence[str], titles: Sequence[str], columns: Sequence[Mapping[str, float]]) -> None:
+    """A row per map."""
+    console.table(["map", *titles], [[name, *(f"{column[name]:.4f}" for column in columns)] for name in names])
+
+
+if __name__ == "__main__":
+    main()

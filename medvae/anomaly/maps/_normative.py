@@ -1,0 +1,63 @@
+"""Base of the maps that compare a value of each voxel with its mean and spread over healthy scans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+
+from medvae.anomaly.base_map import BaseMap
+from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.statistics import Normal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medvae.anomaly.base_map import Arrays, Healthy, MapArrays
+    from medvae.anomaly.inference import Inference
+
+EXPECTED = float(np.sqrt(2 / np.pi))  # E|z| of a unit normal
+Scales = Annotated[
+    tuple[Annotated[float, Field(ge=0)], ...],
+    Field(min_length=1, description="σ of the smoothing Gaussians; large lesions need larger ones"),
+]
+
+
+class Normative(BaseMap):
+    """Mean over `scales_mm` of G_σ |(v − μ) / s| inside the foreground, less √(2/π), its expectation for a unit normal.
+
+    v is what `values` gives, μ and s its mean and spread over healthy scans. What is left is divided by its healthy
+    root mean square, so that the unit is z. A map derives from this class and implements `values`; its `Settings` have
+    `scales_mm`. Where v is NaN nothing is known of a voxel, and it is neutral.
+    """
+
+    UNIT = "z"
+    NEEDS_ALIGNMENT = True
+    STANDARDISED = True
+
+    def values(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """What is compared, `(C, X, Y, Z)`; NaN where it is not known. Of `arrays` only `used` may be read."""
+        raise NotImplementedError
+
+    def sizes(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """|z| by voxel, the mean over channels, `(X, Y, Z)`."""
+        z = Normal.from_arrays(arrays).z(self.values(inference, arrays))
+        sizes: NDArray[np.float32] = np.abs(z).mean(axis=0)
+        return sizes
+
+    def statistics(self, inference: Inference, arrays: MapArrays) -> Arrays:
+        """The values."""
+        return {"values": self.values(inference, arrays)}
+
+    def fit(self, healthy: Healthy) -> Arrays:
+        """Mean and spread of the values, shrunk towards those of the training scans where there are others."""
+        prior = None if healthy.training is None else Normal.from_arrays(healthy.training)
+        return healthy.moments["values"].normal(spacing=healthy.spacing, prior=prior).to_arrays()
+
+    def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """The map of one scan."""
+        sizes = np.nan_to_num(self.sizes(inference, arrays), nan=EXPECTED)
+        inside, spacing = inference.foreground, inference.prepared.grid.spacing
+        smooth = [smooth_inside(sizes, inside, spacing=spacing, mm=mm) for mm in self.settings.scales_mm]
+        return np.where(inside, np.mean(smooth, axis=0) - np.float32(EXPECTED), np.float32(0))
