@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/medvae demo --out demo-out --overwrite
 
 test: check
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 check: .venv/ready
 	$(BIN)/ruff check .

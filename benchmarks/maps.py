@@ -13,9 +13,9 @@ all other held-out subjects (cross-fitting).
 shapes of odd rank by volume: for choosing options. The default evaluates the subjects of the split `test`, each with
 those of the other nine, and the shapes of even rank.
 
-Per map: pooled voxel AP; the share of lesion voxels above the threshold that 0.5% of the voxels of the other healthy
-scans exceed; for five healthy brains of a second site the share of voxels above the thresholds of 0.5%, 1% and 5%; and
-the seconds that it takes alone.
+With `fused` come the same map without each of its witnesses. Per map: pooled voxel AP; the share of lesion voxels above
+the threshold that 0.5% of the voxels of the other healthy scans exceed; for five healthy brains of a second site the
+share of voxels above the thresholds of 0.5%, 1% and 5%; and the seconds that it takes alone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from medvae.anomaly.anomaly_map import ScanMaps
 from medvae.anomaly.calibrate import _Statistics
 from medvae.anomaly.configured import configured, usable
 from medvae.anomaly.inference import infer
+from medvae.anomaly.maps import fused
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cli import console
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPES = {"stroke": "stroke-lesion-masks", "MS": "ms-lesion-masks"}
 RATES = (0.005, 0.01, 0.05)  # of healthy voxels
+WITHOUT = "fused without"
 
 
 def main() -> None:
@@ -152,7 +154,7 @@ class Healthy:
         maps = {
             subject: values_of(names, inference, methods, without[subject]) for subject, inference in inferences.items()
         }
-        return cls(model, methods, statistics.arrays, without, maps, names)
+        return cls(model, methods, statistics.arrays, without, maps, list(next(iter(maps.values()))))
 
     def of(self, scan: Prepared) -> Values:
         """The maps of a scan, compared with all healthy subjects but its own."""
@@ -170,7 +172,17 @@ def values_of(
 ) -> Values:
     """The foreground values of the maps of one scan; not divided by their scale, which is one number per map."""
     maps = ScanMaps(inference, methods, arrays=arrays)
-    return {name: maps[name].values[inference.foreground] for name in names}
+    found = {name: maps[name].values[inference.foreground] for name in names if name in methods}
+    return found | without_each(inference, methods, maps) if "fused" in names else found
+
+
+def without_each(inference: Inference, methods: Mapping[str, BaseMap], maps: ScanMaps) -> Values:
+    """The fused map without each of its witnesses."""
+    method, arrays = methods["fused"], maps.arrays["fused"]
+    assert isinstance(method, fused.Map)
+    surprises = method.surprises(inference, arrays)
+    total = sum(surprises.values())
+    return {f"{WITHOUT} {name}": total - one for name, one in surprises.items()}
 
 
 def report_lesions(healthy: Healthy, scans: Sequence[Prepared], data: Path, *, count: int, rank: int) -> None:
@@ -221,7 +233,9 @@ def report_site(healthy: Healthy, scans: Sequence[Prepared]) -> None:
     for rate in RATES:
         limits = {name: healthy.threshold(name, rate) for name in healthy.names}
         columns.append({n: float((np.concatenate([one[n] for one in found]) > limits[n]).mean()) for n in limits})
-    columns.append({name: median(seconds(healthy, name, scan) for scan in scans) for name in healthy.names})
+    timed = [name for name in healthy.names if not name.startswith(WITHOUT)]
+    columns.append(dict.fromkeys(healthy.names, float("nan")))
+    columns[-1] |= {name: median(seconds(healthy, name, scan) for scan in scans) for name in timed}
     console.out("\nshare of healthy voxels of the second site above each threshold; seconds of the map alone")
     print_table(healthy.names, [*titles, "s"], columns)
 

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from medvae.anomaly.detection import Detection
     from medvae.anomaly.inference import Inference, infer
     from medvae.anomaly.reference import Reference, reference_of
-    from medvae.checkpoint.folder import load as load_model
+    from medvae.checkpoint.folder import load_model
     from medvae.checkpoint.model import Model
     from medvae.cohort.find import Cohort, find
     from medvae.cohort.read import read
     from medvae.errors import MedVAEError, RunError, ScanError
     from medvae.io.writing import write
     from medvae.pipelines.calibrate import calibrate
+    from medvae.pipelines.evaluate import evaluate
     from medvae.pipelines.train import train
     from medvae.prepare.native import coverage, to_native
     from medvae.prepare.preparation import Preparation, Prepared
     from medvae.prepare.preparation import prepare as prepare_scan
     from medvae.scan import Geometry, Scan, ScanRef, Selection
-    from medvae.settings import Settings
-    from medvae.settings import load as load_settings
+    from medvae.settings import Settings, load_settings
     from medvae.synthesis.synthesize import synthesize
     from medvae.synthesis.synthetic import Synthetic
 
@@ -56,6 +56,7 @@ __all__ = [
     "calibrate",
     "coverage",
     "detect",
+    "evaluate",
     "find",
     "infer",
     "load_model",
@@ -92,10 +93,11 @@ _HOMES = {
     "calibrate": ("pipelines.calibrate", "calibrate"),
     "coverage": ("prepare.native", "coverage"),
     "detect": ("anomaly.detect", "detect"),
+    "evaluate": ("pipelines.evaluate", "evaluate"),
     "find": ("cohort.find", "find"),
     "infer": ("anomaly.inference", "infer"),
-    "load_model": ("checkpoint.folder", "load"),
-    "load_settings": ("settings", "load"),
+    "load_model": ("checkpoint.folder", "load_model"),
+    "load_settings": ("settings", "load_settings"),
     "prepare_scan": ("prepare.preparation", "prepare"),  # `medvae.prepare` is a module
     "read": ("cohort.read", "read"),
     "reference_of": ("anomaly.reference", "reference_of"),

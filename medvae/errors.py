@@ -40,7 +40,7 @@ CODES: dict[str, Code] = {
     "not_a_scan": Code(
         "rejected", "the file is not what its name says", "replace it with the real file, or exclude it"
     ),
-    "not_image": Code("skipped", "the DICOM object holds no image volume", "nothing to do: it is skipped"),
+    "not_image": Code("skipped", "the DICOM object holds no image volume", "ignore it: nothing is to be done"),
     "truncated": Code("rejected", "the file ends too early", "copy or export the file again"),
     "corrupt": Code("rejected", "the file's contents are damaged", "copy or export the file again"),
     "malformed": Code("rejected", "a header value is invalid", "export the file again, or repair the named field"),
@@ -73,18 +73,31 @@ CODES: dict[str, Code] = {
     "wrong_modality": Code(
         "rejected", "the scan has another modality than the model", "use a model trained on that modality"
     ),
-    "mask_mismatch": Code("rejected", "a mask or label map is not on the grid of its scan", "check the list's columns"),
-    "no_foreground": Code("rejected", "no foreground was found", "add a mask to the list, or check the scan"),
+    "mask_mismatch": Code(
+        "rejected",
+        "a mask or label map is not on the grid of its scan",
+        "give a mask or label map on the grid of the scan",
+    ),
+    "no_foreground": Code(
+        "rejected", "no foreground was found", "check the scan, or give a mask (in a list: column `mask`)"
+    ),
+    "doubtful_alignment": Code(
+        "rejected",
+        "the scan resembles the template too little to be sure of its alignment",
+        "look at its picture after read.on_doubtful=accept, or align it first",
+    ),
     "registration_failed": Code(
         "rejected",
         "the scan could not be aligned to the template",
         "check its orientation and field of view, or align it first",
     ),
     "unknown_condition": Code(
-        "rejected", "a condition has a value that training did not have", "correct the value in the list, or clear it"
+        "rejected",
+        "a condition has a value that training did not have",
+        "correct the value, or leave it empty: it is missing then",
     ),
     "seen_in_training": Code(
-        "skipped", "the scan or its subject was used in training", "nothing to do: it is not used for calibration"
+        "skipped", "the scan or its subject was used in training", "ignore it: it is not used for calibration"
     ),
     "claimed": Code(
         "skipped",

@@ -113,7 +113,7 @@ def suggest(wrong: str, choices: tuple[str, ...], *, section: str = "") -> str:
 
     near = get_close_matches(wrong, choices, n=1, cutoff=0.5)
     lead = f"did you mean '{section}{near[0]}'? " if near else ""
-    return f"{lead}choices: {', '.join(choices)}"
+    return f"{lead}choose one of: {', '.join(choices)}"
 
 
 def _is_ours(kind: Kind, name: str) -> bool:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from medvae import plugins
 from medvae.errors import SettingsError
 from medvae.plugins import preset, presets, suggest
+from medvae.refusal import explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 Triple = tuple[float, float, float]
 Grid = tuple[int, int, int]
+Orientation = Literal["RAS", "LAS", "RPS", "LPS", "RAI", "LAI", "RPI", "LPI"]
 Spread = Literal["shared", "learned", "voxel"]
 
 
@@ -50,11 +52,14 @@ class ReadSettings(Frozen):
         None, description="modality of files whose header has none"
     )
     volume: int | None = Field(None, ge=0, description="volume of a 4D file to read, from 0")
-    assume_orientation: str | None = Field(
-        None, pattern="^[RL][AP][SI]$", description="orientation of files whose header has none, e.g. RAS"
+    assume_orientation: Orientation | None = Field(
+        None, description="orientation of files whose header has none, e.g. RAS"
     )
     fill_non_finite: bool = Field(False, description="fill NaN and infinite voxels, and exclude them from every map")
     split_mixed: bool = Field(False, description="split a mixed DICOM series by the tags that differ")
+    on_doubtful: Literal["accept", "reject"] = Field(
+        "accept", description="scans that resemble the template too little to be sure: accept with a warning, or reject"
+    )
     max_gib: float = Field(8.0, gt=0, description="largest volume that is read, GiB in memory")
 
 
@@ -172,6 +177,10 @@ class DetectSettings(Frozen):
     top: float = Field(
         0.01, gt=0, le=1, description="the score of a scan is the mean of this fraction of its highest voxels"
     )
+    healthy_fpr: float = Field(
+        0.1, gt=0, le=10, description="candidates per healthy scan, which sets the threshold of candidates"
+    )
+    min_ml: float = Field(0.05, ge=0, description="smallest volume of a candidate, mL")
     montage: bool = Field(True, description="write a picture per scan")
 
 
@@ -202,7 +211,7 @@ class Settings(Frozen):
     seed: int = Field(0, ge=0, description="random seed")
 
 
-def load(
+def load_settings(
     config: str | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
@@ -231,6 +240,9 @@ def load(
         tree = _merge(tree, change)
     where = "the settings" if config is None else config + (" with your changes" if overrides else "")
     return validate(Settings, tree, where=where)
+
+
+load = load_settings  # inside the package, where the module says what is loaded
 
 
 def adjust(
@@ -267,7 +279,7 @@ def validate(kind: type[M], tree: dict[str, Any], *, where: str) -> M:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise _explain(kind, error, where) from None
+        raise explain(kind, error, where=where) from None
 
 
 def configure(kind: Kind, name: str, options: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
@@ -334,25 +346,3 @@ def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
-
-
-def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> SettingsError:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return SettingsError(f"unknown setting {key!r} in {where}", hint=_meant(kind, first["loc"]))
-    hint = f"write a list, e.g. {key}=[{first['input']}]" if first["type"] == "tuple_type" else None
-    return SettingsError(f"setting {key!r} in {where}: {first['msg']} (got {first['input']!r})", hint=hint)
-
-
-def _meant(kind: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    """The setting of this name in a section, where it was written without; else what there is beside it."""
-    wrong = str(loc[-1])
-    if len(loc) == 1:
-        for section, field in kind.model_fields.items():
-            if wrong in getattr(field.annotation, "model_fields", {}):
-                return f"did you mean '{section}.{wrong}'?"
-    model: Any = kind
-    for part in loc[:-1]:
-        model = model.model_fields[str(part)].annotation
-    return suggest(wrong, tuple(model.model_fields), section="".join(f"{part}." for part in loc[:-1]))

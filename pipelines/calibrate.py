@@ -16,6 +16,7 @@ from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
+from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, ModelError, OutputError, ScanError
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.run.checks import check_disk, check_memory
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ENOUGH = 19  # healthy scans: the smallest p, 1/(n + 1), is then 0.05
-_NEEDED = "healthy scans that training has not seen are needed"
+_NEEDED = "give healthy scans that training has not seen"
 
 
 def run(
@@ -75,6 +76,7 @@ def run(
     names = usable(aligned=trained.preparation.aligned)
     check_options(trained, settings.detect, names=names)
     refs = find(scans, settings.read).refs
+    tell_of_conditions(refs, trained.conditions.names)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
@@ -91,13 +93,14 @@ def run(
         )
         healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
         if not len(healthy):
-            return Finished(model, summary, (f"none of the scans can be used: {_NEEDED}",))
+            return Finished(model, summary, (f"none of the scans can be used; {_NEEDED}",))
         reference = make_reference(
             trained, healthy, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
         )
         save_set(model, NAME, reference.to_set())
         folder.finish(summary, reference=reference.status)
-        shutil.rmtree(out / "cache")
+        folder.remove_outputs()  # the prepared scans
+        shutil.rmtree(out / "cache", ignore_errors=True)  # and what a killed run had not listed yet
     _warn(reference, before=trained)
     least = f"the smallest possible p of a scan is {1 / (reference.n + 1):.3f}"
     return Finished(model, summary, (f"{model}: {reference.status}; {least}",))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.configured import configured
 from medvae.anomaly.detect import detect_prepared
+from medvae.anomaly.extremes import RATES
+from medvae.anomaly.findings import findings_table
 from medvae.anomaly.options import detect_settings, require_known
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
+from medvae.cohort.values import tell_of_conditions
 from medvae.io.files import write_text
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.run.checks import check_disk, check_memory
@@ -79,6 +83,7 @@ def run(
     options = settings.detect
     require_known(reference, options, aligned=trained.preparation.aligned)
     refs = find(scans, settings.read).refs
+    tell_of_conditions(refs, trained.conditions.names)
     wanted = {part: getattr(settings, part).model_dump(mode="json") for part in ("read", "detect")}
     identity = {"model": trained.hash, "reference": reference.hash, "settings": wanted}
     size = check_memory(refs, settings.read, workers=workers)
@@ -98,9 +103,13 @@ def run(
         )
         with folder.rows() as rows, disk_errors(out):
             write_text(out / "scores.csv", _table(rows, reference, options))
+            write_text(out / "findings.csv", findings_table((row.id, _candidates(row)) for row in rows))
         units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
-        folder.finish(summary, reference=reference.status, units={name: units[name] for name in options.maps})
-    return Finished(out, summary, (f"{out}: scores.csv, and one folder per scan in scans/ ({reference.status})",))
+        facts = {"units": {name: units[name] for name in options.maps}, "thresholds": _thresholds(reference, options)}
+        folder.finish(summary, reference=reference.status, **facts)
+    return Finished(
+        out, summary, (f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.status})",)
+    )
 
 
 def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSettings) -> Result:
@@ -109,7 +118,25 @@ def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSet
     scores: dict[str, float | None] = {}
     for name, one in found.scores.items():
         scores |= {name: one.score, f"{name}_p": one.p}
-    return Result(found.files(f"scans/{ref.id}"), scores=scores, warnings=found.warnings)
+    scores |= {"coverage": found.brain_share, "candidates": len(found.candidates.each)}
+    facts = {"candidates": json.dumps([one.to_json() for one in found.candidates.each])}
+    return Result(found.files(f"scans/{ref.id}"), scores=scores, facts=facts, warnings=found.warnings)
+
+
+def _candidates(outcome: Outcome) -> list[dict[str, Any]]:
+    """The candidates of a scan, as the manifest keeps them."""
+    found: list[dict[str, Any]] = json.loads(outcome.facts.get("candidates") or "[]")
+    return found
+
+
+def _thresholds(reference: Reference, options: DetectSettings) -> dict[str, Any]:
+    """By map, what healthy scans do not exceed: the peak for candidates, and voxels by their share."""
+    found = {}
+    for name in options.maps:
+        extremes = reference.maps[name].extremes
+        voxels = {f"{rate:g}": extremes.voxel_threshold(rate) for rate in RATES}
+        found[name] = {"candidates": extremes.peak_threshold(options.healthy_fpr), "voxels": voxels}
+    return found
 
 
 def _table(outcomes: Sequence[Outcome], reference: Reference, options: DetectSettings) -> str:
@@ -117,6 +144,7 @@ def _table(outcomes: Sequence[Outcome], reference: Reference, options: DetectSet
     numbers = [column for name in options.maps for column in (name, f"{name}_p")]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
+    numbers += ["coverage", "candidates"]
     table.writerow(["id", "status", "code", *numbers, "calibrated", "n", "warnings"])
     facts = ["yes" if reference.calibrated else "no", reference.n]
     for outcome in outcomes:

@@ -15,6 +15,7 @@ from medvae.anomaly.calibrate import check_maps, uncalibrated
 from medvae.checkpoint.folder import load, save
 from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
+from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import Preparation
@@ -25,8 +26,7 @@ from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished, Outcome, Summary
 from medvae.run.processes import Processes
 from medvae.run.work import Progress, Result, ignore
-from medvae.settings import Settings
-from medvae.settings import load as load_settings
+from medvae.settings import Settings, configure, load_settings
 from medvae.training.before import check_scans, identity, is_finished, keep_scans, length
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
@@ -77,12 +77,14 @@ def run(
     Raises:
         InputError: no scans were found.
         OutputError: the folder holds another training, or one of other scans; the disk is full.
-        SettingsError: a map that the model cannot have, a grid that does not fit, a condition that no scan has.
+        SettingsError: an unknown network, likelihood, map or sampler, one that the model cannot have, a wrong option, a
+            grid that does not fit: these before scans are looked for; a condition that no scan has.
         TrainingError: the loss is not a number, or the posterior has collapsed.
     """
+    _check(settings)
     refs = find(scans, settings).refs
-    check_maps(settings)
     build_vae(settings, Conditions.fit(settings.model.conditions, [ref.conditions for ref in refs]))
+    tell_of_conditions(refs, settings.model.conditions)
     torch.manual_seed(settings.seed)
     fabric = make_fabric(device, precision=settings.train.precision)
     fabric.launch()
@@ -106,6 +108,7 @@ def run(
         keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
         folder.finish(summary, model=model.hash, length=length(settings.train), **model.record)
+        folder.remove_outputs()  # the prepared scans
         _remove(out, "cache", "calibration", *(() if settings.train.keep_state else _STATE))
     return Finished(out, summary, _next_steps(model, out))
 
@@ -164,6 +167,13 @@ def train(
     return load(finished.out, device=device)
 
 
+def _check(settings: Settings) -> None:
+    """Refuse plug-ins that are not there, wrong options, and a grid that does not fit, before looking for scans."""
+    check_maps(settings)
+    configure("samplers", settings.augment.sampler, settings.augment.options)
+    build_vae(settings)
+
+
 def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out: Path, resume: bool) -> Finished:
     """One more process of the same run: the first one prepares and writes."""
     if fabric.broadcast(obj=False):  # what the first process says
@@ -186,7 +196,7 @@ def _remove(out: Path, *folders: str) -> None:
 
 def _done_before(out: Path) -> Finished:
     ids = load(out, device="cpu").latents.ids
-    hint = "resume=True and more steps or minutes train it further, overwrite=True trains it anew"
+    hint = "pass resume=True and more steps or minutes to train it further, overwrite=True to train it anew"
     return Finished(out, Summary(tuple(Outcome(name, "ok") for name in ids)), (f"{out}: trained before; {hint}",))
 
 

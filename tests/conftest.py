@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from medvae.cli import console
@@ -35,6 +36,13 @@ settings.load_profile("medvae")
 
 BRAINS = (*(f"train/t{i}" for i in range(5)), *(f"healthy/h{i}" for i in range(3)), "new/well", "new/ill")
 SHARED = Path(os.environ.get("MEDVAE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Beside other workers a test gets one thread: two workers of two threads each wait for one another."""
+    if hasattr(config, "workerinput"):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import pickle
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from medvae import errors
+from medvae.cli.words import translated
 from medvae.errors import CODES, InputError, MedVAEError, ModelError, OutputError, RunError, ScanError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -69,3 +77,47 @@ def test_exhausted_memory_is_known_by_type_and_by_text() -> None:
     assert errors.is_out_of_memory(own("x"))
     assert errors.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
     assert not errors.is_out_of_memory(RuntimeError("x"))
+
+
+# ------------------------------------------------------------------------------------------------------------- hints
+
+ROOT = Path(__file__).parents[1]
+HINTS = r"hint|READS|\w*HINT|_NEEDED|\w*_AGAIN|_AFFINE|_VOLUME|_CURE|_UNEQUAL|_NO_VOLUME"  # names of variables
+VERBS = {
+    *("add", "apply", "bring", "calibrate", "change", "check", "choose", "copy", "convert", "correct", "decompress"),
+    *("did", "do", "export", "fill", "free", "give", "ignore", "install", "keep", "leave", "look", "lower", "name"),
+    *("pass", "pip", "put", "raise", "repair", "replace", "run", "save", "see", "set", "split", "train", "update"),
+    *("use", "wait", "warm", "write", "begin"),
+}
+
+
+def hints(tree: ast.Module) -> Iterator[str]:
+    """The beginning of every text that is written as a hint: an argument, a variable or a constant of that name."""
+    for node in ast.walk(tree):
+        if (isinstance(node, ast.keyword) and node.arg == "hint") or (
+            isinstance(node, ast.Assign) and re.fullmatch(HINTS, getattr(node.targets[0], "id", ""))
+        ):
+            yield from texts(node.value)
+
+
+def texts(node: ast.expr) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+        yield str(node.values[0].value)
+    elif isinstance(node, ast.IfExp):
+        yield from (*texts(node.body), *texts(node.orelse))
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("medvae/**/*.py"), *ROOT.glob("pipelines/*.py")]), ids=str)
+def test_every_hint_is_an_imperative(path: Path) -> None:
+    there = hints(ast.parse(path.read_text("utf-8")))
+    wrong = [text for text in there if text and text.split(" ")[0].strip(",:") not in VERBS]
+    assert not wrong, "begin with a verb, or add it to VERBS"
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_hint_of_a_code_is_an_imperative_also_on_the_command_line(code: str) -> None:
+    for text in (CODES[code].hint, translated(CODES[code].hint)):
+        assert text.split(" ")[0].strip(",:") in VERBS
+        assert not re.search(r": --", text), "an option is no sentence"

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("medvae.errors",),
     ("medvae.plugins",),
+    ("medvae.refusal",),
     ("medvae.settings", "medvae.scan"),
     ("medvae.io",),
     ("medvae.prepare",),

@@ -53,9 +53,9 @@ def test_a_wrong_name_gets_the_nearest_one() -> None:
     for call in (plugins.check, plugins.load):
         with pytest.raises(SettingsError, match="there is no 'residul' among the maps") as caught:
             call("maps", "residul")
-        assert (caught.value.hint or "").startswith("did you mean 'residual'? choices: ")
+        assert (caught.value.hint or "").startswith("did you mean 'residual'? choose one of: ")
     assert plugins.check("maps", "residual") == "residual"
-    assert plugins.suggest("qqq", ("a", "b")) == "choices: a, b"
+    assert plugins.suggest("qqq", ("a", "b")) == "choose one of: a, b"
 
 
 def test_names_that_are_no_plugin_are_never_imported() -> None:

@@ -20,6 +20,11 @@ def test_every_name_is_there_and_is_no_module(name: str) -> None:
     assert value.__doc__
 
 
+@pytest.mark.parametrize("name", ["load_settings", "load_model", "find", "read", "detect", "train"])
+def test_help_shows_the_public_name(name: str) -> None:
+    assert getattr(medvae, name).__name__ == name
+
+
 def test_the_list_is_sorted_and_complete() -> None:
     assert list(medvae.__all__) == sorted(medvae.__all__)
     assert set(medvae.__all__) == set(medvae._HOMES)

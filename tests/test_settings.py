@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
+from pydantic import Field, HttpUrl
 
 from medvae import plugins, settings
 from medvae.errors import SettingsError
@@ -58,24 +59,72 @@ def test_overrides_are_typed_by_the_setting(override: str, section: str, key: st
 def test_an_unknown_key_gets_the_nearest_name() -> None:
     problem = refusal(None, "train.lrr=1")
     assert str(problem) == "unknown setting 'train.lrr' in the settings"
-    assert (problem.hint or "").startswith("did you mean 'train.lr'? choices: ")
+    assert (problem.hint or "").startswith("did you mean 'train.lr'? choose one of: ")
     assert "'train'" in (refusal(None, "trian.lr=1").hint or "")
     deep = refusal(None, "train.randomize.miror=1")
     assert "train.randomize.miror" in str(deep)
     assert "'train.randomize.mirror'" in (deep.hint or "")
 
 
-def test_a_wrong_type_names_key_value_and_rule(tmp_path: Path) -> None:
-    config = written(tmp_path, "train: {steps: many}\n")
-    text = str(refusal(config))
-    assert "'train.steps'" in text
-    assert "'many'" in text
-    assert "integer" in text
-    assert "mine.yaml" in text
-    assert "greater than 0" in str(refusal(None, "train.lr=-1"))
-    assert "got 'CTT'" in str(refusal(None, "prepare.modality=CTT"))
-    assert "prepare.spacing" in str(refusal(None, "prepare.spacing=2"))
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.steps=many", "train.steps is 'many' in the settings: a whole number is needed"),
+        ("train.steps=1.5", "train.steps is 1.5 in the settings: a whole number is needed"),
+        ("train.lr=soon", "train.lr is 'soon' in the settings: a number is needed"),
+        ("train.lr=-1", "train.lr is -1 in the settings: it must be above 0"),
+        ("train.validation=0.7", "train.validation is 0.7 in the settings: it must be at least 0 and below 0.5"),
+        ("detect.top=0", "detect.top is 0 in the settings: it must be above 0 and at most 1"),
+        ("detect.montage=maybe", "detect.montage is 'maybe' in the settings: true or false is needed"),
+        ("train.keep_state=", "train.keep_state is empty in the settings: true or false is needed"),
+        ("model.name=3", "model.name is 3 in the settings: text is needed"),
+        ("prepare.modality=ct", "prepare.modality is 'ct' in the settings: it must be 'CT', 'MR', 'PT' or 'SHAPE'"),
+        ("prepare.spacing=2", "prepare.spacing is 2 in the settings: a list is needed"),
+        ("prepare.spacing=[1, 2]", "prepare.spacing is [1, 2] in the settings: 3 values are needed"),
+        ("prepare.spacing=[1, x, 2]", "prepare.spacing.1 is 'x' in the settings: a number is needed"),
+        ("train=7", "train is 7 in the settings: settings by name are needed"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_allowed(override: str, said: str) -> None:
+    problem = refusal(None, override)
+    assert str(problem) == said
+    assert (problem.hint or "").startswith(("correct it: ", "write a list, e.g. ", "set its entries by name: "))
+
+
+def test_a_wrong_value_names_the_file_and_the_purpose(tmp_path: Path) -> None:
+    problem = refusal(written(tmp_path, "train: {steps: many}\n"))
+    assert str(problem).endswith("mine.yaml: a whole number is needed")
+    assert problem.hint == "correct it: optimiser steps, if no time budget is given"
     assert refusal(None, "model.conditions=age").hint == "write a list, e.g. model.conditions=[age]"
+
+
+class Odd(settings.Frozen):
+    """Settings of a plug-in: one without a default, a list with limits, an optional section, a check of its own."""
+
+    scale: float
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field((2,), min_length=1, description="levels")
+    inner: settings.RandomizeSettings | None = None
+    url: HttpUrl | None = None
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({}, "scale is missing in maps.odd"),
+        ({"scale": 1, "levels": []}, "levels is [] in maps.odd: a list of 1 or more values is needed"),
+        ({"scale": 1, "levels": [4, 1]}, "levels.1 is 1 in maps.odd: it must be at least 2"),
+        ({"scale": 1, "inner": {"spatial": 2}}, "inner.spatial is 2 in maps.odd: it must be at least 0 and at most 1"),
+        ({"scale": 1, "inner": {"spatail": 2}}, "unknown setting 'inner.spatail' in maps.odd"),
+        ({"scale": 1, "url": "x"}, "url is 'x' in maps.odd: Input should be a valid URL, relative URL without a base"),
+        ({"scale": 1, 2: 3}, "2 is 2 in maps.odd: Keys should be strings"),
+    ],
+)
+def test_settings_of_plug_ins_are_told_the_same_way(tree: dict[Any, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings.validate(Odd, tree, where="maps.odd")
+    assert str(caught.value) == said
+    assert (caught.value.hint or "").startswith(("correct it", "did you mean 'inner.spatial'?"))
+    assert "None" not in (caught.value.hint or "")
 
 
 def test_overrides_are_texts_one_text_or_a_mapping() -> None:
@@ -98,9 +147,9 @@ def test_overrides_are_texts_one_text_or_a_mapping() -> None:
         ("- a\n- b\n", "key: value pairs, got list"),
         ("7", "key: value pairs, got int"),
         (b"\xff\xfe\xfa", "cannot be read"),
-        ("1: 2", "setting"),
-        ("train: 7", "'train'"),
-        ("train:", "'train'"),
+        ("1: 2", "1 is 1"),
+        ("train: 7", "train is 7"),
+        ("train:", "train is empty"),
     ],
 )
 def test_a_file_that_holds_no_settings(tmp_path: Path, text: str | bytes, said: str) -> None:

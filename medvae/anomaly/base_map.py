@@ -38,6 +38,8 @@ class BaseMap:
         KEEPS_TRAINING: whether calibration keeps the arrays of the training scans.
         FIXED_OPTIONS: options that the statistics of the training scans depend on: calibration cannot change them.
         USES: names of other maps; their arrays and maps of the same scan are in `arrays.used`.
+        USES_LEFT_OUT: whether `statistics` sees the maps in `USES` as a new scan would have them: compared with the
+            other healthy scans, itself left out.
         settings: options of this map; an instance of the `Settings` of its file, if there is one.
     """
 
@@ -47,6 +49,7 @@ class BaseMap:
     KEEPS_TRAINING: ClassVar[bool] = False
     FIXED_OPTIONS: ClassVar[tuple[str, ...]] = ()
     USES: ClassVar[tuple[str, ...]] = ()
+    USES_LEFT_OUT: ClassVar[bool] = False
 
     def __init__(self, settings: BaseModel) -> None:
         self.settings: Any = settings

@@ -2,7 +2,7 @@
 
 Every map is fitted to sums of what its `statistics` gives for each healthy scan; a map that uses another one waits
 until that one is fitted. A last pass takes each scan out of the sums again, maps it against the rest, and notes score,
-spread and upper quantile: a scan is never compared with itself.
+spread, peaks and upper quantiles: a scan is never compared with itself.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy as np
 from medvae.anomaly.anomaly_map import ScanMaps
 from medvae.anomaly.base_map import BaseMap, Healthy, MapArrays
 from medvae.anomaly.configured import configured, usable, with_defaults
+from medvae.anomaly.extremes import Extremes, highest_peaks, tail_quantiles
 from medvae.anomaly.inference import infer
 from medvae.anomaly.options import check_maps, check_options
 from medvae.anomaly.reference import NAME, MapReference, Reference, reference_of, with_reference
 from medvae.anomaly.statistics import Moments
+from medvae.anomaly.traits import scan_traits
 from medvae.run.work import Progress, ignore
 
 if TYPE_CHECKING:
@@ -84,9 +86,11 @@ def make_reference(
             statistics.add(infer(model, prepared, draws=detect.draws), one)
         statistics.fit(one)
     seen = {name: _Seen() for name in methods}
-    hashes = []
+    hashes, traits = [], []
     for prepared in steps:
-        _compare(infer(model, prepared, draws=detect.draws), statistics, seen, top=detect.top)
+        inference = infer(model, prepared, draws=detect.draws)
+        _compare(inference, statistics, seen, top=detect.top)
+        traits.append(scan_traits(inference))
         hashes.append(prepared.source_hash)
     maps = {
         name: seen[name].reference(statistics.arrays[name], method, with_defaults(name, detect.options))
@@ -102,6 +106,7 @@ def make_reference(
         model_hash=model.hash,
         preparation_hash=model.preparation.hash,
         scan_hashes=tuple(hashes),
+        traits={name: np.array([one[name] for one in traits], np.float32) for name in (traits[0] if traits else ())},
     )
 
 
@@ -178,19 +183,29 @@ class _Statistics:
 
     def without(self, inference: Inference) -> dict[str, Arrays]:
         """What `fit` gives for the sums over all scans but one that was added."""
+        return self._without(inference, list(self._moments))
+
+    def _without(self, inference: Inference, names: Sequence[str]) -> dict[str, Arrays]:
+        """The same for some maps; the arrays of the others stay."""
         rest = dict(self.arrays)
-        for name, moments in self._moments.items():
+        for name in names:
             left = {
-                key: moments[key].without(values, _mask(values, inference))
+                key: self._moments[name][key].without(values, _mask(values, inference))
                 for key, values in self._of(inference, name).items()
             }
             rest[name] = self._fitted(name, left)
         return rest
 
     def _of(self, inference: Inference, name: str) -> Arrays:
-        """What a map sums of a scan; the maps that it uses are fitted to all scans, whether added or left out."""
-        method = self.methods[name]
-        used = ScanMaps(inference, self.methods, arrays=self.arrays).arrays[name].used
+        """What a map sums of a scan.
+
+        The maps that it uses are fitted to all scans, whether this one is added or left out; or always to the others
+        (`USES_LEFT_OUT`).
+        """
+        method, arrays = self.methods[name], self.arrays
+        if method.USES_LEFT_OUT:
+            arrays = self._without(inference, [one for one in method.USES if one in self._moments])
+        used = ScanMaps(inference, self.methods, arrays=arrays).arrays[name].used
         return method.statistics(inference, MapArrays(method, inference, arrays={}, used=used))
 
     def _fitted(self, name: str, moments: Mapping[str, Moments]) -> Arrays:
@@ -211,14 +226,17 @@ class _Seen:
     scores: list[float] = field(default_factory=list)
     squares: list[float] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
+    ends: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
 
     def note(self, found: AnomalyMap, foreground: NDArray[np.bool_], *, top: float) -> None:
         inside = found.values[foreground]
         self.scores.append(found.score(foreground, top=top))
         self.squares.append(float(np.mean(inside**2)))
         self.limits.append(float(np.quantile(inside, LIMIT)))
+        self.ends.append((highest_peaks(found.values, foreground), tail_quantiles(inside)))
 
     def reference(self, arrays: Arrays, method: BaseMap, options: Mapping[str, object]) -> MapReference:
         scale = (float(np.sqrt(np.mean(self.squares))) or 1.0) if method.STANDARDISED else 1.0
         scores = np.sort(np.array(self.scores, np.float32) / scale)
-        return MapReference(arrays, scale, scores, float(np.mean(self.limits)) / scale, options)
+        extremes = Extremes.of_scans(self.ends, scale=scale)
+        return MapReference(arrays, scale, scores, float(np.mean(self.limits)) / scale, options, extremes)

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.anomaly.anomaly_map import scan_maps, unknown_map
+from medvae.anomaly.candidates import find_candidates
 from medvae.anomaly.detection import Detection, NativeMap, Score
 from medvae.anomaly.inference import infer
 from medvae.anomaly.options import detect_settings, require_known
 from medvae.anomaly.reference import reference_of
+from medvae.anomaly.traits import scan_traits, unlike
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import Cohort
 from medvae.cohort.read import only, read
 from medvae.io.reading import read_mask
-from medvae.prepare.load import Loaded, ReadAndPrepare
-from medvae.prepare.native import coverage, to_native
+from medvae.prepare.load import Loaded, ReadAndPrepare, accepted
+from medvae.prepare.native import brain_share, coverage, outline, to_native
 from medvae.prepare.preparation import prepare
 from medvae.review.montage import Picture, find_peaks
 from medvae.scan import ScanRef
+from medvae.settings import DetectSettings, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,12 +34,15 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from medvae.anomaly.anomaly_map import AnomalyMap
+    from medvae.anomaly.inference import Inference
     from medvae.anomaly.reference import Reference
     from medvae.prepare.preparation import Prepared
     from medvae.scan import Scan
-    from medvae.settings import DetectSettings, ReadSettings
+    from medvae.settings import ReadSettings
 
 log = logging.getLogger(__name__)
+
+MOST_OF_BRAIN = 0.8  # a healthy stripped brain covers 0.85 or more of the template's
 
 
 def detect(
@@ -44,6 +50,7 @@ def detect(
     model: Model | Path | str,
     *,
     maps: Sequence[str] | str | None = None,
+    healthy_fpr: float | None = None,
     id: str | None = None,  # noqa: A002
     affine: ArrayLike | None = None,
     mask: NDArray[np.bool_] | Path | str | None = None,
@@ -58,6 +65,7 @@ def detect(
             an array with `affine`, an image of nibabel, a MONAI `MetaTensor`.
         model: from `medvae.load_model`, or its folder.
         maps: names of the maps, or one name; those of the model's settings if None. The first gives `score` and `p`.
+        healthy_fpr: candidates per healthy scan, which sets their threshold; `detect.healthy_fpr` if None.
         id: of the scan. By default the id that the command gives to the file in its folder; "scan" without a file.
         affine: of an array: 4×4, voxel index -> RAS+ mm.
         mask: foreground on the scan's own grid, bool `(X, Y, Z)`, or its file; that of a `ScanRef`, or found, if None.
@@ -82,6 +90,8 @@ def detect(
     options, reference = detect_settings(model), reference_of(model)
     if maps is not None:
         options = options.model_copy(update={"maps": (maps,) if isinstance(maps, str) else tuple(maps)})
+    if healthy_fpr is not None:
+        options = validate(DetectSettings, {**options.model_dump(), "healthy_fpr": healthy_fpr}, where="detect")
     require_known(reference, options, aligned=model.preparation.aligned)
     model.conditions.require(conditions or {})
     if not reference.calibrated:
@@ -106,16 +116,19 @@ def detect_prepared(
         SettingsError: an unknown map, or one that was not calibrated.
     """
     options, reference = options or detect_settings(model), reference_of(model)
+    aligned = model.preparation.aligned
     for name in options.maps:
         if name not in reference.maps:
-            raise unknown_map(name, aligned=model.preparation.aligned)
+            raise unknown_map(name, aligned=aligned)
     inference = infer(model, prepared, draws=options.draws)
     on_grid = scan_maps(options.maps, inference, reference, options=options.options)
     covered = coverage(prepared)
+    share = brain_share(prepared) if aligned else None
+    wanted = {name: on_grid[name] for name in options.maps}
     maps, scores = {}, {}
     for name in options.maps:
-        maps[name] = _native(on_grid[name], prepared, covered, limit=reference.maps[name].limit)
-        score = on_grid[name].score(inference.foreground, top=options.top)
+        maps[name] = _native(wanted[name], prepared, covered, limit=reference.maps[name].limit)
+        score = wanted[name].score(inference.foreground, top=options.top)
         scores[name] = Score(score, reference.p_value(name, score))
     first = next(iter(maps.values()))
     return Detection(
@@ -123,10 +136,20 @@ def detect_prepared(
         maps=maps,
         scores=scores,
         coverage=covered,
+        brain_share=share,
         status=reference.status,
         n=reference.n,
-        warnings=(*prepared.warnings, *_seen_before(prepared, model, reference)),
-        picture=_picture(scan, first, find_peaks(on_grid[first.name].values, prepared), covered),
+        warnings=(
+            *prepared.warnings,
+            *_cut(share),
+            *_seen_before(prepared, model, reference),
+            *_shift(inference, reference),
+        ),
+        candidates=find_candidates(wanted, prepared, reference, options=options, aligned=aligned),
+        picture=replace(
+            _picture(scan, first, find_peaks(wanted[first.name].values, prepared), covered),
+            outline=outline(prepared) if aligned else None,
+        ),
         with_montage=options.montage,
     )
 
@@ -137,10 +160,22 @@ def _native(found: AnomalyMap, prepared: Prepared, covered: NDArray[np.uint8], *
     return NativeMap(found.name, data, prepared.input, found.unit, limit)
 
 
+def _cut(share: float | None) -> tuple[str, ...]:
+    """A warning where much of the brain was not evaluated."""
+    if share is None or share >= MOST_OF_BRAIN:
+        return ()
+    return (f"only {share:.0%} of the template's brain was evaluated",)
+
+
 def _seen_before(prepared: Prepared, model: Model, reference: Reference) -> tuple[str, ...]:
     if prepared.source_hash in model.latents.hashes:
         return ("seen_in_training",)
     return ("seen_in_calibration",) if prepared.source_hash in reference.scan_hashes else ()
+
+
+def _shift(inference: Inference, reference: Reference) -> tuple[str, ...]:
+    """Training scans fit their network too well to say what another scan should be like."""
+    return unlike(scan_traits(inference), reference.traits) if reference.calibrated else ()
 
 
 def _picture(scan: Scan, found: NativeMap, peaks: NDArray[np.intp], covered: NDArray[np.uint8]) -> Picture:
@@ -173,7 +208,8 @@ def _load(
     scan = read(what, settings, affine=affine)
     if isinstance(mask, str | Path):
         mask = read_mask(Path(mask), scan.geometry, settings)
-    return Loaded(scan, prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions))
+    prepared = prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions)
+    return accepted(Loaded(scan, prepared), settings)
 
 
 def _id_of(what: Any, settings: ReadSettings) -> str:

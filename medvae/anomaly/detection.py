@@ -14,6 +14,7 @@ import numpy as np
 from medvae.io.nifti.file import NiftiFile
 from medvae.review.montage import Montage
 from medvae.run.folder import RESEARCH_USE
+from medvae.run.work import JsonFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.anomaly.base_map import Unit
+    from medvae.anomaly.candidates import Candidates
     from medvae.review.montage import Picture
     from medvae.run.work import File
     from medvae.scan import Geometry
@@ -74,9 +76,11 @@ class Detection:
         maps: by name, in the order asked for.
         scores: by map name.
         coverage: uint8 `(X, Y, Z)` on the scan's own grid: 1 = voxel was evaluated.
+        brain_share: share of the template's brain that was evaluated, 0 to 1; None for a scan that is not aligned.
         status: what z and p rest on: "calibrated, n=25", or "uncalibrated, n=18".
         n: healthy scans behind them.
         warnings: what a reader should know.
+        candidates: regions of the first map that healthy scans do not have.
         picture: of the first map.
         with_montage: whether `files` has a picture, too (`detect.montage`).
     """
@@ -85,9 +89,11 @@ class Detection:
     maps: Mapping[str, NativeMap]
     scores: Mapping[str, Score]
     coverage: NDArray[np.uint8]
+    brain_share: float | None
     status: str
     n: int
     warnings: tuple[str, ...]
+    candidates: Candidates
     picture: Picture
     with_montage: bool
 
@@ -116,6 +122,10 @@ class Detection:
         maps: list[File] = [self._map_file(one, f"{before}{one.name}.nii.gz") for one in self.maps.values()]
         text, geometry = "1 = voxel was evaluated", self.first.geometry
         maps.append(NiftiFile(f"{before}coverage.nii.gz", self.coverage, geometry, description=text))
+        text = f"candidates of {self.first.name}, by number, {self.status}; research use only"
+        maps.append(NiftiFile(f"{before}candidates.nii.gz", self.candidates.labels, geometry, description=text))
+        findings = self.candidates.to_json(status=self.status, unit=self.first.unit)
+        maps.append(JsonFile(f"{before}findings.json", findings))
         return (*maps, self._montage(f"{before}montage.png")) if self.with_montage else tuple(maps)
 
     def save(self, folder: Path | str) -> Path:

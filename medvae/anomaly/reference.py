@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from medvae.anomaly.extremes import Extremes
 from medvae.checkpoint.arrays import ArraySet
 from medvae.errors import ModelError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 NAME = "reference"  # of the set in a checkpoint
+_TRAITS = "traits of the scans/"  # no map has such a name
 _AGAIN = "calibrate the model again"
 _OF_MAPS = ("scale", "limit", "options")
 _FACTS = ("top", "draws", "n", "calibrated", "model_hash", "preparation_hash")
@@ -35,6 +37,7 @@ class MapReference:
         scores: sorted leave-one-out scores of the healthy scans, float32 `(n,)`.
         limit: 99.9% of healthy foreground voxels lie below; the range of the colour scale.
         options: that all this was computed with.
+        extremes: peaks and quantiles of the leave-one-out maps, in the order of the scans.
     """
 
     arrays: Arrays = field(repr=False)
@@ -42,6 +45,7 @@ class MapReference:
     scores: NDArray[np.float32] = field(repr=False)
     limit: float
     options: Mapping[str, Any]
+    extremes: Extremes = field(default_factory=Extremes.empty, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,7 @@ class Reference:
         model_hash: of the weights.
         preparation_hash: of the preparation.
         scan_hashes: of the healthy scans.
+        traits: of the healthy scans (`medvae.anomaly.traits`), float32 `(n,)` by name.
     """
 
     maps: Mapping[str, MapReference]
@@ -69,6 +74,7 @@ class Reference:
     model_hash: str
     preparation_hash: str
     scan_hashes: tuple[str, ...] = field(default=(), repr=False)
+    traits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @property
     def status(self) -> str:
@@ -98,8 +104,11 @@ class Reference:
             arrays |= {f"{name}/training/{key}": values for key, values in trained.items()}
         for name, one in self.maps.items():
             arrays[f"{name}/scores"] = one.scores
+            arrays[f"{name}/peaks"] = one.extremes.peaks
+            arrays[f"{name}/quantiles"] = one.extremes.quantiles
             if one.arrays is not self.training.get(name):
                 arrays |= {f"{name}/healthy/{key}": values for key, values in one.arrays.items()}
+        arrays |= {f"{_TRAITS}{name}": values for name, values in self.traits.items()}
         facts = {key: getattr(self, key) for key in _FACTS} | {"scan_hashes": list(self.scan_hashes)}
         facts["maps"] = {name: {key: getattr(one, key) for key in _OF_MAPS} for name, one in self.maps.items()}
         facts["trained"] = sorted(self.training)
@@ -121,11 +130,15 @@ class Reference:
         }
         maps = {
             name: MapReference(
-                fitted[name], scores=kept.arrays[f"{name}/scores"], **{key: one[key] for key in _OF_MAPS}
+                fitted[name],
+                scores=kept.arrays[f"{name}/scores"],
+                extremes=Extremes(kept.arrays[f"{name}/peaks"], kept.arrays[f"{name}/quantiles"]),
+                **{key: one[key] for key in _OF_MAPS},
             )
             for name, one in facts["maps"].items()
         }
-        return cls(maps, training, scan_hashes=tuple(facts["scan_hashes"]), **{key: facts[key] for key in _FACTS})
+        more = {key: facts[key] for key in _FACTS}
+        return cls(maps, training, scan_hashes=tuple(facts["scan_hashes"]), traits=_below(_TRAITS, kept), **more)
 
 
 def _below(prefix: str, kept: ArraySet) -> dict[str, NDArray[Any]]:

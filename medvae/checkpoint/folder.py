@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from medvae.checkpoint.arrays import ArraySet
     from medvae.vae.base import VAE
 
-FORMAT = 3  # of model.json; another one is refused. 3: named networks and sets, conditions
+FORMAT = 4  # of model.json; another one is refused. 4: peaks and quantiles of healthy maps
 _KEPT = ("latents", "training")  # sets that training writes once; model.json knows their hashes
 _TRAIN_AGAIN = "copy the model folder again, or train again"
 
@@ -80,7 +80,7 @@ def find_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
-        raise RunError(f"{name!r} is no device", hint="choices: auto, cpu, cuda, cuda:N")
+        raise RunError(f"{name!r} is no device", hint="choose one of: auto, cpu, cuda, cuda:N")
     number = int(name.partition(":")[2] or 0)
     if name.startswith("cuda") and number >= torch.cuda.device_count():
         raise RunError(
@@ -90,7 +90,7 @@ def find_device(name: str) -> str:
     return name
 
 
-def load(folder: Path | str, *, device: str = "auto") -> Model:
+def load_model(folder: Path | str, *, device: str = "auto") -> Model:
     """Load a checkpoint folder onto a device (`find_device`). Nothing in it is run, no path in it is opened.
 
     Raises:
@@ -113,10 +113,12 @@ def load(folder: Path | str, *, device: str = "auto") -> Model:
             raise
         raise _damaged(" ".join(str(bad).split())[:200], folder) from bad
     if model.preparation.hash != tree["preparation_hash"]:
-        raise ModelError(
-            "the preparation differs from the one it was trained with (another MNI152 template?)", path=folder
-        )
+        message = "the preparation differs from the one it was trained with (another MNI152 template?)"
+        raise ModelError(message, path=folder, hint="use the version of nilearn that it was trained with")
     return model
+
+
+load = load_model  # inside the package, where the module says what is loaded
 
 
 def _damaged(what: str, folder: Path) -> ModelError:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _SHORT_FOR = {
     "volume": "read.volume",
     "assume_orientation": "read.assume_orientation",
+    "on_doubtful": "read.on_doubtful",
     "minutes": "train.minutes",
+    "healthy_fpr": "detect.healthy_fpr",
     "seed": "seed",
 }
 
@@ -98,6 +100,14 @@ def detect(args: argparse.Namespace) -> int:
             on_progress=on_progress,
         )
     return _end(finished)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Compare maps with known lesions."""
+    from medvae.pipelines import evaluate as pipeline
+
+    console.say(pipeline.evaluate(args.run, args.truth, healthy=args.healthy).lines)
+    return 0
 
 
 def augment(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from medvae.cli import commands
 from medvae.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from medvae.plugins import Kind
 
@@ -28,6 +28,7 @@ class _Parser(argparse.ArgumentParser):
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=description, formatter_class=layout, allow_abbrev=False)
         self._lists: Listed | None = lists
+        self.commands: Mapping[str, argparse.ArgumentParser] = {}
 
     def format_help(self) -> str:
         """The help, with one line per plug-in at the end."""
@@ -38,10 +39,13 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Report an unknown option first: argparse would name what is missing because of it."""
+        """Report an unknown command or option first: argparse would name what is missing because of it."""
         for text in takewhile(lambda text: text != "--", args):
-            if self._subparsers is not None and not text.startswith("-"):
-                break  # the command; what follows belongs to its own parser
+            if self.commands and not text.startswith("-"):
+                if text not in self.commands:
+                    hint = plugins.suggest(text, tuple(self.commands))
+                    raise RunError(f"there is no command {text!r}", code="usage", hint=hint)
+                break  # what follows belongs to the command's own parser
             name = text.partition("=")[0]
             if name.startswith("--") and name not in self._option_string_actions:
                 near = get_close_matches(name, self._option_string_actions, n=1)
@@ -63,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"medvae {__version__}")
     choices = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.commands = choices.choices
 
     def command(name: str, about: str, *, lists: Listed | None = None) -> argparse.ArgumentParser:
         return choices.add_parser(name, help=about, description=about, lists=lists)
@@ -73,6 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
         command("calibrate", "compute reference statistics from healthy scans that were not used in training")
     )
     _add_detect(command("detect", "write anomaly maps, scores and pictures", lists="maps"))
+    _add_evaluate(command("evaluate", "compare the maps of detect with masks of known lesions"))
     _add_augment(command("augment", "write synthetic scans and their labels", lists="samplers"))
     _add_demo(command("demo", "train, calibrate, detect and augment on simulated scans, in a few minutes"))
     return parser
@@ -108,8 +114,21 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map", metavar="NAME", action="append", help="map to write (overrides the preset); repeatable"
     )
+    parser.add_argument(
+        "--healthy-fpr", metavar="N", type=_positive, help="candidates per healthy scan (default: 0.1, one in 10 scans)"
+    )
     _add_machine(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("detect",), help="which command wrote the folder")
+    parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
+    parser.add_argument(
+        "--truth", metavar="MASKS", type=Path, required=True, help="folder of masks, named as the scans"
+    )
+    parser.add_argument("--healthy", action="store_true", help="scans without a mask are healthy, not left out")
+    _add_loudness(parser, commands.evaluate)
 
 
 def _add_augment(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +155,11 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hash-ids", action="store_true", help="use hashes as scan ids instead of file names")
     parser.add_argument("--volume", metavar="N", type=int, help="volume of a 4D file to read, from 0")
     parser.add_argument("--assume-orientation", metavar="RAS", help="orientation of files whose header has none")
+    parser.add_argument(
+        "--on-doubtful",
+        choices=("accept", "reject"),
+        help="scans that resemble the template too little to be sure (default: accept, with a warning)",
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -174,6 +198,10 @@ def _add_common(
         help="change a setting, e.g. train.lr=1e-4; repeatable",
     )
     parser.add_argument("--seed", metavar="N", type=int, help="random seed")
+    _add_loudness(parser, call)
+
+
+def _add_loudness(parser: argparse.ArgumentParser, call: Callable[[argparse.Namespace], int]) -> None:
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("--quiet", action="store_true", help="errors only, no progress")
     loudness.add_argument("--verbose", action="store_true", help="more messages, and a traceback for errors")

@@ -7,9 +7,10 @@ import re
 _COMMANDS = "info|train|calibrate|detect|augment|demo"
 _OPTIONS = "include|exclude|split|config|workers|device|minutes|count|sampler|map|out|model"
 _RULES: tuple[tuple[str, str], ...] = (
-    (r"\bset read\.volume=", "--volume "),
+    (r"\bset read\.volume=", "use --volume "),
     (r"\bset read\.assume_orientation=", "use --assume-orientation "),
-    (r"\bset ([a-z_]+(?:\.[a-z_]+)+)=", r"--set \1="),
+    (r"\bread\.on_doubtful=", "--on-doubtful "),
+    (r"\bset ([a-z_]+(?:\.[a-z_]+)+)=", r"use --set \1="),
     (r"\b(overwrite|resume|check|hash_ids)=True\b", r"--\1"),
     (rf"\b({_OPTIONS})='([^']*)'", r"--\1 \2"),
     (rf"\b({_OPTIONS})=(?=\w)", r"--\1 "),

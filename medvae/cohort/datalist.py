@@ -94,7 +94,7 @@ def _item(item: Any, where: str, path: Path, *, classes: Mapping[str, str] | Non
     if isinstance(image, list) and len(image) == 1:
         image = image[0]
     if not isinstance(image, str):
-        hint = "a scan has one channel: write a list that names the one to use"
+        hint = "write a list that names one file per scan: a scan has one channel"
         raise InputError(f"{where}: `image` is not one file", path=path, hint=hint)
     cells = {name: value for name, value in item.items() if name not in ("image", "label")}
     if isinstance(label, str) and label.lower().endswith(_IMAGES):

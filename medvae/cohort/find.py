@@ -166,7 +166,8 @@ def _nothing(found: Found, selection: Selection) -> InputError:
     path = selection.inputs[0] if len(selection.inputs) == 1 else None
     if found.excluded:
         message = f"include= and exclude= leave none of the {found.excluded} files"
-        return InputError(message, path=path, hint="a glob is compared with a file's name and its path below the input")
+        hint = "correct the glob: it is compared with a file's name and path below the input"
+        return InputError(message, path=path, hint=hint)
     if found.left_out:
         names = ", ".join(sorted({folder.name for folder in found.left_out}))
         return InputError(f"no scan but in {names}", path=path, hint=f"name one of them, e.g. {found.left_out[0]}")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-READS = "medvae reads NIfTI (.nii, .nii.gz, .hdr/.img) and DICOM"
+READS = "give NIfTI (.nii, .nii.gz, .hdr/.img) or DICOM files"
 
 
 @dataclass
@@ -216,7 +216,8 @@ def _in_list(path: Path, selection: Selection, settings: ReadSettings, *, of_glo
 
 def _no_split(path: Path, selection: Selection) -> tuple[Row, ...]:
     there = lists.splits(lists.read(path, warn=False))
-    hint = suggest(selection.split or "", there) if there else "it has no column `split`"
+    hint = "add a column `split` (there is none), or leave split= out"
+    hint = suggest(selection.split or "", there) if there else hint
     raise InputError(f"no row is of split {selection.split!r}", path=path, hint=hint)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medvae.settings import ReadSettings
 
 _AFFINE = "pass affine=, a 4x4 matrix from voxel index to RAS+ mm"
+_VOLUME = "pass one volume (X, Y, Z), at least 2 voxels a side"
 _SPACES = {"RAS": 1.0, "RIGHT-ANTERIOR-SUPERIOR": 1.0, "LPS": -1.0, "LEFT-POSTERIOR-SUPERIOR": -1.0}
 _NAMES = {"Tensor": "a tensor", "ndarray": "an array"}
 
@@ -30,7 +31,7 @@ def scan_of(
 
     Args:
         what: an array or tensor, or an image with an affine of its own.
-        settings: `volume`, `fill_non_finite` and `modality` are used.
+        settings: `fill_non_finite`, `modality` and, of an image of nibabel, `volume` are used.
         affine: of an array: 4×4, voxel index -> RAS+ mm.
         modality: as stated by the caller.
 
@@ -66,7 +67,7 @@ def _float32(data: NDArray[Any], ref: ScanRef) -> NDArray[np.float32]:
     if data.dtype.kind not in "biuf":
         raise ScanError(f"voxels of type {data.dtype}", code="unsupported_type", path=ref.path)
     if data.ndim != 3 or min(data.shape) < 2:
-        raise ScanError(f"shape {data.shape} is not one 3D volume", code="not_3d", path=ref.path)
+        raise ScanError(f"shape {data.shape} is not one 3D volume", code="not_3d", path=ref.path, hint=_VOLUME)
     with np.errstate(over="ignore"):
         return np.array(data, dtype=np.float32, order="F")
 
@@ -75,7 +76,7 @@ def _geometry(data: NDArray[Any], affine: NDArray[np.float64], ref: ScanRef) -> 
     if affine.shape != (4, 4):
         raise InputError(f"an affine is 4x4, got {'x'.join(map(str, affine.shape))}", hint=_AFFINE)
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:
-        raise ScanError("the affine is singular or not finite", code="bad_affine", path=ref.path)
+        raise ScanError("the affine is singular or not finite", code="bad_affine", path=ref.path, hint=_AFFINE)
     x, y, z = data.shape
     return Geometry((x, y, z), affine)
 
@@ -99,7 +100,7 @@ def _values(values: Any) -> NDArray[Any]:
 
 
 def _one_channel(data: NDArray[Any], name: str) -> NDArray[Any]:
-    """Without the axis of the one channel, which MONAI and TorchIO put first."""
+    """Without the axis of the one channel, which MONAI and TorchIO put first; several are not chosen from."""
     if data.ndim <= 3:
         return data
     if data.ndim == 4 and data.shape[0] == 1:
@@ -107,7 +108,9 @@ def _one_channel(data: NDArray[Any], name: str) -> NDArray[Any]:
     if data.ndim == 4 and data.shape[-1] == 1:
         return np.asarray(data[..., 0])
     what = "a batch" if data.ndim > 4 else "several channels"
-    hint = "give one image (X, Y, Z), or with a channel axis of length 1"
+    hint = "pass one image (X, Y, Z), or with a channel axis of length 1"
+    if data.ndim == 4:  # the axis that tells channels or volumes apart is the shorter one
+        hint += ", e.g. " + ("image[..., 0]" if data.shape[-1] < data.shape[0] else "image[:1]")
     raise InputError(f"{name} of shape {data.shape} is {what}, not one image", hint=hint)
 
 
@@ -148,7 +151,7 @@ def _volume(image: Any, settings: ReadSettings, ref: ScanRef) -> NDArray[Any]:
     """One volume, counted in file order, scaled as the reader of files scales it."""
     count, chosen = int(np.prod(image.shape[3:])), settings.volume or 0
     if count > 1 and (settings.volume is None or chosen >= count):
-        hint = f"choose one of its {count} volumes: set read.volume=0 to {count - 1}"
+        hint = f"pass one of its {count} volumes, e.g. image.slicer[..., 0], or set read.volume=0"
         raise ScanError(f"shape {image.shape} is not one 3D volume", code="not_3d", path=ref.path, hint=hint)
     stored, slope, inter = _unscaled(image.dataobj)
     if stored.ndim > 3:

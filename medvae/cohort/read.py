@@ -38,8 +38,8 @@ def read(
             - a NumPy array or torch tensor `(X, Y, Z)`, or with one channel first or last, and its `affine`;
             - an image that knows where it lies: of nibabel, a MONAI `MetaTensor` (on LPS coordinates, too), of TorchIO.
 
-        settings: how files are read; those on values that are not finite, on the volume of a 4D image and on the
-            modality hold for images in memory, too.
+        settings: how files are read; those on values that are not finite and on the modality hold for images in memory,
+            too, and that on the volume of a 4D image for those of nibabel. Of a 4D array pass one volume.
         affine: of an array: 4×4, voxel index -> RAS+ mm.
         modality: "CT", "MR", "PT" or "SHAPE", where the scan does not say it itself; DICOM does.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COLUMNS = ("scan", "subject", "label", "label_map", "mask", "modality", "split")
-HINT = f"a list has a column `scan`, and may have {', '.join(COLUMNS[1:])}; other columns are conditions"
+HINT = f"write a column `scan` and, as needed, {', '.join(COLUMNS[1:])}; other columns are conditions"
 NO_LIST = "no_list"  # code of the error where a file is no list of scans at all, e.g. a sidecar
 MODALITIES: dict[str, Modality] = {name: name for name in get_args(Modality)} | {"MRI": "MR", "PET": "PT"}
 _MISSING = {"", "n/a", "na", "nan", "#n/a", "<na>"}

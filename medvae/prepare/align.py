@@ -1,8 +1,9 @@
 """Alignment of a head scan to the MNI152 template: rigid, then affine, by mutual information (SimpleITK).
 
-Receive fields are divided out. A whole head is aligned roughly, stripped roughly with the template's brain, and aligned
-again as a brain. One thread and full sampling of coarse images: the same scan gives the same matrix to the bit.
-Coordinates stay RAS+; ITK only sees axes and origins and does not care what they are called.
+The result is judged by geometry, not by health: a diseased brain is aligned like a healthy one. Receive fields are
+divided out. A whole head is aligned roughly, stripped roughly with the template's brain, and aligned again as a brain.
+One thread and full sampling of coarse images: the same scan gives the same matrix to the bit. Coordinates stay RAS+;
+ITK only sees axes and origins and does not care what they are called.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from scipy import ndimage
 from medvae.errors import ScanError
 from medvae.prepare import template
 from medvae.prepare.grid import nearest_ras, resample, resample_labels
+from medvae.prepare.likeness import likeness, overlap
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
@@ -25,13 +27,17 @@ if TYPE_CHECKING:
 
     from medvae.scan import Scan
 
-# Measured on 25 T1 scans of seven scanners, whole and stripped, with MS lesions, a tumour and 6.5 mm slices among them:
-# 0.41 to 0.76. Noise, balls, a chest, and heads that are upside down or face the wrong way stay at 0.26 or below.
-MIN_LIKENESS = 0.33
+# Median local correlation with the template (`likeness`), by benchmarks/alignment.py: T1 heads of eight scanners, whole
+# and stripped, have 0.54 to 0.79, with strokes of 5 to 371 mL, displaced tissue, thick slices or low contrast 0.63 to
+# 0.76, FLAIR 0.46 and more; heads that are upside down or face backwards 0.37, noise, balls, a hand and a chest at most
+# 0.16.
+SURE, LEAST = 0.5, 0.25
+DOUBTFUL = "doubtful_alignment"  # a warning begins with it, or an error has it as code
+_LEAST_OVERLAP = 0.5
 _SCALES = (0.7, 1.4)  # singular values an adult or child head can need
+_BETTER = 0.05  # by which another way up has to be more like the template
 _HUNT_MM, _COARSE_MM, _FINE_MM = 8.0, 6.0, 4.0
 _FIELD_MM = 20.0  # a receive field is smoother than this
-_DETAIL_MM = 16.0  # anatomy coarser than this says little about alignment: any ball is dark at its rim
 _BRAIN_BELOW_TOP_MM = 75.0  # centre of the brain below the top of the head
 _KEPT = 2  # of the rigid tries, how many are followed up
 
@@ -42,11 +48,21 @@ class Alignment:
 
     Attributes:
         matrix: 4×4, template RAS+ mm -> scan RAS+ mm.
-        likeness: Pearson's r with the template's anatomy in its brain, the check of success.
+        likeness: median local correlation with the template, −1 to 1.
+        overlap: Dice coefficient of a stripped brain with the template's; None for a whole head.
     """
 
     matrix: NDArray[np.float64]
     likeness: float
+    overlap: float | None
+
+    @property
+    def doubt(self) -> str | None:
+        """A warning with the figures, where a person should look at the alignment; else None."""
+        if self.likeness >= SURE:
+            return None
+        over = "" if self.overlap is None else f", overlap with its brain {self.overlap:.2f}"
+        return f"{DOUBTFUL}: local r = {self.likeness:.2f} with the template (usually {SURE} or more){over}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +99,13 @@ def align_to_template(scan: Scan, mask: NDArray[np.bool_] | None) -> Alignment:
         mask: brain on the scan's grid; None for a whole head, where only what the template's brain covers counts.
 
     Raises:
-        ScanError: `blank`; `registration_failed`, where the result is not like the template or no head's size.
+        ScanError: `blank`; `registration_failed`: nothing like the template, not the size of a head, or a head that
+            lies as its header does not say.
     """
     fine = _Volume(_readied(scan.data, mask), scan.geometry).at(_FINE_MM)
     if min(fine.at(_HUNT_MM).geometry.shape) < 4:
         x, y, z = np.array(scan.geometry.shape) * scan.geometry.spacing
-        message = f"too few slices, or too small for a head ({x:.0f} x {y:.0f} x {z:.0f} mm)"
-        raise ScanError(message, code="registration_failed")
+        raise _failed(f"too few slices, or too small for a head ({x:.0f} x {y:.0f} x {z:.0f} mm)")
     level = _levelled(fine, fine.data > 0.2 * fine.data[fine.data > 0].mean())
     if mask is not None:
         found = _refine(level, _rough(fine, level, _starts_of_brain(fine), whole=False))
@@ -97,7 +113,9 @@ def align_to_template(scan: Scan, mask: NDArray[np.bool_] | None) -> Alignment:
         found = _rough(fine, level, _starts_of_head(fine), whole=True)
         for _ in range(2):  # the second time with the brain that the first one found
             found = _refine(_stripped(fine, _matrix(found)), found)
-    return _checked(_matrix(found), fine)
+    matrix = _matrix(found)
+    over = None if mask is None else overlap(mask, scan.geometry, matrix)
+    return _checked(Alignment(matrix, likeness(fine.data, fine.geometry, matrix), over), fine, level)
 
 
 def _readied(data: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
@@ -112,37 +130,61 @@ def _readied(data: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArr
     return shifted if mask is None else np.where(mask, shifted, np.float32(0))
 
 
-def _checked(matrix: NDArray[np.float64], volume: _Volume) -> Alignment:
-    likeness = _likeness(matrix, volume)
-    scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
-    if likeness < MIN_LIKENESS or scales.min() < _SCALES[0] or scales.max() > _SCALES[1]:
-        raise ScanError(
-            f"after alignment r = {likeness:.2f} with the template (at least {MIN_LIKENESS}), "
-            f"scaled by {scales.min():.2f} to {scales.max():.2f} (allowed {_SCALES[0]} to {_SCALES[1]})",
-            code="registration_failed",
+def _checked(found: Alignment, fine: _Volume, level: _Volume) -> Alignment:
+    """The alignment, if it is one: like the template, of a head's size, over its brain, the right way up."""
+    if found.likeness < LEAST:
+        raise _failed(
+            f"nothing like the template was found: local r = {found.likeness:.2f}, at least {LEAST} is needed"
         )
-    return Alignment(matrix, likeness)
+    scales = np.linalg.svd(found.matrix[:3, :3], compute_uv=False)
+    if scales.min() < _SCALES[0] or scales.max() > _SCALES[1]:
+        raise _failed(
+            f"the head has {scales.min():.2f} to {scales.max():.2f} times the size of the adult template "
+            f"(allowed: {_SCALES[0]} to {_SCALES[1]})"
+        )
+    if found.overlap is not None and found.overlap < _LEAST_OVERLAP:
+        raise _failed(
+            f"the foreground overlaps the template's brain by {found.overlap:.2f}, at least {_LEAST_OVERLAP} is needed"
+        )
+    if found.likeness < SURE:
+        _refuse_other_ways(found, fine, level)
+    return found
 
 
-def _likeness(matrix: NDArray[np.float64], volume: _Volume) -> float:
-    """Pearson's r of the fine anatomy in the inner brain, where neither the skull nor a crude mask has a say."""
-    grid = _grid(_FINE_MM)
-    moved = resample(volume.data, np.linalg.inv(volume.geometry.affine) @ matrix @ grid.affine, grid.shape)
-    inner, detail = _template_detail()
-    mine = _detail(moved, inner)
-    return float(np.corrcoef(mine, detail)[0, 1]) if mine.std() > 0 else 0.0
+def _refuse_other_ways(given: Alignment, fine: _Volume, level: _Volume) -> None:
+    """Raise where the head is more like the template when it is turned: then its header is wrong."""
+    for way, start in _other_ways(given.matrix):
+        found, _ = _register(level.at(_COARSE_MM).itk(), _COARSE_MM, _affine(start), step=0.5, whole=True)
+        other = likeness(fine.data, fine.geometry, _matrix(sitk.AffineTransform(found)))
+        if other > given.likeness + _BETTER:
+            raise _failed(
+                f"by its header the head is {way}: local r = {given.likeness:.2f} with the template, "
+                f"{other:.2f} if turned"
+            )
 
 
-@cache
-def _template_detail() -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    data, brain = _template(_FINE_MM)
-    inner = ndimage.binary_erosion(brain, iterations=2)
-    return inner, _detail(data, inner)
+def _other_ways(matrix: NDArray[np.float64]) -> list[tuple[str, NDArray[np.float64]]]:
+    """In words, and as a 4×4 to start from: the head level but turned, with the place and the size that were found.
+
+    Left and right are alike and cannot be told apart.
+    """
+    flips = {"upside down": (1, 1, -1), "facing backwards": (1, -1, 1), "upside down and facing backwards": (1, -1, -1)}
+    turns = [(way, np.diag(np.array(signs, np.float64))) for way, signs in flips.items()]
+    x, y, z = np.eye(3)
+    turns += [("turned by 90 degrees", np.stack(rows)) for rows in ((x, -z, y), (x, z, -y), (z, y, -x), (-y, x, z))]
+    centre = _brain_centre()
+    size = np.cbrt(abs(np.linalg.det(matrix[:3, :3])))
+    starts = []
+    for way, turn in turns:
+        start = np.eye(4)
+        start[:3, :3] = size * turn
+        start[:3, 3] = matrix[:3, :3] @ centre + matrix[:3, 3] - size * turn @ centre
+        starts.append((way, start))
+    return starts
 
 
-def _detail(data: NDArray[np.float32], inner: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """What is left in `inner` when its local mean is taken away."""
-    return (data - _local_mean(data, inner, sigma=_DETAIL_MM / _FINE_MM))[inner]
+def _failed(message: str) -> ScanError:
+    return ScanError(message, code="registration_failed")
 
 
 # ---------------------------------------------------------------------------------------------------------- search
@@ -163,7 +205,7 @@ def _rough(plain: _Volume, level: _Volume, starts: list[sitk.Transform], *, whol
             affine.SetTranslation(rigid.GetTranslation())
             affine, _ = _register(coarse, _COARSE_MM, affine, step=0.5, whole=whole)
             found.append(sitk.AffineTransform(affine))
-    return max(found, key=lambda affine: _likeness(_matrix(affine), plain))
+    return max(found, key=lambda affine: likeness(plain.data, plain.geometry, _matrix(affine)))
 
 
 def _refine(brain: _Volume, affine: sitk.AffineTransform) -> sitk.AffineTransform:
@@ -235,7 +277,7 @@ def _stripped(volume: _Volume, matrix: NDArray[np.float64]) -> _Volume:
     wide = ndimage.binary_dilation(brain, iterations=round(12 / _FINE_MM))
     within, near = (resample_labels(one, to_template, volume.geometry.shape) > 0 for one in (brain, wide))
     if not within.any():
-        raise ScanError("the scan does not overlap the template", code="registration_failed")
+        raise _failed("the scan does not overlap the template")
     level = _levelled(volume, within)
     tissue = near & (level.data > 0.6)
     tissue = ndimage.binary_fill_holes(ndimage.binary_dilation(_largest(tissue)) & tissue)
@@ -279,6 +321,14 @@ def _grid(mm: float) -> Geometry:
 
 def _template(mm: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return template.on_grid(_grid(mm))
+
+
+def _affine(matrix: NDArray[np.float64]) -> sitk.AffineTransform:
+    """The 4×4 y = A x + t as an affine transform."""
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix(matrix[:3, :3].ravel().tolist())
+    affine.SetTranslation(matrix[:3, 3].tolist())
+    return affine
 
 
 def _matrix(transform: sitk.AffineTransform) -> NDArray[np.float64]:

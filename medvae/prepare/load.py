@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from medvae.errors import ScanError
 from medvae.io import reading
+from medvae.prepare.align import DOUBTFUL
 from medvae.prepare.preparation import Preparation, Prepared, prepare
 
 if TYPE_CHECKING:
@@ -47,4 +49,16 @@ class ReadAndPrepare:
             label_map=labels,
             conditions=ref.conditions,
         )
-        return Loaded(scan, prepared)
+        return accepted(Loaded(scan, prepared), self.read)
+
+
+def accepted(loaded: Loaded, settings: ReadSettings) -> Loaded:
+    """The same scan.
+
+    Raises:
+        ScanError: `doubtful_alignment`, where the settings reject it.
+    """
+    for warning in loaded.prepared.warnings:
+        if settings.on_doubtful == "reject" and warning.startswith(DOUBTFUL):
+            raise ScanError(warning.removeprefix(f"{DOUBTFUL}: "), code=DOUBTFUL)
+    return loaded

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from medvae.prepare import template
 from medvae.prepare.grid import resample, resample_labels
 
 if TYPE_CHECKING:
@@ -42,6 +43,18 @@ def coverage(prepared: Prepared) -> NDArray[np.uint8]:
     Evaluated is the foreground that lies on the model's grid. 0 does not mean healthy.
     """
     return to_native(only_channel(prepared.mask).astype(np.uint8), prepared, labels=True).astype(np.uint8)
+
+
+def outline(prepared: Prepared) -> NDArray[np.bool_]:
+    """The template's brain on the own grid of a scan that was aligned to it, bool `(X, Y, Z)`."""
+    brain = template.on_grid(prepared.grid)[1]
+    return to_native(brain.astype(np.uint8), prepared, labels=True) > 0
+
+
+def brain_share(prepared: Prepared) -> float:
+    """Which share of the template's brain is evaluated in a scan that was aligned to it, 0 to 1."""
+    brain = template.on_grid(prepared.grid)[1]
+    return float((only_channel(prepared.mask) & brain).sum() / brain.sum())
 
 
 def only_channel(image: NDArray[T]) -> NDArray[T]:

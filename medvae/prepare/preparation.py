@@ -95,7 +95,8 @@ class Prepared:
         modality: of the scan.
         units: of the scan's values.
         source_hash: SHA-256 of the scan (`scan_hash`).
-        warnings: what a user should know; `whole_head` where the template's brain was used as mask.
+        warnings: what a user should know; `whole_head` where the template's brain was used as mask,
+            `doubtful_alignment` with its figures.
         conditions: what a list says of the scan, by column (`ScanRef.conditions`).
     """
 
@@ -138,8 +139,8 @@ def prepare(
         conditions: what is known of the scan besides, by name; kept in the result.
 
     Raises:
-        ScanError: `wrong_modality`, `no_foreground`, `registration_failed`, `blank`.
-        ValueError: a mask or label map of another shape.
+        ScanError: `wrong_modality`, `no_foreground`, `registration_failed`, `blank`; `mask_mismatch` for a mask or
+            label map of another shape.
     """
     settings, grid = preparation.settings, preparation.grid
     _check(scan, settings, mask, label_map)
@@ -149,8 +150,9 @@ def prepare(
         raise ScanError("the foreground is empty", code="no_foreground")
     shown = scan if background is None else darkened(scan, background)
     whole_head = preparation.aligned and mask is None and not is_stripped(region, scan.geometry)
+    doubt = None
     if preparation.aligned:
-        to_input = _aligned(shown, None if whole_head else region, background, grid=grid)
+        to_input, doubt = _aligned(shown, None if whole_head else region, background, grid=grid)
     else:
         to_input = _centred(scan, region, settings=settings)
 
@@ -178,7 +180,12 @@ def prepare(
         modality=scan.modality or settings.modality,
         units=scan.units,
         source_hash=scan_hash(scan),
-        warnings=(*scan.warnings, *(("whole_head",) if whole_head else ()), *_doubts(scan, settings, background)),
+        warnings=(
+            *scan.warnings,
+            *(("whole_head",) if whole_head else ()),
+            *((doubt,) if doubt else ()),
+            *_doubts(scan, settings, background),
+        ),
         conditions=dict(conditions or {}),
     )
 
@@ -191,7 +198,8 @@ def _check(
         raise ScanError(message, code="wrong_modality")
     for one in (mask, label_map):
         if one is not None and one.shape != scan.data.shape:
-            raise ValueError(f"a mask or label map of {one.shape} does not fit the scan of {scan.data.shape}")
+            message = f"a mask or label map of {one.shape} does not fit the scan of {scan.data.shape}"
+            raise ScanError(message, code="mask_mismatch")
 
 
 def _doubts(scan: Scan, settings: PrepareSettings, background: Background | None) -> list[str]:
@@ -207,13 +215,16 @@ def _doubts(scan: Scan, settings: PrepareSettings, background: Background | None
 
 def _aligned(
     scan: Scan, region: NDArray[np.bool_] | None, background: Background | None, *, grid: Geometry
-) -> NDArray[np.float64]:
-    """Grid index -> scan index by alignment to the template, which takes a stripped brain on a background of 0."""
+) -> tuple[NDArray[np.float64], str | None]:
+    """Grid index -> scan index by alignment to the template, which takes a stripped brain on a background of 0.
+
+    With it comes a warning where the alignment is doubtful.
+    """
     if region is not None and background is not None and background.stands_for:
         scan = scan.with_data(scan.data - np.float32(background.stands_for))
-    world = align_to_template(scan, region).matrix
-    to_input: NDArray[np.float64] = np.linalg.inv(scan.geometry.affine) @ world @ grid.affine
-    return to_input
+    found = align_to_template(scan, region)
+    to_input: NDArray[np.float64] = np.linalg.inv(scan.geometry.affine) @ found.matrix @ grid.affine
+    return to_input, found.doubt
 
 
 def _on_grid(scan: Scan, to_input: NDArray[np.float64], shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

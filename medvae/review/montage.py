@@ -51,6 +51,8 @@ class Picture:
         values: the map at the peaks.
         limit: 99.9% of healthy voxels lie below; fixes the colours of the whole run.
         unit: of the map.
+        outline: bool `(X, Y, Z)`, the template's brain, whose border is drawn so that a reader can check the alignment;
+            None for a scan that is not aligned.
     """
 
     scan: NDArray[np.float32] = field(repr=False)
@@ -61,6 +63,7 @@ class Picture:
     values: tuple[float, ...]
     limit: float
     unit: str
+    outline: NDArray[np.bool_] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +144,7 @@ class _Layers:
 
     scan: NDArray[np.float32]
     heat: NDArray[np.float32]
+    outline: NDArray[np.bool_] | None
     spacing: NDArray[np.float64]
     box: list[tuple[float, float]]  # what is worth showing along each axis
     grey: Normalize
@@ -157,7 +161,8 @@ class _Layers:
             margin = _MARGIN_MM / spacing[axis]
             first, last = (inside[0], inside[-1]) if len(inside) else (0, covered.shape[axis] - 1)
             box.append((max(-0.5, first - margin), min(covered.shape[axis] - 0.5, last + margin)))
-        return cls(scan, heat, spacing, box, Normalize(float(low), float(high)), _scale(picture))
+        outline = None if picture.outline is None else _turned(picture.outline, turn)
+        return cls(scan, heat, outline, spacing, box, Normalize(float(low), float(high)), _scale(picture))
 
     def draw(self, ax: Axes, *, axis: int, at: NDArray[np.intp], heat: bool) -> None:
         """One plane, head or front up, the patient's right on the left; a cross on the plain one."""
@@ -168,12 +173,19 @@ class _Layers:
             ax.imshow(np.take(self.heat, at[axis], axis=axis).T, cmap=_COLOURS, norm=self.scale, **look)
         else:
             ax.plot(at[across], at[up], "+", color="#00d0ff", markersize=10, markeredgewidth=0.7)
+            self._draw_outline(ax, axis=axis, at=int(at[axis]))
         ax.set_xlim(*(self.box[across][::-1] if across == 0 else self.box[across]))
         ax.set_ylim(*self.box[up])
         ax.set_axis_off()
         for x, side in ((0.01, "RPI"[across]), (0.99, "LAS"[across])):
             ha = "left" if x < 0.5 else "right"
             ax.text(x, 0.5, side, color="#ffd000", fontsize=8, ha=ha, va="center", transform=ax.transAxes)
+
+    def _draw_outline(self, ax: Axes, *, axis: int, at: int) -> None:
+        """The border of the template's brain in one plane, a thin line."""
+        plane = None if self.outline is None else np.take(self.outline, at, axis=axis).T
+        if plane is not None and plane.any() and not plane.all():
+            ax.contour(plane, levels=[0.5], colors=["#40c060"], linewidths=0.5)
 
 
 def _colour_bar(figure: Figure, axes: NDArray[np.object_], picture: Picture) -> None:

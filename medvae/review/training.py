@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from medvae.io.files import atomic
 from medvae.prepare.native import only_channel
@@ -66,6 +67,11 @@ def curves(path: Path, epochs: Sequence[Epoch]) -> None:
         ax.axvline(kept, color="0.7", linewidth=1, label="kept weights")
         ax.set_ylabel(text)
         ax.legend(fontsize=7)
+        _widen(ax)
+    left.set_xlim(0, 1.05 * epochs[-1].step)
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    beside.set_ylim(bottom=0)
+    beside.yaxis.set_major_locator(MaxNLocator(integer=True))
     below.set_xlabel("step")
     beside.set_xlabel("step")
     _save(figure, path)
@@ -77,6 +83,16 @@ def _curve(ax: Axes, epochs: Sequence[Epoch], name: str, *, label: str, style: s
     if points:
         steps, values = zip(*points, strict=True)
         ax.plot(steps, values, style, label=label, marker="o" if len(points) == 1 else None)
+
+
+def _widen(ax: Axes) -> None:
+    """Let the axis of the values span a tenth of their size: one value, or nearly equal ones, would be magnified."""
+    low, high = ax.dataLim.intervaly
+    if np.isfinite([low, high]).all():
+        middle, half = (low + high) / 2, 0.55 * (high - low)
+        half = max(half, 0.05 * abs(middle)) or 1.0
+        ax.set_ylim(middle - half, middle + half)
+    ax.ticklabel_format(axis="y", useOffset=False)
 
 
 def reconstructions(path: Path, pairs: Sequence[Pair], *, spacing: tuple[float, float, float], title: str) -> None:

@@ -12,6 +12,7 @@ import uuid
 import weakref
 from collections import Counter
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -217,6 +218,17 @@ class OutputFolder:
     def _rows(self) -> tuple[Outcome, ...]:
         there = sorted(self._manifest.outcomes().values(), key=lambda one: one.id)
         return tuple(one for one in there if one.status != "ok" or self._is_whole(one))
+
+    def remove_outputs(self) -> None:
+        """Remove the files of all results, which only this run needed; no line lists them, a later run makes them anew.
+
+        Of an exclusive folder only: another run would count on them.
+        """
+        with disk_errors(self.path), self._claims.locked():
+            there = tuple(self._manifest.outcomes().values())
+            self._manifest.rewrite(replace(one, outputs=(), input="") if one.outputs else one for one in there)
+            for one in there:
+                self._remove(one.outputs)
 
     def finish(self, summary: Summary, **more: Any) -> None:
         """Complete `run.json` with counts over the whole folder, the time this run took, and facts of the command."""

@@ -10,9 +10,11 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
+from medvae.io.files import atomic
 from medvae.run.outcomes import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -68,12 +70,26 @@ class Manifest:
         Raises:
             OSError: the file cannot be written.
         """
-        line = json.dumps(asdict(outcome), ensure_ascii=False, allow_nan=False) + "\n"
+        line = _line(outcome)
         with open(self.path, "ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, 2)
-                line = line if file.read() == b"\n" else "\n" + line
-            file.write(line.encode("utf-8", "backslashreplace"))
+                line = line if file.read() == b"\n" else b"\n" + line
+            file.write(line)
+
+    def rewrite(self, outcomes: Iterable[Outcome]) -> None:
+        """Replace all lines, atomically.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with atomic(self.path) as partial:
+            partial.write_bytes(b"".join(map(_line, outcomes)))
+
+
+def _line(outcome: Outcome) -> bytes:
+    text = json.dumps(asdict(outcome), ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _outcome(line: bytes) -> Outcome | None:

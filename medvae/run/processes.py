@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from medvae.run.work import Job
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
+_LOOK_EVERY_S = 1.0  # whether the workers are alive
 J = TypeVar("J", bound=Job)
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ def _read_ahead(
                 return
             todo, future = ahead.popleft()
             try:
-                yield todo, future.result()
+                yield todo, _result_of(future, pool)
             except BrokenProcessPool:
                 _stop(pool)
                 yield todo, _alone(task, todo)
@@ -93,7 +94,7 @@ def _alone(task: Task[J, T], todo: Todo[J]) -> Read[T]:
     """After a worker died: read this job in a process of its own, to know whether it was the one."""
     pool = _pool(1)
     try:
-        return _submit(pool, task, todo).result()
+        return _result_of(_submit(pool, task, todo), pool)
     except BrokenProcessPool:
         return Read("", Failed(ScanError("the process that read it died", code="out_of_memory")))
     finally:
@@ -113,6 +114,19 @@ def _submit(pool: ProcessPoolExecutor, task: Task[J, T], todo: Todo[J]) -> Futur
         broken: Future[Read[T]] = Future()
         broken.set_exception(problem)
         return broken
+
+
+def _result_of(future: Future[Read[T]], pool: ProcessPoolExecutor) -> Read[T]:
+    """The result, or BrokenProcessPool where a worker has died.
+
+    A worker that is killed while it sends a result leaves half a message. The pool waits for the rest, and so would
+    every result after it: the pool does not look whether its workers are alive then, so this does.
+    """
+    while not wait([future], timeout=_LOOK_EVERY_S).done:
+        dead = any(process.exitcode is not None for process in tuple((pool._processes or {}).values()))
+        if dead and not wait([future], timeout=_LOOK_EVERY_S).done:  # time for a pool that has seen it itself
+            raise BrokenProcessPool
+    return future.result()
 
 
 def _is_whole(future: Future[Read[T]]) -> bool:

@@ -6,20 +6,24 @@ A screen only, not a proof of anonymity.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from medvae.run.work import Progress, ignore
 from medvae.synthesis.nearest import TrainingCodes, TrainingImages, find_nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from medvae.checkpoint.model import Model
     from medvae.synthesis.nearest import Nearest
 
+T = TypeVar("T")
+_STAGE = "copy screen"
 COPY_QUANTILE = 0.05  # share of scans of different people that are nearer to each other than the threshold
 
 
@@ -110,7 +114,12 @@ class CopyScreen:
         return CopyCheck(near, code, copy)
 
 
-def fit(model: Model, *, copies: Iterable[NDArray[np.float32]] | None = None) -> CopyScreen:
+def fit(
+    model: Model,
+    *,
+    copies: Iterable[NDArray[np.float32]] | None = None,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> CopyScreen:
     """Measure how near training scans of different subjects are to each other, and how near a copy would be.
 
     Args:
@@ -118,16 +127,20 @@ def fit(model: Model, *, copies: Iterable[NDArray[np.float32]] | None = None) ->
         copies: of the kept training scans, `(1, X, Y, Z)`: what a sampler that only copied them would give, decoded
             draws of their posteriors. Those are smooth, and smooth images are nearer to all scans than scans are to
             each other. None where samples are as sharp as scans: then the scans themselves are the copies.
+        on_progress: called at the start, and after each kept scan: once for its copy, once for the scan itself.
     """
     latents, training = model.latents, model.training
     subject_of = dict(zip(latents.ids, latents.subjects, strict=True))
     codes = TrainingCodes.from_posteriors(
         latents.mean, latents.log_variance, ids=latents.ids, subjects=latents.subjects
     )
-    between_codes = codes.nearest_other_subjects()
+    between_codes = tuple(codes.nearest_other_subjects())
     if not training.ids:
         nan = float("nan")
         return CopyScreen(None, codes, (), between_codes, nan, nan, "unknown: the model keeps no training scans")
+    count = len(training.ids)
+    counted = partial(_counted, total=2 * count, on_progress=on_progress)
+    on_progress(Progress(_STAGE, 0, 2 * count))
     images = TrainingImages.from_scans(
         training.images,
         training.masks,
@@ -136,9 +149,10 @@ def fit(model: Model, *, copies: Iterable[NDArray[np.float32]] | None = None) ->
         background=training.intensities[0].background,
     )
     like_copies = (one.astype(np.float32) for one in training.images) if copies is None else copies
-    thresholds = copy_thresholds(images, like_copies, training.masks)
+    thresholds = copy_thresholds(images, counted(like_copies), training.masks)
+    between = tuple(counted(images.nearest_other_subjects(), before=count))
     source = "training scans" if copies is None else "reconstructions of training scans"
-    return CopyScreen(images, codes, images.nearest_other_subjects(), between_codes, *thresholds, source)
+    return CopyScreen(images, codes, between, between_codes, *thresholds, source)
 
 
 def copy_thresholds(
@@ -166,6 +180,14 @@ def copy_thresholds(
     known = [one.ratio for one in others if np.isfinite(one.ratio)] or [1.0]
     middle = (np.quantile(known, COPY_QUANTILE) + np.quantile(ratios, 1 - COPY_QUANTILE)) / 2
     return float(np.quantile([one.distance for one in others], COPY_QUANTILE)), float(middle)
+
+
+def _counted(
+    items: Iterable[T], *, total: int, on_progress: Callable[[Progress], None], before: int = 0
+) -> Iterator[T]:
+    for done, item in enumerate(items, start=before + 1):
+        yield item
+        on_progress(Progress(_STAGE, done, total))
 
 
 def _known(value: float | None) -> float | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,13 +104,11 @@ class TrainingImages:
         """The scan nearest to an image, leaving out those of the subject `without`."""
         return find_nearest(self.distances(image, mask), self.ids, subjects=self.subjects, without=without)
 
-    def nearest_other_subjects(self) -> tuple[Nearest | None, ...]:
+    def nearest_other_subjects(self) -> Iterator[Nearest | None]:
         """For each scan the nearest scan of another subject; None where there is no other subject."""
-        found = []
         for values, inside, subject in zip(self.values, self.inside, self.subjects, strict=True):
             distances = self._distances(values.astype(np.float32), inside)
-            found.append(find_nearest(distances, self.ids, subjects=self.subjects, without=subject))
-        return tuple(found)
+            yield find_nearest(distances, self.ids, subjects=self.subjects, without=subject)
 
     def _distances(
         self, values: NDArray[np.float32], inside: NDArray[np.bool_], *, extra: tuple[float, int] = (0.0, 0)
@@ -155,10 +153,10 @@ class TrainingCodes:
         distances = _rms(self.points, z.ravel() / self.scale, count=self.scale.size)
         return find_nearest(distances, self.ids, subjects=self.subjects, without=without)
 
-    def nearest_other_subjects(self) -> tuple[Nearest | None, ...]:
+    def nearest_other_subjects(self) -> Iterator[Nearest | None]:
         """For each scan the nearest scan of another subject; None where there is no other subject."""
-        pairs = zip(self.points, self.subjects, strict=True)
-        return tuple(self.nearest(point * self.scale, without=subject) for point, subject in pairs)
+        for point, subject in zip(self.points, self.subjects, strict=True):
+            yield self.nearest(point * self.scale, without=subject)
 
 
 def _rms(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal
 
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from medvae.settings import Settings
     from medvae.synthesis.synthetic import Synthetic
 
-T = TypeVar("T")
 USES = ("augment", "seed")  # settings that have an effect on synthetic scans
 
 
@@ -34,6 +34,7 @@ def synthesize(
     conditions: Mapping[str, float | str | None] | None = None,
     seed: int | None = None,
     device: str = "auto",
+    on_progress: Callable[[Progress], None] = ignore,
 ) -> Iterator[Synthetic]:
     """Generate synthetic scans, one at a time; `save` writes the same files as `medvae augment`.
 
@@ -52,6 +53,7 @@ def synthesize(
             are not fixed vary as among the training scans.
         seed: of everything random.
         device: "auto", "cpu", "cuda" or "cuda:N", where `model` is a folder.
+        on_progress: called while the copy screen is fitted, before the first scan is generated.
 
     Returns:
         An iterator of `Synthetic`: `image` is a `Scan` with `data` `(X, Y, Z)` along R, A, S in the unit of the
@@ -68,22 +70,19 @@ def synthesize(
         >>> sample.id, sample.image.data.ndim
         ('synthetic-00001', 3)
     """
-    if count < 0:
-        raise SettingsError(f"count is {count}, it must be 0 or more")
+    _require_whole(count)
     trained = model if isinstance(model, Model) else load(model, device=device)
     given = {"sampler": sampler, "options": options, "classes": classes, "texture": texture, "conditions": conditions}
     settings = _changed(trained.settings.augment, {name: one for name, one in given.items() if one is not None})
     synthesizer = generate.fit(trained, settings, seed=trained.settings.seed if seed is None else seed)
-    whole = with_screen(synthesizer)
+    whole = with_screen(synthesizer, on_progress=on_progress)
     return (whole.scan(index) for index in range(count))
 
 
 def with_screen(synthesizer: generate.Synthesizer, *, on_progress: Callable[[Progress], None] = ignore) -> SyntheticSet:
     """The set of synthetic scans, with the screen for near-copies; takes one decoding per kept training scan."""
-    decoded, total = synthesizer.copies(), len(synthesizer.model.training.ids)
-    if decoded is not None:
-        decoded = _counted(decoded, total, on_progress)
-    return SyntheticSet(synthesizer, copies.fit(synthesizer.model, copies=decoded))
+    screen = copies.fit(synthesizer.model, copies=synthesizer.copies(), on_progress=on_progress)
+    return SyntheticSet(synthesizer, screen)
 
 
 def augment_settings(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Settings:
@@ -99,10 +98,9 @@ def augment_settings(base: Settings, config: str | None, overrides: tuple[str, .
     return adjust(base.model_copy(update={"augment": without}), config, overrides, uses=USES)
 
 
-def _counted(items: Iterator[T], total: int, on_progress: Callable[[Progress], None]) -> Iterator[T]:
-    for done, item in enumerate(items, start=1):
-        on_progress(Progress("copy screen", done, total))
-        yield item
+def _require_whole(count: Any) -> None:
+    if not isinstance(count, Integral) or count < 0:
+        raise SettingsError(f"count is {count!r}: a whole number of at least 0 is needed", hint="pass e.g. count=10")
 
 
 def _changed(base: AugmentSettings, given: Mapping[str, Any]) -> AugmentSettings:

@@ -54,7 +54,7 @@ def is_finished(out: Path, train: TrainSettings, *, resume: bool) -> bool:
         hint = "pass resume=True to go on with it, or overwrite=True to begin anew"
         raise OutputError(f"the folder holds {what}", path=out, hint=hint)
     if model and not has_state(out):
-        hint = "pass overwrite=True to train anew; train.keep_state keeps the state of a training"
+        hint = "pass overwrite=True to train anew, and set train.keep_state=true to be able to go on"
         raise OutputError("the state of its training was not kept, so it cannot go on", path=out, hint=hint)
     return False
 

@@ -124,8 +124,8 @@ class Conditions:
 
 def _fit(name: str, values: Sequence[float | str], scans: Sequence[Mapping[str, float | str]]) -> Condition:
     if not values:
-        columns = ", ".join(sorted({key for one in scans for key in one})) or "none"
-        hint = f"columns with values: {columns}"
+        columns = tuple(sorted({key for one in scans for key in one}))
+        hint = suggest(name, columns) if columns else "give a list or participants.tsv with such a column"
         raise SettingsError(f"no training scan has the condition {name!r} (model.conditions)", hint=hint)
     numbers = [value for value in values if not isinstance(value, str)]
     if len(numbers) < len(values):

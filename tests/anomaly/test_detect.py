@@ -41,7 +41,7 @@ def command(scans: Path, model: Path, out: Path) -> Path:
 def same_files(ours: Path, theirs: Path) -> None:
     names = sorted(path.name for path in theirs.iterdir())
     assert sorted(path.name for path in ours.iterdir()) == names
-    assert len(names) == len(MAPS) + 2
+    assert len(names) == len(MAPS) + 4
     for name in names:
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
 

@@ -9,6 +9,7 @@ import linear_model
 import numpy as np
 import pytest
 
+from medvae.anomaly.extremes import KEPT, TAIL, Extremes
 from medvae.anomaly.reference import MapReference, Reference, reference_of, with_reference
 from medvae.checkpoint.arrays import ArraySet, load_set, save_set
 from medvae.errors import ModelError
@@ -24,8 +25,14 @@ def arrays(seed: int) -> dict[str, Any]:
 ATLAS = arrays(0)
 
 
+def extremes(seed: int) -> Extremes:
+    rng = np.random.default_rng(seed)
+    peaks, rising = np.sort(rng.random((3, KEPT)))[:, ::-1], np.sort(rng.random((3, TAIL.size)))
+    return Extremes(peaks.astype(np.float32), rising.astype(np.float32))
+
+
 def one_map(given: Any = None, **changes: Any) -> MapReference:
-    made = MapReference(given or {}, 1.0, np.array([1, 2, 2, 3], np.float32), 2.5, {"sign": "dark"})
+    made = MapReference(given or {}, 1.0, np.array([1, 2, 2, 3], np.float32), 2.5, {"sign": "dark"}, extremes(0))
     return replace(made, **changes)
 
 
@@ -40,6 +47,7 @@ def reference(**changes: Any) -> Reference:
         model_hash="model",
         preparation_hash="preparation",
         scan_hashes=("a", "b", "c"),
+        traits={"noise": np.array([1, 2, 3], np.float32)},
     )
     return replace(made, **changes)
 
@@ -76,13 +84,16 @@ def test_a_file_gives_it_back(changes: dict[str, Any], tmp_path: Any) -> None:
     again = Reference.from_set(load_set(tmp_path / "reference.safetensors"))
     assert again.hash == made.hash
     for field in fields(Reference):
-        if field.name not in ("maps", "training"):
+        if field.name not in ("maps", "training", "traits"):
             assert getattr(again, field.name) == getattr(made, field.name)
+    assert same(again.traits, made.traits)
     assert list(again.maps) == list(made.maps)
     for name, mine in made.maps.items():
         theirs = again.maps[name]
         assert (theirs.scale, theirs.limit, theirs.options) == (mine.scale, mine.limit, mine.options)
         assert np.array_equal(theirs.scores, mine.scores)
+        assert np.array_equal(theirs.extremes.peaks, mine.extremes.peaks)
+        assert np.array_equal(theirs.extremes.quantiles, mine.extremes.quantiles)
         assert same(theirs.arrays, mine.arrays)
     assert set(again.training) == set(made.training)
     assert all(same(again.training[name], mine) for name, mine in made.training.items())
@@ -95,6 +106,8 @@ def same(ours: Any, theirs: Any) -> bool:
 def test_what_calibration_left_as_it_was_is_stored_once() -> None:
     stored = reference().to_set().arrays
     assert {name for name in stored if name.startswith("atlas/")} == {
+        "atlas/peaks",
+        "atlas/quantiles",
         "atlas/scores",
         "atlas/training/mean",
         "atlas/training/sd",
@@ -107,12 +120,14 @@ def test_the_hash_sees_everything() -> None:
     made = reference()
     residual_z = made.maps["residual_z"]
     other = [{"arrays": arrays(5)}, {"scale": 0.31}, {"scores": residual_z.scores + 1}, {"limit": 1.0}, {"options": {}}]
+    other += [{"extremes": extremes(1)}]
     assert {key for change in other for key in change} == {field.name for field in fields(MapReference)}
     changes: list[dict[str, Any]] = [
         {"maps": {**made.maps, "residual_z": replace(residual_z, **change)}} for change in other
     ]
     changes += [{"training": {**made.training, "residual_z": arrays(6)}}, {"top": 0.02}, {"draws": 9}, {"n": 4}]
     changes += [{"calibrated": False}, {"model_hash": "x"}, {"preparation_hash": "x"}, {"scan_hashes": ("a",)}]
+    changes += [{"traits": {}}]
     assert {key for change in changes for key in change} == {field.name for field in fields(Reference)}
     hashes = {replace(made, **change).hash for change in changes}
     assert len(hashes | {made.hash}) == len(changes) + 1

@@ -150,7 +150,7 @@ def test_wrong_settings(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     config = tmp_path / "mine.yaml"
     config.write_text("train: {steps: many}\n", "utf-8")
     assert main(["train", str(scans), "--config", str(config), "--out", str(tmp_path / "m")]) == 2
-    assert "'train.steps'" in capsys.readouterr().err
+    assert "mine.yaml: a whole number is needed" in capsys.readouterr().err
     line, hint = refused(capsys, "train", scans, "--config", "vessel-shap", "--out", tmp_path / "m")
     assert line == "there is no preset or file 'vessel-shap'"
     assert "did you mean 'vessel-shape'?" in hint
@@ -179,7 +179,6 @@ def test_wrong_settings(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["detect", "x", "--modle", "m", "--out", "o"], "no option --modle"),
         (["augment", "--model", "m", "--out", "o", "--workers=2", "--count", "1"], "no option --workers"),
         (["--verson"], "no option --verson"),
-        (["nonsense"], "nonsense"),
         ([], "COMMAND"),
     ],
 )
@@ -190,6 +189,14 @@ def test_wrong_usage(argv: list[str], said: str, capsys: pytest.CaptureFixture[s
     if argv[:1] in (["info"], ["detect"]):
         assert f"see medvae {argv[0]} --help" in hint
         assert "did you mean --" in hint
+
+
+def test_an_unknown_command_gets_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    line, hint = refused(capsys, "trian", "scans", "--config", "demo")
+    assert line == "there is no command 'trian'"
+    assert hint == f"did you mean 'train'? choose one of: {', '.join(COMMANDS)}"
+    assert refused(capsys, "--quiet-please", "nonsense")[0] == "there is no option --quiet-please"
+    assert refused(capsys, "nonsense")[1].startswith("choose one of: info")
 
 
 # ------------------------------------------------------------------------------------------------------------- models

@@ -263,7 +263,7 @@ def test_splits(tmp_path: Path) -> None:
     assert "no row is of split 'tset'" in str(problem)
     assert "'test'" in (problem.hint or "")
     (tmp_path / "plain.csv").write_text("scan\na.nii\n", "utf-8")
-    assert "no column `split`" in (refusal(tmp_path / "plain.csv", split="x").hint or "")
+    assert "add a column `split`" in (refusal(tmp_path / "plain.csv", split="x").hint or "")
     for path in (tmp_path, tmp_path / "a.nii"):
         assert "only a list has splits" in str(refusal(path, split="train"))
 

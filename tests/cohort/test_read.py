@@ -105,6 +105,15 @@ def test_an_array_that_cannot_be_used() -> None:
     assert "a tensor does not say where its voxels lie" in refusal(torch.from_numpy(DATA))
     assert "an affine is 4x4, got 3x3" in refusal(DATA, affine=np.eye(3))
     assert "several channels, not one image" in refusal(np.stack([DATA] * 2), affine=OBLIQUE)
+    for data, way in ((np.stack([DATA] * 2, axis=-1), "image[..., 0]"), (np.stack([DATA] * 2), "image[:1]")):
+        with pytest.raises(InputError) as caught:
+            read(data, ReadSettings(volume=0), affine=OBLIQUE)
+        assert (caught.value.hint or "").endswith(f"e.g. {way}")
+        assert np.array_equal(read(eval(way, {"image": data}), affine=OBLIQUE).data, DATA), "the hint works"
+    for data, affine in ((DATA[0], OBLIQUE), (DATA, np.zeros((4, 4)))):
+        with pytest.raises(ScanError) as refused:
+            read(data, affine=affine)
+        assert (refused.value.hint or "").startswith("pass "), "no hint for the header of a file"
     assert "a batch, not one image" in refusal(DATA[None, None], affine=OBLIQUE)
     assert "a dict is no scan" in refusal({})
     for data, affine, code in (
@@ -205,6 +214,10 @@ def test_a_volume_of_a_4d_image_is_chosen(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.stack([DATA, DATA + 1], axis=-1), OBLIQUE)
     nib.save(image, tmp_path / "4d.nii")
     assert refusal(image, ScanError).startswith("not_3d")
+    with pytest.raises(ScanError) as caught:
+        read(image)
+    assert caught.value.hint == "pass one of its 2 volumes, e.g. image.slicer[..., 0], or set read.volume=0"
+    assert same(read(image.slicer[..., 0]), read(image, ReadSettings(volume=0)))
     for volume in (0, 1):
         settings = ReadSettings(volume=volume)
         assert same(read(image, settings), read(tmp_path / "4d.nii", settings))

@@ -96,8 +96,8 @@ def test_the_same_bytes_twice(tmp_path: Path, name: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("dtype", ["f8", "i4", ">f4", "?"])
-def test_only_three_types_are_written(tmp_path: Path, dtype: str) -> None:
-    with pytest.raises(ValueError, match="float32, uint8 or int16"):
+def test_only_four_types_are_written(tmp_path: Path, dtype: str) -> None:
+    with pytest.raises(ValueError, match="float32, uint8, uint16 or int16"):
         written(tmp_path / "a.nii", ramp().astype(dtype))
     assert not any(tmp_path.iterdir())
 

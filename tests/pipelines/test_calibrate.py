@@ -35,6 +35,9 @@ def test_the_reference_is_of_the_healthy_scans(model_folder: Path, trained_folde
     assert np.array_equal(new.maps["atlas"].arrays["mean"], kept["atlas"]["mean"]), "it is of the training scans"
     assert not np.array_equal(new.maps["residual_z"].arrays["mean"], kept["residual_z"]["mean"])
     assert not (model_folder / "calibration" / "cache").exists()
+    manifest = (model_folder / "calibration" / "manifest.jsonl").read_text("utf-8")
+    assert manifest.count('"ok"') == 3
+    assert "cache/" not in manifest
 
 
 def test_again_gives_the_same_reference(model_folder: Path, brains: Path, tmp_path: Path) -> None:

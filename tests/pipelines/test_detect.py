@@ -98,6 +98,25 @@ def test_workers_and_company_change_no_byte(brains: Path, model_folder: Path, tm
         assert mine == (detected / "scans" / "ill" / f"{name}.nii.gz").read_bytes()
 
 
+def test_the_lesion_is_a_candidate_at_its_place(detected: Path, brains: Path) -> None:
+    """The table of the run, the scan's own file and its label map say the same."""
+    with open(detected / "findings.csv", encoding="utf-8") as file:
+        table = [row for row in csv.DictReader(file) if row["id"] == "ill"]
+    own = json.loads((detected / "scans" / "ill" / "findings.json").read_text("utf-8"))
+    assert len(table) == len(own["candidates"]) == int(rows(detected)["ill"]["candidates"])
+    assert own["threshold"] == pytest.approx(
+        json.loads((detected / "run.json").read_text("utf-8"))["thresholds"][own["map"]]["candidates"], rel=1e-5
+    )
+    labels = nib.load(detected / "scans" / "ill" / "candidates.nii.gz")
+    assert labels.get_data_dtype() == np.uint16
+    assert set(np.unique(labels.dataobj)) == {0, *(one["number"] for one in own["candidates"])}
+    for one, row in zip(own["candidates"], table, strict=True):
+        assert [float(row[f"{axis}_ras"]) for axis in "xyz"] == one["ras"]
+        index = np.linalg.inv(labels.affine) @ [*one["ras"], 1]
+        near = np.argwhere(np.asarray(labels.dataobj) == one["number"])
+        assert np.linalg.norm(near - index[:3], axis=1).min() < 3
+
+
 def test_again_does_only_what_is_missing(
     brains: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,9 +130,10 @@ def test_again_does_only_what_is_missing(
     assert gone.read_bytes() == before
     assert (out / "scans" / "well" / "residual_z.nii.gz").stat().st_mtime_ns == kept
     assert set(rows(out)) == {"well", "ill"}
-    table = (out / "scores.csv").read_bytes()
+    table, findings = (out / "scores.csv").read_bytes(), (out / "findings.csv").read_bytes()
     assert detect(brains / "new" / "well.nii.gz", model_folder, out, "--workers", "0") == 0
     assert (out / "scores.csv").read_bytes() == table, "the scores of a scan whose maps are there stay"
+    assert (out / "findings.csv").read_bytes() == findings
 
 
 def test_a_scan_of_the_reference_is_warned_of(brains: Path, model_folder: Path, tmp_path: Path) -> None:
@@ -215,5 +235,7 @@ def test_progress_is_given_to_the_caller_and_nothing_is_printed(
     )
     assert [(one.stage, one.done, one.total) for one in steps] == [("detect", done, 2) for done in range(3)]
     assert finished.exit_code == 0
-    assert finished.lines == (f"{tmp_path / 'out'}: scores.csv, and one folder per scan in scans/ (calibrated, n=3)",)
+    assert finished.lines == (
+        f"{tmp_path / 'out'}: scores.csv, findings.csv, and one folder per scan in scans/ (calibrated, n=3)",
+    )
     assert capsys.readouterr().out == ""

@@ -16,8 +16,9 @@ from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cli.main import main
 from medvae.errors import InputError, OutputError, SettingsError
+from medvae.pipelines import calibrate, detect
 from medvae.pipelines import train as pipeline
-from medvae.settings import load as load_settings
+from medvae.settings import load_settings
 from medvae.training.logs import read_epochs
 from medvae.training.roles import held_out
 
@@ -63,6 +64,11 @@ def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
     assert {"model.json", "run.json", "manifest.jsonl", "log", "curves.png", "reconstructions.png"} < names
     assert {"scans.json", "last", "best"} < names, "what a longer training needs"
     assert "cache" not in names, "prepared scans of patients go"
+    lines = [json.loads(line) for line in (trained_folder / "manifest.jsonl").read_text("utf-8").splitlines()]
+    assert len(lines) == 5
+    assert all((trained_folder / name).is_file() for line in lines for name in line["outputs"]), (
+        "it lists what is there"
+    )
     model = load(trained_folder)
     assert len(model.latents.ids) == len(model.training.ids) == 5
     assert model.settings.train.minutes is None
@@ -265,13 +271,23 @@ def test_without_its_state_a_model_cannot_be_trained_further(blocks: tuple[Path,
 # --------------------------------------------------------------------------------- conditions, plug-ins, label maps
 
 
-def test_conditions_go_from_the_list_into_the_model(blocks: tuple[Path, Path], tmp_path: Path) -> None:
-    rows = [f"{blocks[0]}/s{i}.nii.gz,{20 + 10 * i},{'' if i == 2 else 'ab'[i % 2]}" for i in range(6)]
+def test_conditions_go_from_the_list_into_the_model(
+    blocks: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [f"{blocks[0]}/s{i}.nii.gz,{20 + 10 * i},{'n/a' if i == 2 else 'ab'[i % 2]}" for i in range(6)]
     table = tmp_path / "list.csv"
     table.write_text("\n".join(["scan,age,site", *rows]) + "\n", "utf-8")
     settings = load_settings(str(blocks[1]), ("model.conditions=[age, site]",))
     model = pipeline.train(table, config=settings, out=tmp_path / "model")
     assert model.conditions.names == ("age", "site")
+    assert caplog.text.count("is missing for") == 1
+    assert "condition 'site' is missing for 1 scan of 6 (" in caplog.text
+    table.write_text("\n".join(["scan,age,site", *rows]).replace(",20,", ",-20,") + "\n", "utf-8")
+    with pytest.raises(InputError, match="training has seen this scan"):
+        calibrate.calibrate(model, table)
+    assert caplog.text.count("implausible 'age' of 1 scan (") == 1
+    detect.run(table, model=tmp_path / "model", out=tmp_path / "maps")
+    assert caplog.text.count("implausible 'age' of 1 scan (") == 2
     assert model.conditions.columns[1].words == ("a", "b")
     trained_on = [i for i in range(6) if not any(name.endswith(f"s{i}") for name in model.record["validation"])]
     assert len(trained_on) == 5
@@ -325,6 +341,29 @@ def test_a_map_that_the_model_cannot_have_is_refused_before_anything_is_read(
     with pytest.raises(SettingsError, match="'residual_z' compares voxel by voxel"):
         pipeline.train(blocks[0], config=settings, out=tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.name=spatail", "there is no 'spatail' among the networks"),
+        ("model.options.blocks=0", "blocks is 0 in networks.spatial: it must be at least 1"),
+        ("likelihood.family=laplac", "there is no 'laplac' among the likelihoods"),
+        ("likelihood.options.nu=1", "unknown setting 'nu' in likelihoods.gaussian"),
+        ("detect.maps=[residul]", "there is no 'residul' among the maps"),
+        ("detect.options.residual.sign=dim", "sign is 'dim' in maps.residual"),
+        ("augment.sampler=densty", "there is no 'densty' among the samplers"),
+        ("augment.options.x=1", "unknown setting 'x' in samplers.density"),
+        ("prepare.shape=[25, 24, 16]", "not divisible"),
+    ],
+)
+def test_plug_ins_and_options_are_checked_before_scans_are_looked_for(
+    blocks: tuple[Path, Path], tmp_path: Path, override: str, said: str
+) -> None:
+    settings = load_settings(str(blocks[1]), (override,))
+    with pytest.raises(SettingsError) as caught:
+        pipeline.train(tmp_path / "nothing is here", config=settings, out=tmp_path / "model")
+    assert said in str(caught.value)
 
 
 def test_how_many_healthy_scans_calibrating_needs_is_named_before_training(

@@ -13,7 +13,9 @@ from scipy import ndimage
 
 from medvae.errors import ScanError
 from medvae.prepare import align, template
-from medvae.prepare.align import MIN_LIKENESS, align_to_template
+from medvae.prepare import likeness as likeness_room
+from medvae.prepare.align import DOUBTFUL, LEAST, SURE, Alignment, align_to_template
+from medvae.prepare.likeness import likeness, overlap
 from medvae.scan import Geometry, Scan
 
 # A head pitched, turned and tilted, smaller than the template, away from the centre: template mm -> scan mm.
@@ -54,7 +56,10 @@ def test_a_known_pose_is_found() -> None:
     data, mask, geometry = brain()
     found = align_to_template(Scan(data, geometry), mask)
     assert distances(found.matrix, POSE).max() < 1
-    assert found.likeness > 0.95
+    assert found.likeness > 0.8
+    assert found.overlap is not None
+    assert found.overlap > 0.95
+    assert found.doubt is None
 
 
 def test_in_spite_of_a_receive_field_noise_another_contrast_and_negative_values() -> None:
@@ -79,6 +84,7 @@ def test_a_whole_head_with_scalp_and_neck() -> None:
     found = align_to_template(scan, None)
     assert distances(found.matrix, POSE).mean() < 2.5
     assert found.likeness > 0.7
+    assert found.overlap is None, "a whole head has no mask to compare"
 
 
 def test_alignment_follows_the_scan() -> None:
@@ -114,14 +120,16 @@ def test_the_same_to_the_bit_whatever_the_threads_and_the_order_in_memory() -> N
 # ------------------------------------------------------------------------------------------------------- failures
 
 
-@pytest.mark.parametrize("flips", [(0, 2), (0, 1)], ids=["upside down", "facing back"])
-def test_a_wrong_orientation_is_noticed(flips: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("flips", "words"), [((0, 2), "upside down"), ((0, 1), "facing backwards")], ids=["upside down", "facing back"]
+)
+def test_a_wrong_orientation_is_noticed(flips: tuple[int, int], words: str) -> None:
     scan = as_scan(made_brain())
     world_axes = np.abs(scan.geometry.affine[:3, :3]).argmax(axis=1)  # the array axis nearest to each world axis
     data = np.flip(scan.data, [int(world_axes[axis]) for axis in flips])
     problem = refused(Scan(np.ascontiguousarray(data), scan.geometry), data != 0)
     assert problem.code == "registration_failed"
-    assert f"at least {MIN_LIKENESS}" in str(problem)
+    assert words in str(problem), "the true reason"
 
 
 def test_a_ball_of_noise_is_noticed() -> None:
@@ -142,6 +150,72 @@ def test_what_is_far_too_small_is_noticed(spacing: float) -> None:
     data = template.on_grid(template.centred_grid((4, 4, 4), (48, 56, 48)))[0]
     problem = refused(Scan(data, centred(data.shape, np.eye(3) * spacing)), None)
     assert problem.code == "registration_failed"
+
+
+def test_a_brain_of_half_the_size_is_refused_for_its_size() -> None:
+    data, mask, geometry = brain()
+    small = Scan(data, Geometry(geometry.shape, np.diag([0.6, 0.6, 0.6, 1]) @ geometry.affine))
+    assert "times the size" in str(refused(small, mask))
+
+
+def test_a_large_mass_that_displaces_tissue_changes_nothing() -> None:
+    """A dark mass of 50 mm radius in one hemisphere, 5 mm slices, grey and white matter nearly alike."""
+    data, mask, geometry = brain()
+    where = (
+        np.linalg.inv(POSE)[:3]
+        @ np.concatenate(
+            [geometry.to_world(np.moveaxis(np.indices(data.shape), 0, -1)).reshape(-1, 3), np.ones((data.size, 1))],
+            axis=1,
+        ).T
+    )
+    mass = (np.linalg.norm(where.T - [-40, -20, 20], axis=1) < 50).reshape(data.shape) & mask
+    ill = np.where(mass, 0.3 * data.max(), np.where(mask, 100 + 0.2 * data, 0)).astype(np.float32)
+    ill = np.repeat(ill[:, :, :84].reshape(*ill.shape[:2], 42, 2).mean(axis=3), 2, axis=2)
+    slices = Geometry(ill.shape, geometry.affine)
+    found = align_to_template(Scan(ill, slices), mask[:, :, :84] & (ill > 0))
+    assert distances(found.matrix, POSE).mean() < 4
+
+
+# ------------------------------------------------------------------------------------------------------- likeness
+
+
+def test_likeness_is_the_median_of_block_correlations() -> None:
+    """Beside a plain version: np.corrcoef in every block of 5³ voxels that lies mostly in the brain."""
+    grid = likeness_room.grid()
+    theirs, brain_mask = template.on_grid(grid)
+    mine = theirs + np.random.default_rng(0).normal(0, 30, grid.shape).astype(np.float32)
+    found = []
+    for corner in np.ndindex(*(-(-n // 5) for n in grid.shape)):
+        box = tuple(slice(5 * i, 5 * i + 5) for i in corner)
+        inside = brain_mask[box]
+        if inside.sum() > 0.5 * 125:
+            found.append(np.corrcoef(mine[box][inside], theirs[box][inside])[0, 1])
+    assert likeness(mine, grid, np.eye(4)) == pytest.approx(np.median(found), abs=1e-4)
+
+
+def test_likeness_does_not_see_contrast_or_a_lesion_in_less_than_half_of_the_brain() -> None:
+    data, _, geometry = brain()
+    weak = likeness(np.where(data > 0, 500 + 0.1 * data, 0).astype(np.float32), geometry, POSE)
+    assert weak > 0.85
+    half = data.copy()
+    half[: data.shape[0] // 3] = np.random.default_rng(0).normal(size=half[: data.shape[0] // 3].shape)
+    assert likeness(half, geometry, POSE) > 0.85
+    assert abs(likeness(np.ones_like(data), geometry, POSE)) < 0.01
+
+
+def test_overlap_is_the_dice_coefficient() -> None:
+    _, mask, geometry = brain()
+    assert overlap(mask, geometry, POSE) > 0.97
+    half = mask & (np.arange(mask.shape[0]) < mask.shape[0] // 2)[:, None, None]
+    assert overlap(half, geometry, POSE) == pytest.approx(2 / 3, abs=0.03)
+
+
+def test_what_is_between_sure_and_least_is_doubtful() -> None:
+    assert Alignment(np.eye(4), SURE, 0.9).doubt is None
+    doubt = Alignment(np.eye(4), (SURE + LEAST) / 2, 0.91).doubt
+    assert doubt is not None
+    assert doubt.startswith(f"{DOUBTFUL}: local r = 0.38")
+    assert "0.91" in doubt
 
 
 def test_a_start_beside_the_scan_leads_nowhere_and_stops_nothing() -> None:

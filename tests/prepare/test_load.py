@@ -9,6 +9,8 @@ import pytest
 
 from medvae.errors import ScanError
 from medvae.io.formats import nifti
+from medvae.prepare import preparation
+from medvae.prepare.align import Alignment
 from medvae.prepare.load import ReadAndPrepare
 from medvae.prepare.preparation import Preparation
 from medvae.scan import Geometry, ScanRef
@@ -16,6 +18,8 @@ from medvae.settings import PrepareSettings, ReadSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from medvae.scan import Scan
 
 
 def image(path: Path, value: int = 100, *, spacing: float = 1.0, dtype: Any = np.float32) -> Path:
@@ -45,3 +49,20 @@ def test_reading_and_preparing_takes_mask_and_labels_along(tmp_path: Path) -> No
     with pytest.raises(ScanError) as caught:
         ReadAndPrepare(ReadSettings(), Preparation(settings))(other)
     assert caught.value.code == "mask_mismatch"
+
+
+def test_a_doubtful_alignment_is_accepted_with_a_warning_or_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def doubtful(scan: Scan, mask: Any) -> Alignment:
+        return Alignment(np.eye(4), 0.4, 0.9)
+
+    monkeypatch.setattr(preparation, "align_to_template", doubtful)
+    settings = PrepareSettings(modality="MR", align="mni152", spacing=(8, 8, 8), shape=(24, 28, 24))
+    ref = ScanRef("s", "nifti", (image(tmp_path / "s.nii.gz", spacing=14.0),))
+    prepared = ReadAndPrepare(ReadSettings(), Preparation(settings))(ref).prepared
+    assert [one.partition(":")[0] for one in prepared.warnings] == ["doubtful_alignment"]
+    with pytest.raises(ScanError) as caught:
+        ReadAndPrepare(ReadSettings(on_doubtful="reject"), Preparation(settings))(ref)
+    assert caught.value.code == "doubtful_alignment"
+    assert "0.40" in str(caught.value)

@@ -78,7 +78,7 @@ def test_holes_of_a_found_foreground_are_filled() -> None:
 
 def test_a_mask_or_label_map_of_another_shape_is_a_mistake_of_the_caller() -> None:
     for key in ("mask", "label_map"):
-        with pytest.raises(ValueError, match="does not fit the scan"):
+        with pytest.raises(ScanError, match="does not fit the scan"):
             prepared(**{key: np.ones((3, 3, 3), np.int16)})
 
 

@@ -75,6 +75,20 @@ def test_the_right_of_the_patient_is_on_the_left(name: str) -> None:
         assert not ax.yaxis_inverted()
 
 
+def test_the_outline_of_the_template_is_drawn_on_the_plain_scan() -> None:
+    scan = block(AFFINES["LPS"])
+    zeros = np.zeros_like(scan.data)
+    peaks = np.array([[10, 9, 8]])
+    brain = np.zeros(scan.data.shape, bool)
+    brain[4:15, 4:15, 4:15] = True
+    picture = Picture(scan.data, zeros, scan.data > 0, scan.geometry, peaks, (0.0,), 1.5, "z", outline=brain)
+    layers = _Layers.from_picture(picture, nearest_ras(scan.geometry))
+    for heat, lines in ((False, 1), (True, 0)):
+        ax = Figure().subplots()
+        layers.draw(ax, axis=2, at=np.array([10, 9, 8]), heat=heat)
+        assert len(ax.collections) == lines
+
+
 def test_colours_mean_the_same_in_all_pictures() -> None:
     def picture(top: float) -> Picture:
         heat = np.full((4, 4, 4), top, np.float32)

@@ -64,6 +64,34 @@ def test_a_curve_of_one_point_has_a_marker(tmp_path: Path, drawn: list[Figure]) 
     assert list(two["kept weights"].get_xdata()) == [100, 100], "the best epoch, not the last one"
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {},
+        {"step": 1, "kl": 0.0, "active": 0},
+        {"loss": 4 / 3, "validation": 4 / 3 + 1e-9, "error": 0.2, "validation_error": 0.2 + 1e-9},
+        {"kl": 272006.4, "loss": -1e-3, "validation": -1e-3},
+        {"validation": None, "validation_error": None, "mean_image_error": None},
+    ],
+)
+def test_axes_can_be_read_however_alike_the_values_are(
+    tmp_path: Path, drawn: list[Figure], numbers: dict[str, Any]
+) -> None:
+    pictures.curves(tmp_path / "curves.png", [replace(EPOCH, **numbers)])
+    for ax in drawn[0].axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            shown = [text.get_text() for text in axis.get_ticklabels() if text.get_text()]
+            assert len(set(shown)) == len(shown), "no two ticks have the same label"
+            assert axis.get_offset_text().get_text() == "", "no offset to add, no power to multiply by"
+            assert all(len(text) <= 8 for text in shown)
+        low, high = ax.get_ylim()
+        assert high - low >= 0.099 * abs(low + high) / 2
+    below, beside = drawn[0].axes[2:]
+    assert below.get_xlim()[0] == beside.get_ylim()[0] == 0
+    steps = [float(text.get_text().replace("\N{MINUS SIGN}", "-")) for text in below.get_xticklabels()]
+    assert all(step.is_integer() for step in steps)
+
+
 def test_without_validation_only_the_training_is_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
     bare = replace(EPOCH, validation=None, validation_error=None, mean_image_error=None)
     pictures.curves(tmp_path / "curves.png", [bare, replace(bare, step=200)])

@@ -299,3 +299,18 @@ def test_a_file_called_model_json_makes_no_model_folder(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{}", "utf-8")
     (tmp_path / "run.json").write_text("[]", "utf-8")
     opened(tmp_path / "out")
+
+
+def test_results_that_only_a_run_needed_are_listed_no_more_and_made_anew(tmp_path: Path, ref: ScanRef) -> None:
+    with OutputFolder(tmp_path / "out", command="train", identity={}, exclusive=True) as folder:
+        folder.append(done(ref, folder.path, "cache/s.nii"))
+        folder.append(Outcome("bad", "rejected", "blank", input="x"))
+        assert known(folder, ref) is not None
+        folder.remove_outputs()
+        assert not (folder.path / "cache").exists()
+        assert known(folder, ref) is None, "its file is gone: it is no result"
+    lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text("utf-8").splitlines()]
+    assert [(line["id"], line["status"], line["outputs"], line["input"]) for line in lines] == [
+        ("s", "ok", [], ""),
+        ("bad", "rejected", [], "x"),
+    ]

@@ -41,6 +41,16 @@ def test_a_line_that_was_never_finished_and_foreign_ones_are_passed_over(tmp_pat
     assert manifest.path.read_bytes().splitlines()[-2] == b'{"id": "s", "status": "o'
 
 
+def test_all_lines_may_be_replaced(tmp_path: Path) -> None:
+    manifest, other = Manifest(tmp_path / "m"), Manifest(tmp_path / "m")
+    for status in ("failed", "ok"):
+        manifest.append(Outcome("a", status, outputs=("cache/a",)))  # type: ignore[arg-type]
+    assert other.outcomes()["a"].outputs == ("cache/a",)
+    manifest.rewrite([Outcome("a", "ok", message="naïve \udcff")])
+    assert len(manifest.path.read_bytes().splitlines()) == 1
+    assert manifest.outcomes()["a"].outputs == other.outcomes()["a"].outputs == ()
+
+
 def test_a_manifest_that_was_begun_anew_is_read_anew(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path / "m")
     manifest.append(Outcome("a", "ok"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medvae.prepare import template
-from medvae.prepare.align import MIN_LIKENESS, align_to_template
+from medvae.prepare.align import SURE, align_to_template
 from medvae.prepare.foreground import is_stripped
 from medvae.scan import Scan
 from medvae.simulate import phantom
@@ -63,7 +63,7 @@ def test_it_looks_like_a_stripped_brain_and_finds_its_way_to_the_template() -> N
     scan = Scan(simulated.data.astype(np.float32), simulated.geometry, modality="MR")
     assert is_stripped(scan.data != 0, scan.geometry)
     found = align_to_template(scan, simulated.data > 0)
-    assert found.likeness > MIN_LIKENESS + 0.2
+    assert found.likeness > SURE
     data, grid = template.brain()
     middle, own = (
         grid.to_world(np.argwhere(data > 0).mean(0)),

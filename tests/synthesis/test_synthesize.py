@@ -74,9 +74,11 @@ def test_options_of_one_sampler_are_not_given_to_another() -> None:
     [
         ({"sampler": "densty"}, "there is no 'densty' among the samplers"),
         ({"options": {"sharpness": 1}}, "unknown setting 'sharpness'"),
-        ({"classes": "equal"}, "setting 'classes' in synthesize"),
+        ({"classes": "equal"}, "classes is 'equal' in synthesize: it must be 'training' or 'balanced'"),
         ({"conditions": {"age": 70}}, "the model has no condition 'age'"),
-        ({"count": -1}, "count is -1"),
+        ({"count": -1}, "count is -1: a whole number of at least 0 is needed"),
+        ({"count": "2"}, "count is '2': a whole number of at least 0 is needed"),
+        ({"count": 2.5}, "count is 2.5: a whole number of at least 0 is needed"),
     ],
 )
 def test_errors_come_at_the_call(options: dict[str, Any], message: str) -> None:
@@ -111,8 +113,13 @@ def test_a_file_of_a_whole_project_may_have_other_sections(tmp_path: Any) -> Non
     assert augment_settings(toy_model().settings, str(path), ()).augment.sampler == "jitter"
 
 
-def test_the_screen_reports_its_progress() -> None:
+@pytest.mark.parametrize("sampler", ["density", "classical"])
+def test_the_screen_reports_its_progress_from_the_start(sampler: str) -> None:
+    """Each of the four scans once for its copy and once for itself, also where samples are not decoded."""
     seen = []
-    synthesizer = generate.fit(toy_model(n=4), AugmentSettings(), seed=0)
+    synthesizer = generate.fit(toy_model(n=4), AugmentSettings(sampler=sampler), seed=0)
     with_screen(synthesizer, on_progress=seen.append)
-    assert [(one.stage, one.done, one.total) for one in seen] == [("copy screen", i, 4) for i in (1, 2, 3, 4)]
+    assert [(one.stage, one.done, one.total) for one in seen] == [("copy screen", i, 8) for i in range(9)]
+    more = []
+    synthesize(toy_model(n=4), 1, sampler=sampler, on_progress=more.append)
+    assert more == seen

@@ -22,7 +22,7 @@ class NiftiFile:
 
     Attributes:
         name: path below the output folder, ends in `.nii` or `.nii.gz`.
-        data: `(X, Y, Z)`, float32, uint8 or int16.
+        data: `(X, Y, Z)`, float32, uint8, uint16 or int16.
         geometry: where its voxels lie.
         description: what it is and its unit, at most 79 bytes.
         limits: display range; the data's own if None.

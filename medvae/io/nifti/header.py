@@ -26,7 +26,7 @@ TRAILING_LIMIT = 1 << 20  # bytes after the voxels that are tolerated
 _DEFLATE_LIMIT = 1032  # no gzip member inflates to more than this times its size
 _SINGLE, _PAIR = (b"n+1\0", b"n+2\0"), (b"ni1\0", b"ni2\0")
 _KINDS = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "complex", 1536: "128-bit float", 1: "1-bit"}
-_NO_VOLUME = "only 3D volumes can be read; leave the file out with exclude="
+_NO_VOLUME = "leave the file out with exclude=: only 3D volumes can be read"
 
 
 @dataclass(frozen=True)

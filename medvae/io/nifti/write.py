@@ -38,7 +38,7 @@ def write(
 
     Args:
         path: ends in `.nii` or `.nii.gz`.
-        data: float32, uint8 or int16. Nothing is scaled or rounded.
+        data: float32, uint8, uint16 or int16. Nothing is scaled or rounded.
         geometry: where it lies, RAS+ mm. If it was read from a NIfTI file, length unit, qform and codes are those of
             that file: a map opens wherever its scan opens, and lies on it in every reader.
         description: what it is and its unit, at most 79 bytes.
@@ -70,8 +70,8 @@ def _header(
 ) -> bytes:
     if data.shape != geometry.shape:
         raise ValueError(f"data {data.shape} does not fit the geometry {geometry.shape}")
-    if data.dtype not in (np.float32, np.uint8, np.int16):
-        raise ValueError(f"float32, uint8 or int16 are written, not {data.dtype}")
+    if data.dtype not in (np.float32, np.uint8, np.uint16, np.int16):
+        raise ValueError(f"float32, uint8, uint16 or int16 are written, not {data.dtype}")
     low, high = float(data.min()), float(data.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("values that are not finite are not written")

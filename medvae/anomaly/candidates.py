@@ -1,0 +1,182 @@
+"""Candidates: the connected regions of a map that healthy scans do not have, and where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from medvae.anomaly.extremes import NEIGHBOURS
+from medvae.prepare.native import only_channel, to_native
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from medvae.anomaly.anomaly_map import AnomalyMap
+    from medvae.anomaly.reference import Reference
+    from medvae.prepare.preparation import Prepared
+    from medvae.settings import DetectSettings
+
+Point = tuple[float, float, float]
+MIDLINE_MM = 5.0  # a peak that is nearer to the template's midsagittal plane has no side
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One connected region of a map above its threshold.
+
+    Attributes:
+        number: from 1, by falling peak; its label in `candidates.nii.gz`.
+        ras: position of the peak in the scanner's mm, x to the right, y to the front, z to the head.
+        mni: position of the peak in the template's mm, as RAS; None for a model that is not aligned.
+        side: left, right or midline of the patient; None for a model that is not aligned.
+        volume_ml: of the region, in the scanner's mm.
+        peak: the highest value of the region, in the map's unit.
+        mean: its mean.
+        p: conformal p of the peak against the highest voxels of healthy scans.
+        witness: the written map that lies highest above its own healthy limit at the peak.
+    """
+
+    number: int
+    ras: Point
+    mni: Point | None
+    side: str | None
+    volume_ml: float
+    peak: float
+    mean: float
+    p: float
+    witness: str
+
+    @property
+    def lps(self) -> Point:
+        """Position of the peak as DICOM and ITK write it: x to the left, y to the back."""
+        x, y, z = self.ras
+        return (-x, -y, z)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, lengths to 0.1 mm, other numbers to six digits."""
+        return {
+            "number": self.number,
+            "ras": _rounded(self.ras),
+            "lps": _rounded(self.lps),
+            "mni": None if self.mni is None else _rounded(self.mni),
+            "side": self.side,
+            "volume_ml": float(f"{self.volume_ml:.6g}"),
+            "peak": float(f"{self.peak:.6g}"),
+            "mean": float(f"{self.mean:.6g}"),
+            "p": float(f"{self.p:.6g}"),
+            "witness": self.witness,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The candidates of one scan.
+
+    Attributes:
+        map: name of the map that they are regions of.
+        threshold: every voxel of them lies above; infinite without healthy scans.
+        each: by falling peak.
+        labels: uint16 `(X, Y, Z)` on the scan's own grid: 0 = none, k = candidate number k.
+    """
+
+    map: str
+    threshold: float
+    each: tuple[Candidate, ...]
+    labels: NDArray[np.uint16] = field(repr=False)
+
+    def to_json(self, *, status: str, unit: str) -> dict[str, Any]:
+        """As `findings.json` has it."""
+        threshold = float(f"{self.threshold:.6g}") if np.isfinite(self.threshold) else None
+        facts = {"map": self.map, "unit": unit, "threshold": threshold, "reference": status}
+        return {**facts, "candidates": [one.to_json() for one in self.each]}
+
+
+def find_candidates(
+    maps: Mapping[str, AnomalyMap], prepared: Prepared, reference: Reference, *, options: DetectSettings, aligned: bool
+) -> Candidates:
+    """The candidates of one scan, by its first map.
+
+    Args:
+        maps: of the scan, on the model's grid; the first says where candidates are.
+        prepared: the scan on that grid.
+        reference: of the model.
+        options: `healthy_fpr`, candidates per healthy scan, and `min_ml`, the smallest size.
+        aligned: whether the model's grid lies in the template's space.
+    """
+    first = next(iter(maps.values()))
+    extremes = reference.maps[first.name].extremes
+    threshold = extremes.peak_threshold(options.healthy_fpr)
+    to_world = prepared.input.affine @ prepared.to_input
+    voxel_ml = float(abs(np.linalg.det(to_world[:3, :3]))) / 1000
+    above = only_channel(prepared.mask) & (first.values > threshold)
+    regions = _regions(above, first.values, least=options.min_ml / voxel_ml)
+    each = []
+    for number in range(1, int(regions.max()) + 1):
+        inside = np.argwhere(regions == number)
+        values = first.values[tuple(inside.T)]
+        at = inside[int(values.argmax())]
+        mni = _point(prepared.grid.affine, at) if aligned else None
+        each.append(
+            Candidate(
+                number=number,
+                ras=_point(to_world, at),
+                mni=mni,
+                side=None if mni is None else side_of(mni[0]),
+                volume_ml=len(inside) * voxel_ml,
+                peak=float(values.max()),
+                mean=float(values.mean()),
+                p=extremes.p_value(float(values.max())),
+                witness=_witness(maps.values(), reference, tuple(at)),
+            )
+        )
+    return Candidates(first.name, threshold, tuple(each), _native(regions, each, prepared))
+
+
+def side_of(x: float) -> str:
+    """The side of a place in the template, x in mm to the right of the midsagittal plane."""
+    if abs(x) <= MIDLINE_MM:
+        return "midline"
+    return "right" if x > 0 else "left"
+
+
+def _regions(above: NDArray[np.bool_], values: NDArray[np.float32], *, least: float) -> NDArray[np.int32]:
+    """Connected regions of `least` voxels or more, numbered by falling peak, 0 elsewhere."""
+    labels, count = ndimage.label(above, NEIGHBOURS)
+    numbers = np.arange(1, count + 1)
+    peaks = np.asarray(ndimage.maximum(values, labels, numbers), np.float32)
+    large = np.bincount(labels.ravel(), minlength=count + 1)[1:] >= least
+    new = np.zeros(count + 1, np.int32)
+    order = np.argsort(-peaks, kind="stable")
+    order = order[large[order]]
+    new[order + 1] = np.arange(1, order.size + 1)
+    numbered: NDArray[np.int32] = new[labels]
+    return numbered
+
+
+def _native(regions: NDArray[np.int32], each: Iterable[Candidate], prepared: Prepared) -> NDArray[np.uint16]:
+    """The regions on the scan's own grid; one that is smaller than its voxels keeps the voxel of its peak."""
+    labels = to_native(regions, prepared, labels=True).astype(np.uint16)
+    for one in each:
+        if not (labels == one.number).any():
+            at = np.rint(prepared.input.to_index(one.ras)).astype(int)
+            labels[tuple(np.clip(at, 0, np.array(labels.shape) - 1))] = one.number
+    return labels
+
+
+def _witness(maps: Iterable[AnomalyMap], reference: Reference, at: tuple[int, ...]) -> str:
+    """The map that is highest at a voxel, in units of its own healthy limit."""
+    return max(maps, key=lambda one: float(one.values[at]) / max(reference.maps[one.name].limit, 1e-6)).name
+
+
+def _point(matrix: NDArray[np.float64], index: NDArray[np.intp]) -> Point:
+    x, y, z = matrix[:3, :3] @ index + matrix[:3, 3]
+    return (float(x), float(y), float(z))
+
+
+def _rounded(point: Point) -> list[float]:
+    return [round(value, 1) + 0.0 for value in point]

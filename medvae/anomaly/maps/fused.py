@@ -1,0 +1,70 @@
+"""All witnesses in one map: how rare each of their values is in healthy scans, added up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medvae.anomaly.base_map import BaseMap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medvae.anomaly.base_map import Arrays, Healthy, MapArrays
+    from medvae.anomaly.inference import Inference
+
+_LOWEST, _STEP, _STEPS = -5.0, 0.05, 1100  # bins in which the values of a witness are counted, before its scale
+_USUAL, _RARE = 1e-2, 1e-4  # the tail is extended beyond the second along its slope between the two
+
+
+class Map(BaseMap):
+    """Σ_k −ln P_k − K, nats: P_k is the share of healthy voxels with at least the value of witness k; K witnesses.
+
+    Fisher's sum of independent tests (1932); for a healthy voxel −ln P_k is exponential with mean 1, so that the map
+    has mean 0. No weight is fitted and no lesion is needed. Beyond what one in 10⁴ healthy voxels reaches, ln P_k falls
+    on along its slope between one in 10² and one in 10⁴.
+    """
+
+    UNIT = "nats"
+    NEEDS_ALIGNMENT = True
+    USES = ("residual_z", "asymmetry", "contrast", "elbo_z")
+    USES_LEFT_OUT = True
+
+    def statistics(self, inference: Inference, arrays: MapArrays) -> Arrays:
+        """How many foreground voxels each witness has in each bin."""
+        inside = inference.foreground
+        return {name: _counts(one.map[inside]) for name, one in arrays.used.items()}
+
+    def fit(self, healthy: Healthy) -> Arrays:
+        """−ln P at the lower end of each bin, by witness."""
+        return {name: _surprise(one.total) for name, one in healthy.moments.items()}
+
+    def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """The map of one scan."""
+        result = np.zeros(inference.foreground.shape, np.float32)
+        result[inference.foreground] = sum(self.surprises(inference, arrays).values()) - len(arrays.used)
+        return result
+
+    def surprises(self, inference: Inference, arrays: MapArrays) -> dict[str, NDArray[np.float32]]:
+        """−ln P_k of each foreground voxel, `(n,)`, by witness: what the map is the sum of."""
+        inside, ends = inference.foreground, _LOWEST + np.arange(_STEPS) * _STEP
+        return {
+            name: np.interp(one.map[inside], ends, arrays[name]).astype(np.float32) for name, one in arrays.used.items()
+        }
+
+
+def _counts(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Values in each bin; those below the first are in the first, those beyond the last in the last."""
+    places = np.clip((values - _LOWEST) / _STEP, 0, _STEPS - 1).astype(np.intp)
+    return np.bincount(places, minlength=_STEPS)
+
+
+def _surprise(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """−ln of the share of values in a bin or above, `(bins,)`; where values are rare, along a straight line."""
+    share = np.cumsum(counts[::-1])[::-1] / counts.sum()
+    usual, rare = (int(np.flatnonzero(share >= least)[-1]) for least in (_USUAL, _RARE))
+    slope = np.log(share[usual] / share[rare]) / max(rare - usual, 1)
+    beyond = np.maximum(np.arange(_STEPS) - rare, 0)
+    surprise: NDArray[np.float64] = -np.log(np.maximum(share, share[rare])) + slope * beyond
+    return surprise

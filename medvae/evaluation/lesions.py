@@ -1,0 +1,120 @@
+"""How much of the lesions a map finds at thresholds of healthy scans: voxels, whole lesions, false regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+from sklearn.metrics import precision_recall_curve
+
+from medvae.evaluation.metrics import Draws, ScanVoxels, interval
+from medvae.io.formats import nifti
+from medvae.io.reading import read_mask
+from medvae.settings import ReadSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from medvae.evaluation.metrics import Interval
+
+_NEIGHBOURS = np.ones((3, 3, 3), bool)
+_LOWEST = np.finfo(np.float32).min
+MEASURES = ("dice", "voxel_sensitivity", "lesion_sensitivity", "false_regions", "healthy_fpr")
+
+
+@dataclass(frozen=True, eq=False)
+class Volumes:
+    """What `detect` wrote for one scan, and its truth, on the scan's own grid.
+
+    Attributes:
+        subject: who was scanned.
+        region: bool `(X, Y, Z)`, voxels that count: those that were evaluated, and all of the lesion.
+        lesion: bool `(X, Y, Z)`.
+        maps: float32 `(X, Y, Z)` by name; the lowest number where nothing was evaluated.
+    """
+
+    subject: str
+    region: NDArray[np.bool_] = field(repr=False)
+    lesion: NDArray[np.bool_] = field(repr=False)
+    maps: Mapping[str, NDArray[np.float32]] = field(repr=False)
+
+    def voxels(self) -> ScanVoxels:
+        """The voxels that count."""
+        maps = {name: values[self.region] for name, values in self.maps.items()}
+        return ScanVoxels(self.subject, self.lesion[self.region], maps)
+
+
+def read_volumes(folder: Path, truth: Path | None, *, subject: str, maps: Sequence[str]) -> Volumes:
+    """The maps of one scan and its truth.
+
+    Args:
+        folder: of the scan, in the output of `detect`.
+        truth: the mask of its lesions, on the same grid; whatever is not 0 is lesion. None where it is healthy.
+        subject: who was scanned.
+        maps: names of the maps.
+
+    Raises:
+        ScanError: a file cannot be read; `mask_mismatch` where the mask does not lie on the scan's grid.
+    """
+    settings = ReadSettings()
+    covered, geometry = nifti.read_values(folder / "coverage.nii.gz", settings)
+    evaluated = covered != 0
+    lesion = np.zeros(evaluated.shape, bool) if truth is None else read_mask(truth, geometry, settings)
+    values = {name: nifti.read_values(folder / f"{name}.nii.gz", settings)[0] for name in maps}
+    values = {name: np.where(evaluated, one, _LOWEST).astype(np.float32) for name, one in values.items()}
+    return Volumes(subject, evaluated | lesion, lesion, values)
+
+
+def measure(scan: Volumes, name: str, threshold: float) -> dict[str, float]:
+    """The `MEASURES` of one scan at one threshold, NaN where they are not defined.
+
+    - `dice`: 2 TP / (2 TP + FP + FN); NaN for a scan without a lesion, as the sensitivities.
+    - `voxel_sensitivity`: share of lesion voxels above the threshold.
+    - `lesion_sensitivity`: share of lesions (26-neighbourhood) of which a voxel lies above it.
+    - `false_regions`: connected regions above it that touch no lesion.
+    - `healthy_fpr`: share of the voxels outside of lesions that lie above it.
+    """
+    above, lesion = (scan.maps[name] > threshold) & scan.region, scan.lesion
+    hits, healthy = int((above & lesion).sum()), scan.region & ~lesion
+    lesions, regions = _parts_touched(lesion, above), _parts_touched(above, lesion)
+    size = int(above.sum() + lesion.sum())
+    some = bool(lesion.any())
+    return {
+        "dice": 2 * hits / size if some else np.nan,
+        "voxel_sensitivity": hits / int(lesion.sum()) if some else np.nan,
+        "lesion_sensitivity": float(lesions.mean()) if some else np.nan,
+        "false_regions": float((~regions).sum()),
+        "healthy_fpr": float((above & healthy).sum() / healthy.sum()) if healthy.any() else np.nan,
+    }
+
+
+def mean_measures(each: Sequence[Mapping[str, float]], *, subjects: Sequence[str]) -> dict[str, Interval]:
+    """The mean of each measure over the scans for which it is defined, with its interval over subjects."""
+    weights = Draws.from_subjects(subjects).weights(subjects)
+    found = {}
+    for key in MEASURES:
+        values = np.array([one[key] for one in each])
+        known = np.isfinite(values)
+        with np.errstate(invalid="ignore"):  # a draw may have none of these scans
+            drawn = (weights[:, known] @ values[known]) / weights[:, known].sum(1)
+        found[key] = interval(float(values[known].mean()) if known.any() else float("nan"), drawn)
+    return found
+
+
+def oracle_dice(scans: Sequence[ScanVoxels], name: str) -> float:
+    """The best Dice of all voxels together over all thresholds: chosen with the truth, no threshold attains more."""
+    truth = np.concatenate([scan.truth for scan in scans])
+    precision, recall, _ = precision_recall_curve(truth, np.concatenate([scan.maps[name] for scan in scans]))
+    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
+
+
+def _parts_touched(parts: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """For each connected part, whether the other mask touches it."""
+    labels, count = ndimage.label(parts, _NEIGHBOURS)
+    touched: NDArray[np.bool_] = np.bincount(labels[other], minlength=count + 1)[1:] > 0
+    return touched

@@ -1,0 +1,65 @@
+"""The evaluation of a run of `detect` as Markdown and as a picture."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TITLES = {
+    "dice": "Dice",
+    "voxel_sensitivity": "voxel sensitivity",
+    "lesion_sensitivity": "lesion sensitivity",
+    "false_regions": "false regions per scan",
+    "healthy_fpr": "measured FPR",
+}
+
+
+def markdown(tree: Mapping[str, Any]) -> str:
+    """The tables of `evaluation.json` as Markdown: value and interval."""
+    counts = f"{tree['scans']} scans of {tree['subjects']} subjects, {tree['with_lesion']} with a lesion"
+    lines = ["# Evaluation", "", f"{counts}; prevalence {tree['prevalence']:.4g}. {tree['reference']}.", ""]
+    lines += ["| map | pooled AP | AP per scan | AUROC of scans | oracle Dice |", "|---|---|---|---|---|"]
+    for name, one in tree["maps"].items():
+        cells = [_cell(one["ap"]), _cell(one["ap_per_scan"]), _cell(one["auroc"]), f"{one['oracle_dice']:.3f}"]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "The threshold of the oracle Dice was chosen with the truth. Those below come from healthy scans.",
+        "",
+    ]
+    lines += [f"| map | healthy FPR | {' | '.join(_TITLES.values())} |", "|---|---|" + "---|" * len(_TITLES)]
+    for name, one in tree["maps"].items():
+        for rate, row in one["at_healthy_fpr"].items():
+            cells = [_cell(row[key]) for key in _TITLES]
+            lines.append(f"| `{name}` | {100 * float(rate):g}% | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def froc(tree: Mapping[str, Any]) -> bytes:
+    """A PNG: lesion sensitivity against false regions per scan, one point per healthy FPR."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, one in tree["maps"].items():
+        rows = one["at_healthy_fpr"].values()
+        points = [(row["false_regions"][0], row["lesion_sensitivity"][0]) for row in rows]
+        axes.plot(*zip(*points, strict=True), "o-", label=name)
+    axes.set(xlabel="false regions per scan", ylabel="lesion sensitivity", ylim=(0, 1.02), xscale="symlog")
+    axes.set_xlim(left=0)
+    axes.legend()
+    FigureCanvasAgg(figure)
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _cell(value: list[float | None] | None) -> str:
+    if value is None or value[0] is None:
+        return ""
+    ends = "" if None in value else f" [{value[1]:.3f}, {value[2]:.3f}]"
+    return f"{value[0]:.3f}{ends}"

@@ -1,0 +1,49 @@
+"""The ELBO as normative z beside a plain version, and its sign."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import linear_model
+import numpy as np
+
+from medvae.anomaly.anomaly_map import anomaly_map
+from medvae.anomaly.inference import infer
+from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.reference import reference_of
+from medvae.anomaly.statistics import Moments
+
+if TYPE_CHECKING:
+    from medvae.checkpoint.model import Model
+
+
+@cache
+def model() -> Model:
+    return linear_model.known_model(("elbo_z",), options={"elbo_z": {"scales_mm": [0, 3]}})
+
+
+def test_beside_the_plain_version() -> None:
+    prepared = linear_model.scan(0, lesion=3)
+    moments = Moments.empty((1, *prepared.grid.shape))
+    for one in linear_model.healthy():
+        moments.add(infer(model(), one).draw_means.negative_elbo[None], one.mask)
+    spacing, inside = prepared.grid.spacing, prepared.mask[0]
+    normal = moments.normal(spacing=spacing)
+    z = (infer(model(), prepared).draw_means.negative_elbo - normal.mean[0]) / normal.sd[0]
+    expected = np.mean([smooth_inside(z, inside, spacing=spacing, mm=mm) for mm in (0, 3)], axis=0)
+    expected /= reference_of(model()).maps["elbo_z"].scale
+    found = anomaly_map("elbo_z", infer(model(), prepared)).values
+    np.testing.assert_allclose(found[inside], expected[inside], rtol=1e-3, atol=1e-3)
+
+
+def test_a_voxel_that_is_more_likely_than_usual_is_no_anomaly() -> None:
+    """The image that the model expects has the lowest −ELBO of all: below its healthy mean nearly everywhere."""
+    prepared = linear_model.scan(0)
+    inference = infer(model(), prepared)
+    image = np.where(prepared.mask, inference.reconstruction, 0).astype(np.float32)
+    perfect = replace(prepared, image=image)
+    found = anomaly_map("elbo_z", infer(model(), perfect)).values[prepared.mask[0]]
+    assert found.mean() < 0
+    assert np.percentile(found, 90) < 0.2

@@ -1,0 +1,86 @@
+"""The fused map beside a plain version: how rare each witness's value is in healthy scans, added up."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import linear_model
+import numpy as np
+import pytest
+
+from medvae.anomaly.anomaly_map import ScanMaps, anomaly_map
+from medvae.anomaly.calibrate import make_reference
+from medvae.anomaly.configured import configured
+from medvae.anomaly.inference import infer
+from medvae.anomaly.maps import fused
+from medvae.anomaly.reference import reference_of
+
+if TYPE_CHECKING:
+    from medvae.checkpoint.model import Model
+
+WITNESSES = fused.Map.USES
+
+
+@cache
+def model() -> Model:
+    return linear_model.known_model(("fused",))
+
+
+def raw(index: int, lesion: float = 0.0) -> dict[str, np.ndarray]:
+    """The witnesses of a scan before their scale, in the foreground."""
+    prepared = linear_model.scan(index, lesion=lesion)
+    arrays = {name: one.arrays for name, one in reference_of(model()).maps.items()}
+    maps = ScanMaps(infer(model(), prepared), configured(["fused"], {}), arrays=arrays)
+    return {name: maps[name].values[prepared.mask[0]] for name in WITNESSES}
+
+
+def left_out() -> dict[str, np.ndarray]:
+    """The witnesses of the healthy scans in the foreground, each compared with the others alone."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in WITNESSES}
+    scans = linear_model.healthy()
+    for out in scans:
+        others = make_reference(
+            linear_model.bare_model(), [one for one in scans if one is not out], names=WITNESSES, calibrated=False
+        )
+        arrays = {name: one.arrays for name, one in others.maps.items()}
+        maps = ScanMaps(infer(model(), out), configured(WITNESSES, {}), arrays=arrays)
+        for name in WITNESSES:
+            found[name].append(maps[name].values[out.mask[0]])
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def test_beside_the_plain_version() -> None:
+    """−ln of the share of healthy voxels, compared with the other scans, that reach a value."""
+    counted, own, prepared = left_out(), raw(0), linear_model.scan(0)
+    inside = prepared.mask[0]
+    shares = {name: np.array([(counted[name] >= value).mean() for value in own[name]]) for name in WITNESSES}
+    usual = np.all([share > 0.02 for share in shares.values()], axis=0)
+    assert usual.mean() > 0.5
+    expected = -sum(np.log(share[usual]) for share in shares.values()) - len(WITNESSES)
+    found = anomaly_map("fused", infer(model(), prepared)).values[inside][usual]
+    # residual_z clips to a range that all scans gave, the one left out too; values are counted in bins
+    assert np.median(np.abs(found - expected)) < 0.2
+    assert np.corrcoef(found, expected)[0, 1] > 0.99
+
+
+def test_what_each_witness_adds_has_mean_one_over_healthy_scans() -> None:
+    ends = np.arange(fused._STEPS) * fused._STEP + fused._LOWEST
+    for name, values in left_out().items():
+        surprise = reference_of(model()).maps["fused"].arrays[name]
+        assert np.interp(values, ends, surprise).mean() == pytest.approx(1, abs=0.2), name
+
+
+def test_the_tail_goes_on_along_its_slope() -> None:
+    """Of exponential values −ln P rises with slope 1, also beyond all that were counted."""
+    values = -np.log((np.arange(200_000) + 0.5) / 200_000)
+    surprise = fused._surprise(fused._counts(values.astype(np.float32)).astype(float))
+    ends = np.arange(surprise.size) * 0.05 - 5
+    assert (surprise[ends < 0] == 0).all()
+    np.testing.assert_allclose(surprise[ends < 40], np.maximum(ends[ends < 40], 0), rtol=0.05, atol=0.05)
+    assert (np.diff(surprise) >= 0).all()
+
+
+def test_a_lesion_that_each_witness_sees_a_little_is_seen_better() -> None:
+    healthy, ill = raw(0), raw(0, lesion=3.0)
+    assert all(ill[name].max() > healthy[name].max() for name in WITNESSES)

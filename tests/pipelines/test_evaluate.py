@@ -1,0 +1,106 @@
+"""`medvae evaluate detect`: known lesions found at thresholds of healthy scans; what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import medvae
+from medvae.cli.main import main
+from medvae.errors import InputError, ScanError
+from medvae.evaluation.lesions import Volumes, measure, oracle_dice
+from medvae.io.formats import nifti
+from medvae.scan import Geometry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GEOMETRY = Geometry((10, 10, 10), np.diag([-2.0, 2.0, 3.0, 1.0]))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Two scans with two lesions each, one of which lies above 3; a healthy one. Threshold 3 for every rate."""
+    rng = np.random.default_rng(0)
+    out = tmp_path / "out"
+    lines = ["id,nll"]
+    for name in ("a", "b", "well"):
+        values = rng.random(GEOMETRY.shape).astype(np.float32)
+        lesion = np.zeros(GEOMETRY.shape, np.uint8)
+        if name != "well":
+            lesion[2:4, 2:4, 2:4] = lesion[7, 7, 7] = 1
+            values[2:4, 2:4, 2:4] = 5
+            values[5, 5, 0] = 4
+            nifti.write(tmp_path / "truth" / f"{name}.nii.gz", lesion, GEOMETRY, description="")
+        for stem, data in (("nll", values), ("coverage", np.ones(GEOMETRY.shape, np.uint8))):
+            nifti.write(out / "scans" / name / f"{stem}.nii.gz", data, GEOMETRY, description="")
+        lines.append(f"{name},{values.max()}")
+    (out / "scores.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    known = {"nll": {"candidates": 3.0, "voxels": {"0.001": 3.0, "0.01": 3.0}}}
+    (out / "run.json").write_text(json.dumps({"thresholds": known, "reference": "calibrated, n=9"}), "utf-8")
+    return out
+
+
+def test_what_is_found_at_a_threshold(run: Path) -> None:
+    found = medvae.evaluate(run, run.parent / "truth", healthy=True)
+    one = found.tree["maps"]["nll"]
+    row = one["at_healthy_fpr"]["0.001"]
+    assert row["dice"][0] == pytest.approx(2 * 8 / (9 + 9))
+    assert row["voxel_sensitivity"][0] == pytest.approx(8 / 9)
+    assert row["lesion_sensitivity"][0] == 0.5
+    assert row["false_regions"][0] == pytest.approx(2 / 3)
+    assert row["healthy_fpr"][0] == pytest.approx(2 / 991 / 3)
+    assert one["auroc"][0] == 1
+    assert found.tree["prevalence"] == pytest.approx(18 / 3000)
+    assert (found.tree["scans"], found.tree["with_lesion"]) == (3, 2)
+    assert {path.name for path in found.out.iterdir()} == {"evaluation.json", "evaluation.md", "froc.png"}
+    assert json.loads((found.out / "evaluation.json").read_text("utf-8")) == found.tree
+
+
+def test_the_command_writes_the_bytes_of_python(run: Path) -> None:
+    place = medvae.evaluate(run, run.parent / "truth").out
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert main(["evaluate", "detect", str(run), "--truth", str(run.parent / "truth"), "--quiet"]) == 0
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    tree = json.loads(before["evaluation.json"])
+    assert (tree["scans"], tree["maps"]["nll"]["auroc"]) == (2, None), "a scan without a mask is left out"
+
+
+def test_what_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no finished run of detect"):
+        medvae.evaluate(tmp_path, tmp_path)
+    with pytest.raises(InputError, match="none of the scans has a lesion"):
+        medvae.evaluate(run, tmp_path / "nowhere", healthy=True)
+    other = Geometry((9, 10, 10), GEOMETRY.affine)
+    nifti.write(tmp_path / "wrong" / "a.nii.gz", np.ones(other.shape, np.uint8), other, description="")
+    with pytest.raises(ScanError, match="of the scan"):
+        medvae.evaluate(run, tmp_path / "wrong")
+
+
+def test_a_lesion_outside_the_evaluated_region_is_missed() -> None:
+    lesion = np.zeros((4, 4, 4), bool)
+    lesion[0, 0, 0] = True
+    values = np.zeros((4, 4, 4), np.float32)
+    values[0, 0, 0] = np.finfo(np.float32).min
+    scan = Volumes("a", np.ones_like(lesion), lesion, {"nll": values})
+    assert measure(scan, "nll", -1.0)["voxel_sensitivity"] == 0
+    assert oracle_dice([scan.voxels()], "nll") == pytest.approx(2 / 65)
+
+
+def test_a_run_of_detect_can_be_evaluated(brains: Path, model_folder: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    detect = ["detect", str(brains / "new"), "--model", str(model_folder), "--out", out, "--map", "residual_z"]
+    assert main([*detect, "--workers", "0", "--quiet"]) == 0
+    assert main(["evaluate", "detect", out, "--truth", str(brains / "masks"), "--healthy", "--quiet"]) == 0
+    tree = json.loads((tmp_path / "out" / "evaluation" / "evaluation.json").read_text("utf-8"))
+    one = tree["maps"]["residual_z"]
+    assert (tree["scans"], tree["with_lesion"]) == (2, 1)
+    assert one["ap"][0] > 2 * tree["prevalence"]
+    assert list(one["at_healthy_fpr"]) == ["0.001", "0.002", "0.005", "0.01", "0.05"]
+    thresholds = [row["threshold"] for row in one["at_healthy_fpr"].values()]
+    assert thresholds == sorted(thresholds, reverse=True)
+    found = [row["voxel_sensitivity"][0] for row in one["at_healthy_fpr"].values()]
+    assert found == sorted(found)
