@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -12,12 +12,13 @@ from medvae.anomaly.maps._shared import smooth_inside
 from medvae.anomaly.statistics import Normal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from medvae.anomaly.base_map import Arrays, Healthy, MapArrays
     from medvae.anomaly.inference import Inference
 
-EXPECTED = float(np.sqrt(2 / np.pi))  # E|z| of a unit normal
 Scales = Annotated[
     tuple[Annotated[float, Field(ge=0)], ...],
     Field(min_length=1, description="σ of the smoothing Gaussians; large lesions need larger ones"),
@@ -35,6 +36,7 @@ class Normative(BaseMap):
     UNIT = "z"
     NEEDS_ALIGNMENT = True
     STANDARDISED = True
+    EXPECTED: ClassVar[float] = float(np.sqrt(2 / np.pi))  # of what `sizes` gives of a healthy scan
 
     def values(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """What is compared, `(C, X, Y, Z)`; NaN where it is not known. Of `arrays` only `used` may be read."""
@@ -57,7 +59,25 @@ class Normative(BaseMap):
 
     def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """The map of one scan."""
-        sizes = np.nan_to_num(self.sizes(inference, arrays), nan=EXPECTED)
-        inside, spacing = inference.foreground, inference.prepared.grid.spacing
-        smooth = [smooth_inside(sizes, inside, spacing=spacing, mm=mm) for mm in self.settings.scales_mm]
-        return np.where(inside, np.mean(smooth, axis=0) - np.float32(EXPECTED), np.float32(0))
+        sizes = np.nan_to_num(self.sizes(inference, arrays), nan=self.EXPECTED)
+        return gathered(sizes, inference, scales_mm=self.settings.scales_mm, expected=self.EXPECTED)
+
+
+class Excess(Normative):
+    """As `Normative`, of z itself: a value below the healthy mean is no anomaly. The expectation of z is 0."""
+
+    EXPECTED = 0.0
+
+    def sizes(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """z by voxel, the mean over channels, `(X, Y, Z)`."""
+        z: NDArray[np.float32] = Normal.from_arrays(arrays).z(self.values(inference, arrays)).mean(axis=0)
+        return z
+
+
+def gathered(
+    sizes: NDArray[np.float32], inference: Inference, *, scales_mm: Sequence[float], expected: float
+) -> NDArray[np.float32]:
+    """The mean over scales of G_σ `sizes` inside the foreground, less what is expected; 0 outside."""
+    inside, spacing = inference.foreground, inference.prepared.grid.spacing
+    smooth = [smooth_inside(sizes, inside, spacing=spacing, mm=mm) for mm in scales_mm]
+    return np.where(inside, np.mean(smooth, axis=0) - np.float32(expected), np.float32(0))

@@ -1,4 +1,4 @@
-"""−ELBO of each voxel in SD of healthy scans: what the model finds less likely than it usually finds this place."""
+"""−ELBO of each voxel in SD of healthy scans: less likely under the model than this place usually is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae.anomaly.maps._normative import EXPECTED, Normative, Scales
-from medvae.anomaly.statistics import Normal
+from medvae.anomaly.maps._normative import Excess, Scales
 from medvae.settings import Frozen
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from medvae.anomaly.base_map import MapArrays
     from medvae.anomaly.inference import Inference
 
+_HALF = np.float32(0.5)
+
 
 class Settings(Frozen):
     """Options of the map."""
@@ -23,18 +24,16 @@ class Settings(Frozen):
     scales_mm: Scales = (0.0, 3.0, 6.0)
 
 
-class Map(Normative):
-    """Mean over `scales_mm` of G_σ z inside the foreground; z = (−ELBO − μ) / s of healthy scans at this voxel.
+class Map(Excess):
+    """z of ln (e − min e + ½), e the `elbo` map in nats per voxel, min over the scan's foreground.
 
-    The sign is kept: a voxel that is more likely than usual is no anomaly. −ELBO (nats per voxel) is the `elbo` map.
+    −ELBO is quadratic in the residual; its logarithm has a spread that is worth dividing by.
     """
 
-    def values(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
-        """−ELBO by voxel, `(1, X, Y, Z)`."""
-        return inference.draw_means.negative_elbo[None]
+    USES = ("elbo",)
 
-    def sizes(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
-        """z, raised by what `map` takes off again."""
-        z = Normal.from_arrays(arrays).z(self.values(inference, arrays))
-        raised: NDArray[np.float32] = z.mean(axis=0) + np.float32(EXPECTED)
-        return raised
+    def values(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """The logarithm, `(1, X, Y, Z)`."""
+        nats, inside = arrays.used["elbo"].map, inference.foreground
+        above = np.where(inside, nats - nats[inside].min(), np.float32(0))
+        return np.log(above + _HALF)[None]
