@@ -89,7 +89,7 @@ CODES: dict[str, Code] = {
     "registration_failed": Code(
         "rejected",
         "the scan could not be aligned to the template",
-        "check its orientation and field of view, or align it first",
+        "check its orientation, field of view and contrast, or align it first",
     ),
     "unknown_condition": Code(
         "rejected",

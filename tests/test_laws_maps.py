@@ -110,7 +110,7 @@ def test_a_map_depends_on_the_scan_alone_and_not_on_its_name(name: str, kind: st
 @every_kind
 @every_map
 def test_higher_on_a_bright_blob_than_elsewhere(name: str, kind: str) -> None:
-    if name == "kl":
+    if name in ("kl", "kl_z"):
         return  # a code may take a bright spot for usual
     lesion = linear_model.LESION if kind == "linear" else small_model.LESION
     prepared = scan(kind, lesion=4)
