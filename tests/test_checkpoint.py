@@ -131,6 +131,19 @@ def test_no_folder(tmp_path: Path) -> None:
     assert "train a model first" in str(problem.hint)
 
 
+def test_a_training_that_was_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "last").mkdir()
+    problem = refused(tmp_path)
+    assert "interrupted" in str(problem)
+    assert problem.hint == "run the training again with resume=True"
+
+
+def test_a_file_of_a_model_is_named_with_its_folder(copied: Path) -> None:
+    problem = refused(copied / "vae.safetensors")
+    assert "but a file" in str(problem)
+    assert problem.hint == f"give its folder: {copied}"
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.999])
 @pytest.mark.parametrize("name", FILES)
 def test_a_truncated_file(copied: Path, name: str, keep: float) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from medvae.checkpoint.arrays import ArraySet
     from medvae.vae.base import VAE
 
+TRAINING_PARTS = ("last", "cache")  # folders of a training that has not ended
 FORMAT = 4  # of model.json; another one is refused. 4: peaks and quantiles of healthy maps
 _KEPT = ("latents", "training")  # sets that training writes once; model.json knows their hashes
 _TRAIN_AGAIN = "copy the model folder again, or train again"
@@ -166,11 +167,21 @@ def _others(folder: Path, names: list[str]) -> dict[str, ArraySet]:
     return {name: load_set(folder / f"{name}.safetensors") for name in names}
 
 
+def _no_model(folder: Path) -> ModelError:
+    """What a path without a `model.json` is instead."""
+    if folder.is_file():
+        return ModelError("not a model folder but a file", path=folder, hint=f"give its folder: {folder.parent}")
+    if any((folder / part).exists() for part in TRAINING_PARTS):
+        message = "its training was interrupted: there is no model.json yet"
+        return ModelError(message, path=folder, hint="run the training again with resume=True")
+    there = "there is no model.json in it" if folder.is_dir() else "it does not exist"
+    return ModelError(f"not a model folder: {there}", path=folder, hint="train a model first, or correct the path")
+
+
 def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     if not path.is_file():
-        there = "there is no model.json in it" if folder.is_dir() else "it does not exist"
-        raise ModelError(f"not a model folder: {there}", path=folder, hint="train a model first, or correct the path")
+        raise _no_model(folder)
     try:
         tree = json.loads(path.read_text("utf-8"))
     except (ValueError, OSError) as problem:

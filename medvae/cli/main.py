@@ -67,6 +67,8 @@ def _stopped_by_signal() -> Iterator[None]:
 def _again(words: Sequence[str]) -> str:
     """How to go on with a command that was stopped."""
     how = "with --resume" if "train" in words[:1] else "as it is"
+    if "--overwrite" in words:
+        how = f"{how} and without --overwrite" if how == "with --resume" else "without --overwrite"
     return f"run the same command again, {how}: it does what is missing"
 
 

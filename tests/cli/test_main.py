@@ -26,7 +26,7 @@ import medvae
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import save
-from medvae.cli.main import main
+from medvae.cli.main import _again, main
 from medvae.io.files import PARTIAL
 from medvae.io.formats import nifti
 from medvae.pipelines import info
@@ -378,3 +378,17 @@ def test_the_parser_imports_nothing_heavy(argv: list[str]) -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.endswith("heavy: []\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "how"),
+    [
+        (("detect", "in"), "as it is"),
+        (("detect", "in", "--overwrite"), "without --overwrite"),
+        (("train", "in"), "with --resume"),
+        (("train", "in", "--overwrite"), "with --resume and without --overwrite"),
+    ],
+)
+def test_how_to_go_on_after_an_interruption(words: tuple[str, ...], how: str) -> None:
+    """A command that begins anew when it is repeated would throw away what was done."""
+    assert _again(words) == f"run the same command again, {how}: it does what is missing"
