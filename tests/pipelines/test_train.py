@@ -76,7 +76,8 @@ def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
     assert len(model.record["validation"]) == 1
     assert not reference_of(model).calibrated
     assert reference_of(model).n == 5
-    assert set(reference_of(model).training) == {"atlas", "residual_z"}
+    fitted = {"atlas", "residual_z", "asymmetry", "contrast", "elbo_z", "kl_z", "fused"}
+    assert set(reference_of(model).training) == fitted
 
 
 def test_the_log_has_every_epoch(trained_folder: Path) -> None:

@@ -61,7 +61,12 @@ def _counts(values: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def _surprise(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """−ln of the share of values in a bin or above, `(bins,)`; where values are rare, along a straight line."""
+    """−ln of the share of values in a bin or above, `(bins,)`; where values are rare, along a straight line.
+
+    0 throughout where nothing was counted: of one healthy scan, left out, none is left.
+    """
+    if not counts.sum():
+        return np.zeros(_STEPS)
     share = np.cumsum(counts[::-1])[::-1] / counts.sum()
     usual, rare = (int(np.flatnonzero(share >= least)[-1]) for least in (_USUAL, _RARE))
     slope = np.log(share[usual] / share[rare]) / max(rare - usual, 1)
