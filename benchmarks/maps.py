@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from medvae.anomaly.anomaly_map import ScanMaps
-from medvae.anomaly.calibrate import _Statistics
+from medvae.anomaly.calibrate import Statistics
 from medvae.anomaly.configured import configured, usable
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import fused
@@ -144,7 +144,7 @@ class Healthy:
         detect = adjust(model.settings, None, overrides, uses=("detect",)).detect
         names = names or usable(aligned=model.preparation.aligned)
         methods = configured(names, detect.options)
-        statistics = _Statistics(methods, model.preparation.grid.spacing, reference_of(model).training)
+        statistics = Statistics(methods, model.preparation.grid.spacing, reference_of(model).training)
         inferences = {one.subject: infer(model, one, draws=detect.draws) for one in scans}
         for some in statistics.passes():
             for inference in inferences.values():

@@ -84,7 +84,7 @@ CODES: dict[str, Code] = {
     "doubtful_alignment": Code(
         "rejected",
         "the scan resembles the template too little to be sure of its alignment",
-        "look at its picture after read.on_doubtful=accept, or align it first",
+        "set read.on_doubtful=accept and look at its picture, or use a model of its contrast (FLAIR is not T1)",
     ),
     "registration_failed": Code(
         "rejected",

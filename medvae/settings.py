@@ -46,7 +46,7 @@ class Empty(Frozen):
 
 
 class ReadSettings(Frozen):
-    """How files are read."""
+    """How files are read, and which of them are used."""
 
     modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(
         None, description="modality of files whose header has none"

@@ -17,6 +17,7 @@ from medvae.anomaly.options import detect_settings, require_known
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
+from medvae.cohort.names import digest
 from medvae.cohort.values import tell_of_conditions
 from medvae.io.files import write_text
 from medvae.prepare.load import Loaded, ReadAndPrepare
@@ -107,9 +108,8 @@ def run(
         units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
         facts = {"units": {name: units[name] for name in options.maps}, "thresholds": _thresholds(reference, options)}
         folder.finish(summary, reference=reference.status, **facts)
-    return Finished(
-        out, summary, (f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.status})",)
-    )
+    line = f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.status})"
+    return Finished(out, summary, (line,) if summary.exit_code < 2 else ())
 
 
 def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSettings) -> Result:
@@ -119,7 +119,8 @@ def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSet
     for name, one in found.scores.items():
         scores |= {name: one.score, f"{name}_p": one.p}
     scores |= {"coverage": found.brain_share, "candidates": len(found.candidates.each)}
-    facts = {"candidates": json.dumps([one.to_json() for one in found.candidates.each])}
+    candidates = json.dumps([one.to_json() for one in found.candidates.each])
+    facts = {"candidates": candidates, "subject": digest(ref.subject)}  # a hash: `evaluate` only asks who is the same
     return Result(found.files(f"scans/{ref.id}"), scores=scores, facts=facts, warnings=found.warnings)
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvae.cohort.names import scan_id
 from medvae.errors import InputError
-from medvae.evaluation.lesions import Volumes, mean_measures, measure, oracle_dice, read_volumes
+from medvae.evaluation.lesions import mean_measures, measure, oracle_dice, read_volume
 from medvae.evaluation.metrics import compare, scan_auroc
 from medvae.evaluation.report import froc, markdown
 from medvae.evaluation.truth import read_scores
 from medvae.io.discover import stem_of
 from medvae.io.files import atomic, write_json, write_text
 from medvae.run.folder import disk_errors
+from medvae.run.manifest import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ def evaluate(out: Path | str, truth: Path | str, *, healthy: bool = False) -> Ev
         healthy: scans without a mask are healthy; else they are left out.
 
     Raises:
-        InputError: no run of `detect` in the folder, or no lesion among the masks.
+        InputError: no run of `detect` in the folder, no lesion among the masks, or two masks that could be one scan's.
         ScanError: a mask cannot be read or does not lie on its scan.
         OutputError: the folder cannot be written.
     """
@@ -58,14 +59,10 @@ def evaluate(out: Path | str, truth: Path | str, *, healthy: bool = False) -> Ev
     record = _record(out)
     thresholds: dict[str, Any] = record["thresholds"]
     cases = _cases(out, truth, healthy=healthy)
-    ids = list(cases)
-    scans = [
-        read_volumes(out / "scans" / name, mask, subject=_subject(name), maps=list(thresholds))
-        for name, mask in cases.items()
-    ]
-    if not any(scan.lesion.any() for scan in scans):
-        raise InputError("none of the scans has a lesion", path=truth, hint="pass the folder of their masks")
-    tree = {**_tree(out, ids, scans, thresholds), "reference": record["reference"]}
+    found = {name: _of_map(out, name, cases, known["voxels"]) for name, known in thresholds.items()}
+    counts = next(iter(found.values())).counts  # the same of every map
+    tree: dict[str, Any] = {"scans": len(cases), **counts, "maps": {name: one.tree for name, one in found.items()}}
+    tree["reference"] = record["reference"]
     place = out / "evaluation"
     with disk_errors(place):
         write_json(place / "evaluation.json", tree)
@@ -85,45 +82,89 @@ def _record(out: Path) -> dict[str, Any]:
     return record
 
 
-def _cases(out: Path, truth: Path, *, healthy: bool) -> dict[str, Path | None]:
-    """By scan id its mask, None where it is healthy; scans of which nothing is known are left out."""
-    masks: dict[str, Path] = {}
-    for path in sorted(path for path in truth.rglob("*") if path.name.endswith((".nii", ".nii.gz"))):
-        for name in {scan_id(path, truth), stem_of(path.name)}:
-            masks.setdefault(name, path)
-    ids = sorted(path.parent.name for path in out.glob("scans/*/coverage.nii.gz"))
-    return {name: masks.get(name) for name in ids if healthy or name in masks}
+@dataclass(frozen=True)
+class _Case:
+    """A scan of the run: its id, whose it is, and its mask, None where it is healthy."""
+
+    id: str
+    subject: str
+    truth: Path | None
 
 
-def _subject(name: str) -> str:
-    """The subject of a scan: sub-XX at the beginning of its id, as in BIDS; else the scan itself."""
-    found = re.match(r"sub-[A-Za-z0-9]+", name)
-    return found.group() if found else name
+@dataclass(frozen=True)
+class _OfMap:
+    """What `evaluation.json` has of one map, and what it has of the scans."""
+
+    tree: dict[str, Any]
+    counts: dict[str, Any]
 
 
-def _tree(out: Path, ids: Sequence[str], scans: Sequence[Volumes], thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    voxels = [scan.voxels() for scan in scans]
-    compared = compare(voxels, next(iter(thresholds)))
-    subjects = [scan.subject for scan in scans]
-    ill = [bool(scan.lesion.any()) for scan in scans]
-    maps = {}
-    for name, known in thresholds.items():
-        scores = read_scores(out, name)
-        both = len(set(ill)) == 2 and all(one in scores for one in ids)
-        auroc = scan_auroc([scores[one] for one in ids], ill, subjects=subjects) if both else None
-        rows = {}
-        for rate, threshold in known["voxels"].items():
-            means = mean_measures([measure(scan, name, threshold) for scan in scans], subjects=subjects)
-            rows[rate] = {"threshold": threshold, **{key: _json(value) for key, value in means.items()}}
-        maps[name] = {
-            "ap": _json(compared.ap[name]),
-            "ap_per_scan": _json(compared.per_scan[name]),
-            "auroc": None if auroc is None else _json(auroc),
-            "oracle_dice": oracle_dice(voxels, name),
-            "at_healthy_fpr": rows,
-        }
-    counts = {"scans": len(scans), "subjects": compared.subjects, "with_lesion": sum(ill)}
-    return {**counts, "prevalence": compared.prevalence, "maps": maps}
+def _cases(out: Path, truth: Path, *, healthy: bool) -> list[_Case]:
+    """The scans of which something is known, by id.
+
+    Raises:
+        InputError: no scan has a mask, or two masks could be that of one scan.
+    """
+    subjects = {one.id: one.facts.get("subject") for one in Manifest(out / "manifest.jsonl").outcomes().values()}
+    masks = _masks(truth)
+    cases = []
+    for name in sorted(path.parent.name for path in out.glob("scans/*/coverage.nii.gz")):
+        found = masks.get(name, [])
+        if len(found) > 1:
+            files = ", ".join(path.relative_to(truth).as_posix() for path in found)
+            hint = "name each mask by the id of its scan"
+            raise InputError(f"several masks could be that of {name}: {files}", path=truth, hint=hint)
+        if found or healthy:
+            cases.append(_Case(name, subjects.get(name) or name, found[0] if found else None))
+    if not any(case.truth for case in cases):
+        raise InputError("none of the scans has a mask", path=truth, hint="name each mask by the id of its scan")
+    return cases
+
+
+def _masks(truth: Path) -> dict[str, list[Path]]:
+    """The masks that may belong to each id: by their path below the folder, and by their name alone."""
+    files = sorted(path for path in truth.rglob("*") if path.name.endswith((".nii", ".nii.gz")))
+    by_path, by_name = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
+    for path in files:
+        by_path[scan_id(path, truth)].append(path)
+        by_name[stem_of(path.name)].append(path)
+    return {**by_name, **by_path}
+
+
+def _of_map(out: Path, name: str, cases: Sequence[_Case], thresholds: Mapping[str, float]) -> _OfMap:
+    """One map of all scans: one volume is in memory at a time, and of each scan the voxels that count."""
+    voxels, rows = [], []
+    for case in cases:
+        volume = read_volume(out / "scans" / case.id, name, case.truth)
+        voxels.append(volume.voxels(case.subject, name))
+        rows.append([measure(volume, threshold) for threshold in thresholds.values()])
+    ill = [bool(one.truth.any()) for one in voxels]
+    if not any(ill):
+        raise InputError("none of the scans has a lesion", path=out, hint="pass the folder of their masks")
+    subjects = [case.subject for case in cases]
+    compared = compare(voxels, name)
+    at = {}
+    for (rate, threshold), each in zip(thresholds.items(), zip(*rows, strict=True), strict=True):
+        means = mean_measures(each, subjects=subjects)
+        at[rate] = {"threshold": threshold, **{key: _json(value) for key, value in means.items()}}
+    auroc = _auroc(out, name, cases, ill)
+    tree = {
+        "ap": _json(compared.ap[name]),
+        "ap_per_scan": _json(compared.per_scan[name]),
+        "auroc": None if auroc is None else _json(auroc),
+        "oracle_dice": oracle_dice(voxels, name),
+        "at_healthy_fpr": at,
+    }
+    counts = {"subjects": compared.subjects, "with_lesion": sum(ill), "prevalence": compared.prevalence}
+    return _OfMap(tree, counts)
+
+
+def _auroc(out: Path, name: str, cases: Sequence[_Case], ill: Sequence[bool]) -> Interval | None:
+    """Of the scans' scores; None without scans of both kinds."""
+    scores = read_scores(out, name)
+    if len(set(ill)) < 2 or not all(case.id in scores for case in cases):
+        return None
+    return scan_auroc([scores[case.id] for case in cases], ill, subjects=[case.subject for case in cases])
 
 
 def _json(one: Interval) -> list[float | None]:

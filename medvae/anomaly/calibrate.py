@@ -78,7 +78,7 @@ def make_reference(
         check_options(model, detect, names=names)
         training = reference_of(model).training if NAME in model.sets else {}
     methods = configured(names, detect.options)
-    statistics = _Statistics(methods, model.preparation.grid.spacing, training)
+    statistics = Statistics(methods, model.preparation.grid.spacing, training)
     passes = statistics.passes()
     steps = _Steps(scans, (len(passes) + 1) * len(scans), on_progress)
     for one in passes:
@@ -110,7 +110,7 @@ def make_reference(
     )
 
 
-def _compare(inference: Inference, statistics: _Statistics, seen: Mapping[str, _Seen], *, top: float) -> None:
+def _compare(inference: Inference, statistics: Statistics, seen: Mapping[str, _Seen], *, top: float) -> None:
     """Map a scan against all others, and note what its maps look like."""
     maps = ScanMaps(inference, statistics.methods, arrays=statistics.without(inference))
     for name, one in seen.items():
@@ -138,7 +138,7 @@ class _Steps:
             self.on_progress(Progress("reference statistics", self.done, self.total))
 
 
-class _Statistics:
+class Statistics:
     """What all maps are fitted to: sums over healthy scans, from which one of them can be left out again.
 
     Args:

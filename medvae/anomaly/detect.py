@@ -146,9 +146,12 @@ def detect_prepared(
             *_shift(inference, reference),
         ),
         candidates=find_candidates(wanted, prepared, reference, options=options, aligned=aligned),
-        picture=replace(
-            _picture(scan, first, find_peaks(wanted[first.name].values, prepared), covered),
-            outline=outline(prepared) if aligned else None,
+        picture=_picture(
+            scan,
+            first,
+            find_peaks(wanted[first.name].values, prepared),
+            covered,
+            template_brain=outline(prepared) if aligned else None,
         ),
         with_montage=options.montage,
     )
@@ -178,12 +181,29 @@ def _shift(inference: Inference, reference: Reference) -> tuple[str, ...]:
     return unlike(scan_traits(inference), reference.traits) if reference.calibrated else ()
 
 
-def _picture(scan: Scan, found: NativeMap, peaks: NDArray[np.intp], covered: NDArray[np.uint8]) -> Picture:
+def _picture(
+    scan: Scan,
+    found: NativeMap,
+    peaks: NDArray[np.intp],
+    covered: NDArray[np.uint8],
+    *,
+    template_brain: NDArray[np.bool_] | None,
+) -> Picture:
     """The values are those of the file: a coarse grid of the scan has blunter peaks than the model's."""
     values = found.data[tuple(peaks.T)]
     order = np.argsort(-values, kind="stable")
     shown = tuple(float(value) for value in values[order])
-    return Picture(scan.data, found.data, covered > 0, found.geometry, peaks[order], shown, found.limit, found.unit)
+    return Picture(
+        scan=scan.data,
+        heat=found.data,
+        covered=covered > 0,
+        geometry=found.geometry,
+        peaks=peaks[order],
+        values=shown,
+        limit=found.limit,
+        unit=found.unit,
+        outline=template_brain,
+    )
 
 
 def _load(

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage, stats
 
 from medvae.prepare.native import only_channel
+from medvae.prepare.noise import noise_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ def scan_traits(inference: Inference) -> dict[str, float]:
 
     - `contrast`: SD of the prepared intensities in the foreground.
     - `sharpness`: mean length of their gradient per mm, at least a voxel away from the edge of the foreground.
-    - `noise`: 1.4826 · median |Laplacian| / √42 there, which is σ of white noise (after Immerkær, CVIU 1996).
+    - `noise`: σ of white noise (`medvae.prepare.noise`).
     - `latent`: root mean square of the posterior mean, each unit standardised over the training scans.
     """
     image, mask = only_channel(inference.prepared.image), inference.foreground
@@ -39,11 +40,10 @@ def scan_traits(inference: Inference) -> dict[str, float]:
     inner = inner if inner.any() else mask
     slopes = np.gradient(image, *inference.prepared.grid.spacing)
     steep = np.sqrt(sum(np.square(one) for one in slopes))
-    rough = np.abs(ndimage.laplace(image)[inner])
     return {
         "contrast": float(image[mask].std()),
         "sharpness": float(steep[inner].mean()),
-        "noise": float(1.4826 * np.median(rough) / np.sqrt(42)),  # 6² + 6 · 1²: the variance of the Laplacian
+        "noise": noise_of(image, mask),
         "latent": _latent_distance(inference),
     }
 
@@ -66,7 +66,7 @@ def _warning(name: str, value: float, healthy: NDArray[np.float32]) -> str:
         return ""
     logs, own = np.log(np.maximum(healthy.astype(np.float64), 1e-9)), np.log(max(value, 1e-9))
     middle = float(np.median(logs))
-    z = float((own - middle) / max(1.4826 * float(np.median(np.abs(logs - middle))), LEAST))
+    z = float((own - middle) / max(float(stats.median_abs_deviation(logs, scale="normal")), LEAST))
     limit = stats.t.ppf(1 - ALARM / 2, healthy.size - 1) * np.sqrt(1 + 1 / healthy.size)
     if abs(z) <= limit:
         return ""

@@ -94,8 +94,12 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_input(parser)
     _add_out(parser, "folder of the model")
-    parser.add_argument("--minutes", type=_positive, help="time budget of the training")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument("--minutes", type=_positive, help="time budget of the whole training, also with --resume")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted run, or one that ended and is given more steps or minutes",
+    )
     _add_machine(parser)
     _add_common(parser, commands.train, config="a YAML file or one of the presets below", required=True)
 

@@ -9,7 +9,7 @@ _OPTIONS = "include|exclude|split|config|workers|device|minutes|count|sampler|ma
 _RULES: tuple[tuple[str, str], ...] = (
     (r"\bset read\.volume=", "use --volume "),
     (r"\bset read\.assume_orientation=", "use --assume-orientation "),
-    (r"\bread\.on_doubtful=", "--on-doubtful "),
+    (r"\bset read\.on_doubtful=", "use --on-doubtful "),
     (r"\bset ([a-z_]+(?:\.[a-z_]+)+)=", r"use --set \1="),
     (r"\b(overwrite|resume|check|hash_ids)=True\b", r"--\1"),
     (rf"\b({_OPTIONS})='([^']*)'", r"--\1 \2"),

@@ -9,7 +9,9 @@ import numpy as np
 from scipy import ndimage
 from sklearn.metrics import precision_recall_curve
 
+from medvae.anomaly.extremes import NEIGHBOURS
 from medvae.evaluation.metrics import Draws, ScanVoxels, interval
+from medvae.evaluation.truth import LOWEST
 from medvae.io.formats import nifti
 from medvae.io.reading import read_mask
 from medvae.settings import ReadSettings
@@ -22,41 +24,35 @@ if TYPE_CHECKING:
 
     from medvae.evaluation.metrics import Interval
 
-_NEIGHBOURS = np.ones((3, 3, 3), bool)
-_LOWEST = np.finfo(np.float32).min
 MEASURES = ("dice", "voxel_sensitivity", "lesion_sensitivity", "false_regions", "healthy_fpr")
 
 
 @dataclass(frozen=True, eq=False)
-class Volumes:
-    """What `detect` wrote for one scan, and its truth, on the scan's own grid.
+class Volume:
+    """One map that `detect` wrote for one scan, and the scan's truth, on the scan's own grid.
 
     Attributes:
-        subject: who was scanned.
         region: bool `(X, Y, Z)`, voxels that count: those that were evaluated, and all of the lesion.
         lesion: bool `(X, Y, Z)`.
-        maps: float32 `(X, Y, Z)` by name; the lowest number where nothing was evaluated.
+        values: float32 `(X, Y, Z)`; the lowest number where nothing was evaluated.
     """
 
-    subject: str
     region: NDArray[np.bool_] = field(repr=False)
     lesion: NDArray[np.bool_] = field(repr=False)
-    maps: Mapping[str, NDArray[np.float32]] = field(repr=False)
+    values: NDArray[np.float32] = field(repr=False)
 
-    def voxels(self) -> ScanVoxels:
-        """The voxels that count."""
-        maps = {name: values[self.region] for name, values in self.maps.items()}
-        return ScanVoxels(self.subject, self.lesion[self.region], maps)
+    def voxels(self, subject: str, name: str) -> ScanVoxels:
+        """The voxels that count, of a subject, under the name of the map."""
+        return ScanVoxels(subject, self.lesion[self.region], {name: self.values[self.region]})
 
 
-def read_volumes(folder: Path, truth: Path | None, *, subject: str, maps: Sequence[str]) -> Volumes:
-    """The maps of one scan and its truth.
+def read_volume(folder: Path, name: str, truth: Path | None) -> Volume:
+    """One map of one scan and its truth.
 
     Args:
         folder: of the scan, in the output of `detect`.
+        name: of the map.
         truth: the mask of its lesions, on the same grid; whatever is not 0 is lesion. None where it is healthy.
-        subject: who was scanned.
-        maps: names of the maps.
 
     Raises:
         ScanError: a file cannot be read; `mask_mismatch` where the mask does not lie on the scan's grid.
@@ -65,12 +61,11 @@ def read_volumes(folder: Path, truth: Path | None, *, subject: str, maps: Sequen
     covered, geometry = nifti.read_values(folder / "coverage.nii.gz", settings)
     evaluated = covered != 0
     lesion = np.zeros(evaluated.shape, bool) if truth is None else read_mask(truth, geometry, settings)
-    values = {name: nifti.read_values(folder / f"{name}.nii.gz", settings)[0] for name in maps}
-    values = {name: np.where(evaluated, one, _LOWEST).astype(np.float32) for name, one in values.items()}
-    return Volumes(subject, evaluated | lesion, lesion, values)
+    heat, _ = nifti.read_values(folder / f"{name}.nii.gz", settings)
+    return Volume(evaluated | lesion, lesion, np.where(evaluated, heat, LOWEST))
 
 
-def measure(scan: Volumes, name: str, threshold: float) -> dict[str, float]:
+def measure(scan: Volume, threshold: float) -> dict[str, float]:
     """The `MEASURES` of one scan at one threshold, NaN where they are not defined.
 
     - `dice`: 2 TP / (2 TP + FP + FN); NaN for a scan without a lesion, as the sensitivities.
@@ -79,7 +74,7 @@ def measure(scan: Volumes, name: str, threshold: float) -> dict[str, float]:
     - `false_regions`: connected regions above it that touch no lesion.
     - `healthy_fpr`: share of the voxels outside of lesions that lie above it.
     """
-    above, lesion = (scan.maps[name] > threshold) & scan.region, scan.lesion
+    above, lesion = (scan.values > threshold) & scan.region, scan.lesion
     hits, healthy = int((above & lesion).sum()), scan.region & ~lesion
     lesions, regions = _parts_touched(lesion, above), _parts_touched(above, lesion)
     size = int(above.sum() + lesion.sum())
@@ -115,6 +110,6 @@ def oracle_dice(scans: Sequence[ScanVoxels], name: str) -> float:
 
 def _parts_touched(parts: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """For each connected part, whether the other mask touches it."""
-    labels, count = ndimage.label(parts, _NEIGHBOURS)
+    labels, count = ndimage.label(parts, NEIGHBOURS)
     touched: NDArray[np.bool_] = np.bincount(labels[other], minlength=count + 1)[1:] > 0
     return touched

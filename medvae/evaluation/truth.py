@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+LOWEST = np.finfo(np.float32).min  # of a voxel that was not evaluated: it comes after all others
+
 
 @dataclass(frozen=True)
 class Case:
@@ -57,7 +59,7 @@ def read_voxels(out: Path, case: Case, *, maps: Sequence[str]) -> ScanVoxels:
     values = {}
     for name in maps:
         heat, _ = nifti.read_values(folder / f"{name}.nii.gz", settings)
-        values[name] = np.where(not_evaluated, np.finfo(np.float32).min, heat[foreground])
+        values[name] = np.where(not_evaluated, LOWEST, heat[foreground])
     return ScanVoxels(case.subject, lesion[foreground], values)
 
 

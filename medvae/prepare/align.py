@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from medvae.scan import Scan
 
-# Median local correlation with the template (`likeness`), by benchmarks/alignment.py: T1 heads of eight scanners, whole
-# and stripped, have 0.54 to 0.79, with strokes of 5 to 371 mL, displaced tissue, thick slices or low contrast 0.63 to
-# 0.76, FLAIR 0.46 and more; heads that are upside down or face backwards 0.37, noise, balls, a hand and a chest at most
-# 0.16.
+# Median local correlation with the template (`likeness`), by benchmarks/alignment.py and on real scans: T1 heads of
+# seven scanners, whole and stripped, have 0.54 to 0.79, with strokes of 5 to 371 mL, displaced tissue, thick slices or
+# low contrast 0.63 to 0.76, FLAIR 0.46 and more; heads that are upside down or face backwards 0.31 to 0.40, noise,
+# balls, a hand and a chest at most 0.17.
 SURE, LEAST = 0.5, 0.25
 DOUBTFUL = "doubtful_alignment"  # a warning begins with it, or an error has it as code
 _LEAST_OVERLAP = 0.5
@@ -226,7 +226,7 @@ def _register(
     method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricSamplingStrategy(method.NONE)
-    method.SetMetricFixedMask(_Volume(region.astype(np.float32), _grid(mm)).itk())
+    method.SetMetricFixedMask(_Volume(region.astype(np.float32), template.wide_grid(mm)).itk())
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=step, minStep=step / 50, numberOfIterations=iterations, relaxationFactor=0.6
@@ -234,7 +234,7 @@ def _register(
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(start, inPlace=False)
     try:
-        found = method.Execute(_Volume(data, _grid(mm)).itk(), moving)
+        found = method.Execute(_Volume(data, template.wide_grid(mm)).itk(), moving)
     except RuntimeError as error:  # no overlap, or one value in it: this start leads nowhere
         if "MattesMutualInformation" not in str(error):
             raise
@@ -273,7 +273,7 @@ def _start(centre: NDArray[np.float64], pitch: float) -> sitk.Transform:
 def _stripped(volume: _Volume, matrix: NDArray[np.float64]) -> _Volume:
     """The brain of a whole head, roughly: bright and connected, within 12 mm of the template's brain, levelled."""
     _, brain = _template(_FINE_MM)
-    to_template = np.linalg.inv(_grid(_FINE_MM).affine) @ np.linalg.inv(matrix) @ volume.geometry.affine
+    to_template = np.linalg.inv(template.wide_grid(_FINE_MM).affine) @ np.linalg.inv(matrix) @ volume.geometry.affine
     wide = ndimage.binary_dilation(brain, iterations=round(12 / _FINE_MM))
     within, near = (resample_labels(one, to_template, volume.geometry.shape) > 0 for one in (brain, wide))
     if not within.any():
@@ -309,18 +309,11 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 @cache
 def _brain_centre() -> NDArray[np.float64]:
     """RAS+ mm of the centre of mass of the template's brain."""
-    return _grid(_HUNT_MM).to_world(np.argwhere(_template(_HUNT_MM)[1]).mean(axis=0))
-
-
-@cache
-def _grid(mm: float) -> Geometry:
-    """A grid around the template's brain, with a rim."""
-    x, y, z = (int(np.ceil(length / mm)) for length in (180, 216, 190))
-    return template.centred_grid((mm, mm, mm), (x, y, z))
+    return template.wide_grid(_HUNT_MM).to_world(np.argwhere(_template(_HUNT_MM)[1]).mean(axis=0))
 
 
 def _template(mm: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    return template.on_grid(_grid(mm))
+    return template.on_grid(template.wide_grid(mm))
 
 
 def _affine(matrix: NDArray[np.float64]) -> sitk.AffineTransform:

@@ -24,13 +24,6 @@ _BLOCK = 5  # voxels along each axis of a block: 20 mm
 _MOSTLY = 0.5  # share of a block that lies in the template's brain
 
 
-@cache
-def grid() -> Geometry:
-    """Around the template's brain, with a rim."""
-    x, y, z = (int(np.ceil(length / MM)) for length in (180, 216, 190))
-    return template.centred_grid((MM, MM, MM), (x, y, z))
-
-
 def likeness(data: NDArray[np.float32], geometry: Geometry, matrix: NDArray[np.float64]) -> float:
     """Median over blocks of 20 mm of Pearson's r between a head and the template, within the template's brain.
 
@@ -41,8 +34,8 @@ def likeness(data: NDArray[np.float32], geometry: Geometry, matrix: NDArray[np.f
         geometry: of the head.
         matrix: 4×4, template RAS+ mm -> head RAS+ mm.
     """
-    moved = resample(data, np.linalg.inv(geometry.affine) @ matrix @ grid().affine, grid().shape)
-    mine, theirs, inside = (_blocks(one) for one in (moved, *template.on_grid(grid())))
+    moved = resample(data, np.linalg.inv(geometry.affine) @ matrix @ _grid().affine, _grid().shape)
+    mine, theirs, inside = (_blocks(one) for one in (moved, *template.on_grid(_grid())))
     mine, theirs, inside = (one[_used()] for one in (mine, theirs, inside))
     mine, theirs = (_centred(one, inside) for one in (mine, theirs))
     size = np.sqrt((mine**2).sum(axis=1) * (theirs**2).sum(axis=1))
@@ -51,15 +44,19 @@ def likeness(data: NDArray[np.float32], geometry: Geometry, matrix: NDArray[np.f
 
 def overlap(foreground: NDArray[np.bool_], geometry: Geometry, matrix: NDArray[np.float64]) -> float:
     """Dice coefficient of a stripped head's foreground and the template's brain; arguments as in `likeness`."""
-    to_head = np.linalg.inv(geometry.affine) @ matrix @ grid().affine
-    moved, brain = resample_labels(foreground, to_head, grid().shape) > 0, template.on_grid(grid())[1]
+    to_head = np.linalg.inv(geometry.affine) @ matrix @ _grid().affine
+    moved, brain = resample_labels(foreground, to_head, _grid().shape) > 0, template.on_grid(_grid())[1]
     return float(2 * (moved & brain).sum() / (moved.sum() + brain.sum()))
+
+
+def _grid() -> Geometry:
+    return template.wide_grid(MM)
 
 
 @cache
 def _used() -> NDArray[np.bool_]:
     """Which blocks lie mostly in the template's brain."""
-    return np.asarray(_blocks(template.on_grid(grid())[1]).mean(axis=1) > _MOSTLY)
+    return np.asarray(_blocks(template.on_grid(_grid())[1]).mean(axis=1) > _MOSTLY)
 
 
 def _blocks(volume: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -61,6 +61,13 @@ def centred_grid(spacing: tuple[float, float, float], shape: Shape) -> Geometry:
 
 
 @cache
+def wide_grid(mm: float) -> Geometry:
+    """A grid of this voxel size around the template's brain, with a rim."""
+    x, y, z = (int(np.ceil(length / mm)) for length in (180, 216, 190))
+    return centred_grid((mm, mm, mm), (x, y, z))
+
+
+@cache
 def _middle() -> NDArray[np.float64]:
     """RAS+ mm of the middle of the brain's bounding box."""
     data, geometry = brain()

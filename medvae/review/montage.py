@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _PEAKS = 3
 _APART_MM = 30.0  # peaks are at least so far from each other
+_SMOOTH_MM = 3.0  # σ under which they are looked for
 _PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
 _MARGIN_MM = 8.0  # around what is covered
 _CLEAR = 0.5  # below this share of the healthy limit a map is transparent
@@ -104,26 +105,42 @@ class Montage:
 
 
 def find_peaks(values: NDArray[np.float32], prepared: Prepared) -> NDArray[np.intp]:
-    """The highest places of a map, `_APART_MM` or more apart: voxels of the scan's grid, `(n, 3)`.
+    """The highest places of a map: voxels of the scan's grid, `(n, 3)`.
 
-    They are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak.
+    They are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak; each is the
+    highest voxel near its smoothed peak. They are at least `_APART_MM` apart, or a quarter of a small grid's longest
+    side.
 
     Args:
         values: the map `(X, Y, Z)` on the model's grid.
         prepared: the scan on that grid, and the way back.
     """
     spacing = np.array(prepared.grid.spacing)
-    smooth = ndimage.gaussian_filter(values, 3.0 / spacing)
-    left = prepared.mask.any(axis=0)
+    smooth = ndimage.gaussian_filter(values, _SMOOTH_MM / spacing)
+    mask = prepared.mask.any(axis=0)
+    apart = min(_APART_MM, float((spacing * values.shape).max()) / 4)
+    left = mask.copy()
     found: list[NDArray[np.float64]] = []
     while left.any() and len(found) < _PEAKS:
         index = np.unravel_index(int(np.where(left, smooth, -np.inf).argmax()), smooth.shape)
-        found.append(prepared.to_input[:3, :3] @ index + prepared.to_input[:3, 3])
+        highest = _highest_near(index, np.where(mask, values, -np.inf), reach=np.ceil(_SMOOTH_MM / spacing))
+        found.append(prepared.to_input[:3, :3] @ highest + prepared.to_input[:3, 3])
         offsets = [(np.arange(n) - i) * step for n, i, step in zip(smooth.shape, index, spacing, strict=True)]
         distance = np.sqrt(sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True)))
-        left &= distance > _APART_MM
+        left &= distance > apart
     last = np.array(prepared.input.shape) - 1
     return np.clip(np.rint(np.array(found)), 0, last).astype(np.intp)
+
+
+def _highest_near(
+    index: tuple[np.intp, ...], values: NDArray[np.float32], *, reach: NDArray[np.float64]
+) -> NDArray[np.intp]:
+    """The highest voxel of a box around another one, which reaches so many voxels to each side."""
+    low = np.maximum(np.array(index) - reach.astype(np.intp), 0)
+    box = values[tuple(slice(a, i + int(r) + 1) for a, i, r in zip(low, index, reach, strict=True))]
+    inside = np.array(np.unravel_index(int(box.argmax()), box.shape), np.intp)
+    found: NDArray[np.intp] = low + inside
+    return found
 
 
 def _draw_rows(axes: NDArray[np.object_], picture: Picture) -> None:

@@ -41,7 +41,32 @@ def refuse_other_run(folder: Path, record: Mapping[str, Any]) -> None:
         raise OutputError(message, path=folder, hint="choose another folder")
     if not isinstance(there, dict) or any(there.get(key) != mine[key] for key in ("command", "identity")):
         hint = "choose another folder, or pass overwrite=True to begin anew"
-        raise OutputError("the folder holds a run with other settings or another model", path=folder, hint=hint)
+        raise OutputError(f"the folder holds another run: {_differences(there, mine)}", path=folder, hint=hint)
+
+
+_DIFFERENCES = {"model": "another model", "reference": "the model has been calibrated since"}
+_NAMED = 3  # differences that a message names
+
+
+def _differences(there: Any, mine: Mapping[str, Any]) -> str:
+    """In words, what two records differ in."""
+    if not isinstance(there, dict) or not isinstance(there.get("identity"), dict):
+        return "its run.json cannot be read"
+    before, now = _flat(there["identity"]), _flat(mine["identity"])
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    words = [_DIFFERENCES.get(key, f"{key.removeprefix('settings.')} differs") for key in keys]
+    if _DIFFERENCES["model"] in words:
+        words = [_DIFFERENCES["model"]]  # all else follows from it
+    return ", ".join(words[:_NAMED]) + (f" and {len(words) - _NAMED} more" if len(words) > _NAMED else "")
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """The leaves of a tree by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{before}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return flat
 
 
 def is_model(folder: Path) -> bool:

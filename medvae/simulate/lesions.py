@@ -15,6 +15,7 @@ from scipy import ndimage
 from medvae.io.formats import nifti
 from medvae.prepare import intensity
 from medvae.prepare.grid import resample
+from medvae.prepare.noise import noise_of
 from medvae.settings import PrepareSettings, ReadSettings
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ CONTRAST = 1.5  # about the step from white to grey matter in T1: the value alon
 EDGE_MM = 3.0
 TEXTURE_MM = 6.0
 _FLUID = 0.5  # percentile of the foreground: no lesion is darker than this
-_MEDIAN_SIZE = 0.6744898  # median size of a unit normal
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,21 +102,6 @@ def implant(
     result[box] = np.where(weight > 0, changed, there)
     realised = float((result[truth].astype(np.float64) - image[truth]).mean()) / spread
     return Implanted(result, truth, realised)
-
-
-def noise_of(image: NDArray[np.float32], foreground: NDArray[np.bool_]) -> float:
-    """Standard deviation of white noise in a scan, in its units (Immerkær, CVIU 1996, in three dimensions).
-
-    The second difference along all three axes is 0 for whatever is linear along one of them, and has 6³ times the
-    variance of white noise. Its median size treats the remaining anatomy as outliers. The estimate is too small where
-    interpolation has smoothed the noise.
-    """
-    difference = image.astype(np.float32)
-    for axis in range(3):
-        difference = ndimage.correlate1d(difference, [1, -2, 1], axis=axis, mode="nearest")
-    core = ndimage.binary_erosion(foreground, iterations=2)
-    sizes = np.abs(difference[core if core.any() else foreground])
-    return float(np.median(sizes)) / _MEDIAN_SIZE / float(np.sqrt(6**3))
 
 
 def shape_on(path: Path, geometry: Geometry) -> NDArray[np.bool_]:

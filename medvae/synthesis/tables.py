@@ -80,6 +80,7 @@ def counts(rows: Sequence[Row], whole: SyntheticSet) -> dict[str, Any]:
         "derived_from_one_subject": sum(row.facts["source_subject"] is not None for row in rows),
         "empty": sum(EMPTY in row.warnings for row in rows),
         "copy_threshold": screen.threshold if screen.known else None,
+        "copy_ratio_threshold": screen.ratio_threshold if np.isfinite(screen.ratio_threshold) else None,
         "copy_thresholds_from": screen.thresholds_from,
         "label_maps": no_label_maps(synthesizer) or "written",
     }

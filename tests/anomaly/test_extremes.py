@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from medvae.anomaly.anomaly_map import ScanMaps
-from medvae.anomaly.calibrate import _Statistics
+from medvae.anomaly.calibrate import Statistics
 from medvae.anomaly.configured import configured
 from medvae.anomaly.extremes import KEPT, NEIGHBOURS, RATES, TAIL, Extremes, highest_peaks, tail_quantiles
 from medvae.anomaly.inference import infer
@@ -86,7 +86,7 @@ def test_a_reference_holds_leave_one_out_extremes() -> None:
     """What `make_reference` keeps is what the maps of each scan against the others show."""
     model = linear_model.known_model(("atlas", "residual_z"))
     reference = reference_of(model)
-    statistics = _Statistics(configured(["atlas", "residual_z"], {}), model.preparation.grid.spacing, {})
+    statistics = Statistics(configured(["atlas", "residual_z"], {}), model.preparation.grid.spacing, {})
     for names in statistics.passes():
         for scan in linear_model.healthy():
             statistics.add(infer(model, scan), names)

@@ -9,26 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from dicom_made import put, ramp, slices
+from finding import look, refusal, touch
 
-from medvae.cohort.find import Cohort, find
 from medvae.errors import InputError, ScanError
 from medvae.io import reading
-from medvae.scan import ScanRef, Selection
+from medvae.scan import ScanRef
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def touch(folder: Path, *names: str) -> None:
-    """Empty files: names alone are looked at."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def look(*inputs: Path, **more: Any) -> Cohort:
-    return find(Selection(inputs, **more), ReadSettings())
 
 
 def ids(*inputs: Path, **more: Any) -> list[str]:
@@ -38,13 +27,6 @@ def ids(*inputs: Path, **more: Any) -> list[str]:
 def listed(folder: Path, text: str, **more: Any) -> tuple[ScanRef, ...]:
     (folder / "list.csv").write_text(text, "utf-8")
     return look(folder / "list.csv", **more).refs
-
-
-def refusal(*inputs: Path, **more: Any) -> InputError:
-    with pytest.raises(InputError) as caught:
-        look(*inputs, **more)
-    assert caught.value.hint
-    return caught.value
 
 
 # ---------------------------------------------------------------------------------------------------------- folders

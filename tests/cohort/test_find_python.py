@@ -4,35 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from finding import look, refusal, touch
 
-from medvae.cohort.find import Cohort, find
+from medvae.cohort.find import find
 from medvae.errors import InputError, SettingsError
 from medvae.scan import Selection
-from medvae.settings import ReadSettings, load
+from medvae.settings import load
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def touch(folder: Path, *names: str) -> None:
-    """Empty files: names alone are looked at."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def look(*inputs: Path, **more: Any) -> Cohort:
-    return find(Selection(inputs, **more), ReadSettings())
-
-
-def refusal(*inputs: Path, **more: Any) -> InputError:
-    with pytest.raises(InputError) as caught:
-        look(*inputs, **more)
-    assert caught.value.hint
-    return caught.value
 
 
 def test_a_cohort_is_a_sequence_of_its_scans(tmp_path: Path) -> None:

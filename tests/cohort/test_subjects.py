@@ -6,18 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from dicom_made import put, ramp, slices
+from finding import touch
 
 from medvae.cohort.find import find
 from medvae.scan import Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
 
 
 def subjects(folder: Path, *names: str) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from finding import touch
 
 from medvae.cohort.find import find
 from medvae.errors import InputError, ScanError
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medvae.scan import ScanRef
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
 
 
 def ids(*inputs: Path, **more: Any) -> list[str]:

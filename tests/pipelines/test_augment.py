@@ -312,5 +312,5 @@ def test_other_training_scans_are_another_set(demo_folder: Path, tmp_path: Path)
     )
     save(replace(model, training=fewer), tmp_path / "model")
     assert load(tmp_path / "model").hash == model.hash
-    with pytest.raises(OutputError, match="other settings or another model"):
+    with pytest.raises(OutputError, match="another run"):
         pipeline.run(tmp_path / "model", out=tmp_path / "set", count=1)

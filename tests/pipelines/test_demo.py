@@ -69,7 +69,7 @@ def test_the_demo_goes_from_files_to_files_and_goes_on(small: Settings, tmp_path
     assert _table("\n".join(again.lines)) == _table(text)
 
     other = small.model_copy(update={"seed": 5})
-    with pytest.raises(OutputError, match="other settings"):
+    with pytest.raises(OutputError, match="another run"):
         run(out, other)
     assert gone.read_bytes() == written
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 import medvae
 from medvae.cli.main import main
 from medvae.errors import InputError, ScanError
-from medvae.evaluation.lesions import Volumes, measure, oracle_dice
+from medvae.evaluation.lesions import Volume, measure, oracle_dice
 from medvae.io.formats import nifti
+from medvae.run.manifest import Manifest
+from medvae.run.outcomes import Outcome
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
@@ -72,12 +75,39 @@ def test_the_command_writes_the_bytes_of_python(run: Path) -> None:
 def test_what_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished run of detect"):
         medvae.evaluate(tmp_path, tmp_path)
-    with pytest.raises(InputError, match="none of the scans has a lesion"):
+    with pytest.raises(InputError, match="none of the scans has a mask"):
         medvae.evaluate(run, tmp_path / "nowhere", healthy=True)
+    nothing = np.zeros(GEOMETRY.shape, np.uint8)
+    nifti.write(tmp_path / "none" / "a.nii.gz", nothing, GEOMETRY, description="")
+    with pytest.raises(InputError, match="none of the scans has a lesion"):
+        medvae.evaluate(run, tmp_path / "none")
     other = Geometry((9, 10, 10), GEOMETRY.affine)
     nifti.write(tmp_path / "wrong" / "a.nii.gz", np.ones(other.shape, np.uint8), other, description="")
     with pytest.raises(ScanError, match="of the scan"):
         medvae.evaluate(run, tmp_path / "wrong")
+
+
+def test_a_mask_is_never_guessed(run: Path, tmp_path: Path) -> None:
+    """Masks of two patients that are called alike: neither is taken, unless its path says whose it is."""
+    mask = np.ones(GEOMETRY.shape, np.uint8)
+    for patient in ("p1", "p2"):
+        nifti.write(tmp_path / "masks" / patient / "a.nii.gz", mask, GEOMETRY, description="")
+    with pytest.raises(InputError, match=r"could be that of a: p1/a\.nii\.gz, p2/a\.nii\.gz"):
+        medvae.evaluate(run, tmp_path / "masks")
+    shutil.copytree(run / "scans" / "a", run / "scans" / "p1_a")
+    nifti.write(tmp_path / "masks" / "a.nii.gz", mask, GEOMETRY, description="")
+    found = medvae.evaluate(run, tmp_path / "masks")
+    assert found.tree["scans"] == 2, "a.nii.gz is that of a, p1/a.nii.gz that of p1_a"
+
+
+def test_scans_of_one_subject_are_drawn_together(run: Path) -> None:
+    for name in ("a", "b"):
+        outcome = Outcome(name, "ok", facts={"subject": "the same"})
+        Manifest(run / "manifest.jsonl").append(outcome)
+    found = medvae.evaluate(run, run.parent / "truth").tree
+    assert found["subjects"] == 1
+    value, low, high = found["maps"]["nll"]["ap"]
+    assert value == pytest.approx(low) == pytest.approx(high), "with one subject there is nothing to draw"
 
 
 def test_a_lesion_outside_the_evaluated_region_is_missed() -> None:
@@ -85,9 +115,9 @@ def test_a_lesion_outside_the_evaluated_region_is_missed() -> None:
     lesion[0, 0, 0] = True
     values = np.zeros((4, 4, 4), np.float32)
     values[0, 0, 0] = np.finfo(np.float32).min
-    scan = Volumes("a", np.ones_like(lesion), lesion, {"nll": values})
-    assert measure(scan, "nll", -1.0)["voxel_sensitivity"] == 0
-    assert oracle_dice([scan.voxels()], "nll") == pytest.approx(2 / 65)
+    scan = Volume(np.ones_like(lesion), lesion, values)
+    assert measure(scan, -1.0)["voxel_sensitivity"] == 0
+    assert oracle_dice([scan.voxels("a", "nll")], "nll") == pytest.approx(2 / 65)
 
 
 def test_a_run_of_detect_can_be_evaluated(brains: Path, model_folder: Path, tmp_path: Path) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
-import outside_package
 import pytest
 
 from medvae.anomaly.reference import reference_of
@@ -20,7 +17,6 @@ from medvae.pipelines import calibrate, detect
 from medvae.pipelines import train as pipeline
 from medvae.settings import load_settings
 from medvae.training.logs import read_epochs
-from medvae.training.roles import held_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,29 +29,6 @@ WHOLE = {"vae", "latents", "training", "reference"}
 
 def train(scans: Path, config: Path, out: Path, *more: str) -> int:
     return main(["train", str(scans), "--config", str(config), "--out", str(out), "--workers", "0", "--quiet", *more])
-
-
-@pytest.fixture(scope="module")
-def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Six small unaligned scans of textured blocks, and a configuration that trains on them within a second."""
-    from medvae.io.formats import nifti
-    from medvae.scan import Geometry
-
-    folder = tmp_path_factory.mktemp("blocks")
-    rng = np.random.default_rng(0)
-    for index in range(6):
-        data = np.zeros((20, 18, 16), np.float32)
-        data[3:17, 3:15, 3:13] = 100 + 20 * rng.normal(size=(14, 12, 10)) + 10 * index
-        nifti.write(folder / "scans" / f"s{index}.nii.gz", data, Geometry(data.shape, np.eye(4)), description="block")
-    config = folder / "config.yaml"
-    config.write_text(
-        "prepare: {modality: MR, spacing: [1, 1, 1], shape: [24, 24, 16]}\n"
-        "model: {options: {stem: 2, channels: [8, 16], latent: 2}}\n"
-        "train: {steps: 6, validate_every: 2, precision: '32'}\n"
-        "detect: {maps: [residual, nll], draws: 2}\n",
-        "utf-8",
-    )
-    return folder / "scans", config
 
 
 def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
@@ -116,15 +89,6 @@ def stopped(blocks: tuple[Path, Path], out: Path, stage: str, done: int) -> None
     scans, config = blocks
     with pytest.raises(KeyboardInterrupt):
         pipeline.train(scans, config=config, out=out, on_progress=stop_at(stage, done))
-
-
-@pytest.fixture(scope="module")
-def whole(blocks: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the blocks, by the command. Do not write into it."""
-    scans, config = blocks
-    out = tmp_path_factory.mktemp("whole") / "model"
-    assert train(scans, config, out) == 0
-    return out
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -302,71 +266,6 @@ def test_conditions_go_from_the_list_into_the_model(
     assert not (tmp_path / "none").exists()
 
 
-def test_network_and_likelihood_of_another_package_go_all_the_way(
-    blocks: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sources = {"networks": {"minimal": outside_package.NETWORK}, "likelihoods": {"student": outside_package.LIKELIHOOD}}
-    (tmp_path / "package").mkdir()
-    with closing(outside_package.install(tmp_path / "package", sources, patch=monkeypatch)) as installed:
-        next(installed)
-        scans, config = blocks[0], tmp_path / "config.yaml"
-        network = "model: {name: minimal, options: {latent: 5}}"
-        config.write_text(re.sub("(?m)^model: .*", network, blocks[1].read_text("utf-8")), "utf-8")
-        options = ("--set", "likelihood.family=student", "--set", "train.kl_warmup=0.9")
-        assert train(scans, config, tmp_path / "model", *options) == 0
-        model = load(tmp_path / "model")
-        assert model.settings.likelihood.options == {"nu": 4.0}
-        assert type(model.vae).__name__ == "Minimal"
-        command = ["detect", str(scans), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "maps")]
-        assert main([*command, "--workers", "0", "--quiet"]) == 0
-        assert (tmp_path / "maps" / "scans" / "s0" / "nll.nii.gz").is_file()
-        assert train(scans, config, tmp_path / "other", "--set", "likelihood.family=studnet") == 2
-        assert "did you mean 'student'" in capsys.readouterr().err
-
-
-def test_plug_ins_that_cannot_be_imported_stop_nobody_else(
-    blocks: tuple[Path, Path], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "package").mkdir()
-    sources = {kind: {"broken": "import nothing_of_this_name"} for kind in ("maps", "networks", "likelihoods")}
-    with closing(outside_package.install(tmp_path / "package", sources, patch=monkeypatch)) as installed:
-        next(installed)
-        model = pipeline.train(blocks[0], config=blocks[1], out=tmp_path / "model")
-    assert model.hash == load(whole).hash
-
-
-def test_a_map_that_the_model_cannot_have_is_refused_before_anything_is_read(
-    blocks: tuple[Path, Path], tmp_path: Path
-) -> None:
-    settings = load_settings(str(blocks[1]), ("detect.maps=[residual_z]",))
-    with pytest.raises(SettingsError, match="'residual_z' compares voxel by voxel"):
-        pipeline.train(blocks[0], config=settings, out=tmp_path / "model")
-    assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("model.name=spatail", "there is no 'spatail' among the networks"),
-        ("model.options.blocks=0", "blocks is 0 in networks.spatial: it must be at least 1"),
-        ("likelihood.family=laplac", "there is no 'laplac' among the likelihoods"),
-        ("likelihood.options.nu=1", "unknown setting 'nu' in likelihoods.gaussian"),
-        ("detect.maps=[residul]", "there is no 'residul' among the maps"),
-        ("detect.options.residual.sign=dim", "sign is 'dim' in maps.residual"),
-        ("augment.sampler=densty", "there is no 'densty' among the samplers"),
-        ("augment.options.x=1", "unknown setting 'x' in samplers.density"),
-        ("prepare.shape=[25, 24, 16]", "not divisible"),
-    ],
-)
-def test_plug_ins_and_options_are_checked_before_scans_are_looked_for(
-    blocks: tuple[Path, Path], tmp_path: Path, override: str, said: str
-) -> None:
-    settings = load_settings(str(blocks[1]), (override,))
-    with pytest.raises(SettingsError) as caught:
-        pipeline.train(tmp_path / "nothing is here", config=settings, out=tmp_path / "model")
-    assert said in str(caught.value)
-
-
 def test_how_many_healthy_scans_calibrating_needs_is_named_before_training(
     blocks: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -414,14 +313,3 @@ def test_a_grid_that_does_not_fit_is_refused_before_anything_is_written(
     assert train(scans, config, tmp_path / "model", "--set", "prepare.shape=[25, 24, 16]") == 2
     assert "25x24x16 is not divisible by the model's stride 4" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
-
-
-def test_validation_is_by_subject_and_independent_of_order() -> None:
-    subjects = [f"s{i}" for i in range(20)] * 2
-    aside = held_out(subjects, share=0.1, seed=0)
-    assert len(aside) == 2
-    assert held_out(subjects[::-1], share=0.1, seed=0) == aside
-    assert held_out(subjects, share=0.1, seed=1) != aside
-    assert held_out(["a", "b"], share=0.1, seed=0) == frozenset(), "too few to hold one out"
-    assert held_out(subjects, share=0, seed=0) == frozenset()
-    assert len(held_out(["a", "b", "c"], share=0.1, seed=0)) == 1

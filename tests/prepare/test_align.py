@@ -13,7 +13,6 @@ from scipy import ndimage
 
 from medvae.errors import ScanError
 from medvae.prepare import align, template
-from medvae.prepare import likeness as likeness_room
 from medvae.prepare.align import DOUBTFUL, LEAST, SURE, Alignment, align_to_template
 from medvae.prepare.likeness import likeness, overlap
 from medvae.scan import Geometry, Scan
@@ -181,7 +180,7 @@ def test_a_large_mass_that_displaces_tissue_changes_nothing() -> None:
 
 def test_likeness_is_the_median_of_block_correlations() -> None:
     """Beside a plain version: np.corrcoef in every block of 5³ voxels that lies mostly in the brain."""
-    grid = likeness_room.grid()
+    grid = template.wide_grid(4.0)
     theirs, brain_mask = template.on_grid(grid)
     mine = theirs + np.random.default_rng(0).normal(0, 30, grid.shape).astype(np.float32)
     found = []

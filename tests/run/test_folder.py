@@ -103,9 +103,10 @@ def test_the_folder_of_another_run_is_refused(tmp_path: Path, change: dict[str, 
     opened(tmp_path / "out")
     write_text(tmp_path / "out" / f"{PARTIAL}{ENDED}-map.nii", "half")
     before = tree(tmp_path)
-    with pytest.raises(OutputError, match="other settings or another model") as caught:
+    with pytest.raises(OutputError, match="another run") as caught:
         opened(tmp_path / "out", **change)
     assert "overwrite=True" in (caught.value.hint or "")
+    assert ("another model" if "model" in change else "seed differs") in str(caught.value), "what differs is named"
     assert tree(tmp_path) == before, "a folder that is refused is left untouched"
 
 
@@ -129,7 +130,7 @@ def test_the_record_stays_until_the_run_is_finished_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_a_folder_whose_run_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text, "utf-8")
-    with pytest.raises(OutputError, match="other settings"):
+    with pytest.raises(OutputError, match="another run"):
         opened(tmp_path)
 
 
@@ -289,7 +290,7 @@ def test_a_run_that_loses_the_race_for_a_new_folder_is_refused(tmp_path: Path, m
         return locked(claims)
 
     monkeypatch.setattr(Claims, "locked", slow)
-    with pytest.raises(OutputError, match="other settings"):
+    with pytest.raises(OutputError, match="another run"):
         opened(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["identity"] == {"seed": 1}
     assert not (tmp_path / "out" / ".claims").exists()

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from medvae.io.formats import nifti
+from medvae.prepare.noise import noise_of
 from medvae.scan import Geometry
 from medvae.simulate import lesions
 
@@ -135,7 +136,7 @@ def test_iso_has_the_noise_of_the_scan_and_the_seed_decides_it() -> None:
 def test_noise_is_estimated_in_spite_of_anatomy() -> None:
     for noise in (5.0, 20.0):
         image, inside = head(noise=noise)
-        assert lesions.noise_of(image, inside) == pytest.approx(noise, rel=0.1)
+        assert noise_of(image, inside) == pytest.approx(noise, rel=0.1)
 
 
 def test_a_shape_outside_the_foreground_is_refused() -> None:
