@@ -140,6 +140,7 @@ def detect_prepared(
         status=reference.status,
         n=reference.n,
         warnings=(
+            *model.warnings,
             *prepared.warnings,
             *_cut(share),
             *_seen_before(prepared, model, reference),
