@@ -89,6 +89,15 @@ class Candidates:
     each: tuple[Candidate, ...]
     labels: NDArray[np.uint16] = field(repr=False)
 
+    def in_words(self) -> str:
+        """What was found, for a reader of the picture."""
+        if not np.isfinite(self.threshold):
+            return "candidates unknown: there are no healthy scans to compare with"
+        if not self.each:
+            return "no finding above the healthy limit; this does not exclude disease"
+        many = f"{len(self.each)} candidates" if len(self.each) > 1 else "1 candidate"
+        return f"{many} above the healthy limit, numbered as in findings.csv"
+
     def to_json(self, *, status: str, unit: str) -> dict[str, Any]:
         """As `findings.json` has it."""
         threshold = float(f"{self.threshold:.6g}") if np.isfinite(self.threshold) else None

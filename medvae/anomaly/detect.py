@@ -131,6 +131,7 @@ def detect_prepared(
         score = wanted[name].score(inference.foreground, top=options.top)
         scores[name] = Score(score, reference.p_value(name, score))
     first = next(iter(maps.values()))
+    candidates = find_candidates(wanted, prepared, reference, options=options, aligned=aligned)
     return Detection(
         id=prepared.id,
         maps=maps,
@@ -146,12 +147,13 @@ def detect_prepared(
             *_seen_before(prepared, model, reference),
             *_shift(inference, reference),
         ),
-        candidates=find_candidates(wanted, prepared, reference, options=options, aligned=aligned),
+        candidates=candidates,
         picture=_picture(
             scan,
             first,
             find_peaks(wanted[first.name].values, prepared),
             covered,
+            labels=candidates.labels,
             template_brain=outline(prepared) if aligned else None,
         ),
         with_montage=options.montage,
@@ -188,19 +190,20 @@ def _picture(
     peaks: NDArray[np.intp],
     covered: NDArray[np.uint8],
     *,
+    labels: NDArray[np.uint16],
     template_brain: NDArray[np.bool_] | None,
 ) -> Picture:
-    """The values are those of the file: a coarse grid of the scan has blunter peaks than the model's."""
-    values = found.data[tuple(peaks.T)]
-    order = np.argsort(-values, kind="stable")
-    shown = tuple(float(value) for value in values[order])
+    """Values and numbers are those of the files: a coarse grid of the scan has blunter peaks than the model's."""
+    peaks = peaks[np.argsort(-found.data[tuple(peaks.T)], kind="stable")]
+    at = tuple(peaks.T)
     return Picture(
         scan=scan.data,
         heat=found.data,
         covered=covered > 0,
         geometry=found.geometry,
-        peaks=peaks[order],
-        values=shown,
+        peaks=peaks,
+        values=tuple(float(value) for value in found.data[at]),
+        numbers=tuple(int(number) for number in labels[at]),
         limit=found.limit,
         unit=found.unit,
         outline=template_brain,

@@ -35,6 +35,7 @@ _APART_MM = 30.0  # peaks are at least so far from each other
 _SMOOTH_MM = 3.0  # σ under which they are looked for
 _PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
 _MARGIN_MM = 8.0  # around what is covered
+_CROSS = "#00d0ff"
 _CLEAR = 0.5  # below this share of the healthy limit a map is transparent
 _TOP = 3.0  # the colour scale ends at so many healthy limits
 
@@ -50,6 +51,7 @@ class Picture:
         geometry: of that grid.
         peaks: voxel indices `(n, 3)` that the slices go through, the highest first.
         values: the map at the peaks.
+        numbers: of the candidates that the peaks lie in, 0 for none; written beside the cross.
         limit: 99.9% of healthy voxels lie below; fixes the colours of the whole run.
         unit: of the map.
         outline: bool `(X, Y, Z)`, the template's brain, whose border is drawn so that a reader can check the alignment;
@@ -62,6 +64,7 @@ class Picture:
     geometry: Geometry
     peaks: NDArray[np.intp]
     values: tuple[float, ...]
+    numbers: tuple[int, ...]
     limit: float
     unit: str
     outline: NDArray[np.bool_] | None = field(default=None, repr=False)
@@ -146,13 +149,22 @@ def _highest_near(
 def _draw_rows(axes: NDArray[np.object_], picture: Picture) -> None:
     turn = nearest_ras(picture.geometry)
     layers = _Layers.from_picture(picture, turn)
-    for row, peak, value in zip(axes, picture.peaks, picture.values, strict=True):
+    for row, peak, value, number in zip(axes, picture.peaks, picture.values, picture.numbers, strict=True):
         at = np.rint(np.linalg.inv(turn) @ [*peak, 1])[:3].astype(int)
         for (axis, name), plain, overlaid in zip(_PLANES, row[::2], row[1::2], strict=True):
             layers.draw(plain, axis=axis, at=at, heat=False)
             layers.draw(overlaid, axis=axis, at=at, heat=True)
+            _mark(plain, at[[a for a in range(3) if a != axis]], number=number)
             plain.set_title(name, color="0.7", fontsize=8)
             overlaid.set_title(f"{value:.3g} {picture.unit} at the cross", color="0.7", fontsize=8)
+
+
+def _mark(ax: Axes, place: NDArray[np.intp], *, number: int) -> None:
+    """A cross at a place of a plane, and beside it the number of the candidate that it lies in, if any."""
+    ax.plot(*place, "+", color=_CROSS, markersize=10, markeredgewidth=0.7)
+    if number:
+        beside = {"xytext": (4, 4), "textcoords": "offset points"}
+        ax.annotate(str(number), place, color=_CROSS, fontsize=11, fontweight="bold", **beside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,14 +194,13 @@ class _Layers:
         return cls(scan, heat, outline, spacing, box, Normalize(float(low), float(high)), _scale(picture))
 
     def draw(self, ax: Axes, *, axis: int, at: NDArray[np.intp], heat: bool) -> None:
-        """One plane, head or front up, the patient's right on the left; a cross on the plain one."""
+        """One plane, head or front up, the patient's right on the left; the template's outline on the plain one."""
         across, up = (a for a in range(3) if a != axis)
         look = {"origin": "lower", "aspect": self.spacing[up] / self.spacing[across], "interpolation": "nearest"}
         ax.imshow(np.take(self.scan, at[axis], axis=axis).T, cmap="gray", norm=self.grey, **look)
         if heat:
             ax.imshow(np.take(self.heat, at[axis], axis=axis).T, cmap=_COLOURS, norm=self.scale, **look)
         else:
-            ax.plot(at[across], at[up], "+", color="#00d0ff", markersize=10, markeredgewidth=0.7)
             self._draw_outline(ax, axis=axis, at=int(at[axis]))
         ax.set_xlim(*(self.box[across][::-1] if across == 0 else self.box[across]))
         ax.set_ylim(*self.box[up])

@@ -162,3 +162,12 @@ def test_few_healthy_scans_warn_of_little() -> None:
     assert unlike({"noise": 1.15}, more) == ()
     assert unlike({"noise": 3.0}, more) != ()
     assert unlike({"noise": 0.0}, more) != ()
+
+
+def test_what_was_found_in_words() -> None:
+    labels = np.zeros((1, 1, 1), np.uint16)
+    three = found(INPUTS["RAS"], lesions())
+    assert three.in_words() == "3 candidates above the healthy limit, numbered as in findings.csv"
+    assert replace(three, each=three.each[:1]).in_words().startswith("1 candidate above")
+    assert Candidates("nll", 4.0, (), labels).in_words().startswith("no finding above the healthy limit")
+    assert "unknown" in Candidates("nll", np.inf, (), labels).in_words(), "nothing to compare with is no good news"

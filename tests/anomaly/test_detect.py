@@ -122,7 +122,7 @@ def test_it_says_what_it_is_and_shows_itself(
     assert repr(found).startswith(f"Detection(ill: residual {found.score:.3g} a.u. (p = ")
     assert len(repr(found)) < 120
     html = found._repr_html_()
-    assert html.startswith('<img alt="ill: residual, score ')
+    assert html.startswith('<img alt="ill: score ')
     assert "data:image/png;base64,iVBOR" in html
     shown: list[Any] = []
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append(True))
@@ -136,6 +136,7 @@ def test_the_picture_has_the_values_of_the_file_the_highest_first(model_folder: 
     written = found.maps["residual_z"].data
     assert picture.values == tuple(float(written[tuple(peak)]) for peak in picture.peaks)
     assert list(picture.values) == sorted(picture.values, reverse=True)
+    assert picture.numbers == tuple(found.candidates.labels[tuple(picture.peaks.T)])
     (montage,) = (file for file in found.files("scans/ill") if file.name.endswith(".png"))
     assert montage.name == "scans/ill/montage.png"
     assert "p = 0.250 (smallest possible with n = 3), calibrated" in montage.title  # type: ignore[attr-defined]
