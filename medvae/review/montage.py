@@ -138,12 +138,12 @@ def find_peaks(values: NDArray[np.float32], prepared: Prepared) -> NDArray[np.in
 def _highest_near(
     index: tuple[np.intp, ...], values: NDArray[np.float32], *, reach: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """The highest voxel of a box around another one, which reaches so many voxels to each side."""
+    """The highest voxel of a box that reaches so many voxels to each side of another one; of equals the nearest."""
     low = np.maximum(np.array(index) - reach.astype(np.intp), 0)
     box = values[tuple(slice(a, i + int(r) + 1) for a, i, r in zip(low, index, reach, strict=True))]
-    inside = np.array(np.unravel_index(int(box.argmax()), box.shape), np.intp)
-    found: NDArray[np.intp] = low + inside
-    return found
+    highest: NDArray[np.intp] = low + np.argwhere(box == box.max())
+    nearest: NDArray[np.intp] = highest[np.square(highest - np.array(index)).sum(axis=1).argmin()]
+    return nearest
 
 
 def _draw_rows(axes: NDArray[np.object_], picture: Picture) -> None:
