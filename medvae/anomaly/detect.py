@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from medvae.anomaly.anomaly_map import AnomalyMap
+    from medvae.anomaly.candidates import Candidates
     from medvae.anomaly.inference import Inference
     from medvae.anomaly.reference import Reference
     from medvae.prepare.preparation import Prepared
@@ -151,9 +152,11 @@ def detect_prepared(
         picture=_picture(
             scan,
             first,
-            find_peaks(wanted[first.name].values, prepared),
+            find_peaks(
+                wanted[first.name].values, prepared, first=[prepared.input.to_index(one.ras) for one in candidates.each]
+            ),
             covered,
-            labels=candidates.labels,
+            candidates=candidates,
             template_brain=outline(prepared) if aligned else None,
         ),
         with_montage=options.montage,
@@ -190,20 +193,26 @@ def _picture(
     peaks: NDArray[np.intp],
     covered: NDArray[np.uint8],
     *,
-    labels: NDArray[np.uint16],
+    candidates: Candidates,
     template_brain: NDArray[np.bool_] | None,
 ) -> Picture:
-    """Values and numbers are those of the files: a coarse grid of the scan has blunter peaks than the model's."""
-    peaks = peaks[np.argsort(-found.data[tuple(peaks.T)], kind="stable")]
-    at = tuple(peaks.T)
+    """The values are those of the file: a coarse grid of the scan has blunter peaks than the model's.
+
+    The candidates are the first of the peaks.
+    """
+    values = found.data[tuple(peaks.T)]
+    numbers = candidates.labels[tuple(peaks.T)]
+    known = [one.number for one in candidates.each][: len(peaks)]
+    numbers[: len(known)] = known  # a slice may be too thick for their labels
+    order = np.argsort(-values, kind="stable")
     return Picture(
         scan=scan.data,
         heat=found.data,
         covered=covered > 0,
         geometry=found.geometry,
-        peaks=peaks,
-        values=tuple(float(value) for value in found.data[at]),
-        numbers=tuple(int(number) for number in labels[at]),
+        peaks=peaks[order],
+        values=tuple(float(value) for value in values[order]),
+        numbers=tuple(int(number) for number in numbers[order]),
         limit=found.limit,
         unit=found.unit,
         outline=template_brain,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvae.io.nifti.file import NiftiFile
-from medvae.review.montage import Montage
+from medvae.review.montage import PEAKS, Montage
 from medvae.run.folder import RESEARCH_USE
 from medvae.run.work import JsonFile
 
@@ -160,7 +160,7 @@ class Detection:
     def _title(self) -> str:
         score = f"{self.id}: score {self.score:.3g} {self.first.unit} ({self.first.name}), {self._p_in_words()}"
         warnings = [line for one in self.warnings for line in wrap(f"warning: {one}", _LINE)]
-        return "\n".join([score, self.candidates.in_words(), *warnings])
+        return "\n".join([score, self.candidates.in_words(self.first.unit, shown=PEAKS), *warnings])
 
     def _p_in_words(self) -> str:
         if self.p is None:

@@ -1,4 +1,4 @@
-"""A picture of one scan and its map, at the places where the map is highest.
+"""A picture of one scan and its map, at the candidates and where the map is highest.
 
 Slices are taken on the scan's own grid, the axes turned (not resampled) to lie nearest to R, A, S, so that the picture
 shows what the written NIfTI files hold. Colours mean the same in all pictures of a run.
@@ -22,6 +22,7 @@ from medvae.io.files import atomic
 from medvae.prepare.grid import nearest_ras
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import Prepared
     from medvae.scan import Geometry
 
-_PEAKS = 3
+PEAKS = 3  # rows of a picture
 _APART_MM = 30.0  # peaks are at least so far from each other
 _SMOOTH_MM = 3.0  # σ under which they are looked for
 _PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
@@ -107,32 +108,45 @@ class Montage:
         return file.getvalue()
 
 
-def find_peaks(values: NDArray[np.float32], prepared: Prepared) -> NDArray[np.intp]:
-    """The highest places of a map: voxels of the scan's grid, `(n, 3)`.
+def find_peaks(
+    values: NDArray[np.float32], prepared: Prepared, *, first: Sequence[NDArray[np.float64]] = ()
+) -> NDArray[np.intp]:
+    """The places of a map to be shown, the given ones and then the highest: voxels of the scan's grid, `(n, 3)`.
 
-    They are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak; each is the
-    highest voxel near its smoothed peak. They are at least `_APART_MM` apart, or a quarter of a small grid's longest
-    side.
+    The highest are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak; each is
+    the highest voxel near its smoothed peak. They are at least `_APART_MM` away from all others, or a quarter of a
+    small grid's longest side.
 
     Args:
         values: the map `(X, Y, Z)` on the model's grid.
         prepared: the scan on that grid, and the way back.
+        first: places that are shown before all others, on the scan's grid.
     """
     spacing = np.array(prepared.grid.spacing)
     smooth = ndimage.gaussian_filter(values, _SMOOTH_MM / spacing)
     mask = prepared.mask.any(axis=0)
     apart = min(_APART_MM, float((spacing * values.shape).max()) / 4)
     left = mask.copy()
-    found: list[NDArray[np.float64]] = []
-    while left.any() and len(found) < _PEAKS:
+    found = list(first[:PEAKS])
+    for place in found:
+        on_grid = np.linalg.solve(prepared.to_input, [*place, 1.0])[:3]
+        left &= _distance(on_grid, values.shape, spacing=spacing) > apart
+    while left.any() and len(found) < PEAKS:
         index = np.unravel_index(int(np.where(left, smooth, -np.inf).argmax()), smooth.shape)
         highest = _highest_near(index, np.where(mask, values, -np.inf), reach=np.ceil(_SMOOTH_MM / spacing))
         found.append(prepared.to_input[:3, :3] @ highest + prepared.to_input[:3, 3])
-        offsets = [(np.arange(n) - i) * step for n, i, step in zip(smooth.shape, index, spacing, strict=True)]
-        distance = np.sqrt(sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True)))
-        left &= distance > apart
+        left &= _distance(index, values.shape, spacing=spacing) > apart
     last = np.array(prepared.input.shape) - 1
     return np.clip(np.rint(np.array(found)), 0, last).astype(np.intp)
+
+
+def _distance(index: Iterable[float], shape: tuple[int, ...], *, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each voxel of a grid from a place in it, mm."""
+    offsets = [(np.arange(n) - i) * step for n, i, step in zip(shape, index, spacing, strict=True)]
+    distance: NDArray[np.float64] = np.sqrt(
+        sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True))
+    )
+    return distance
 
 
 def _highest_near(
@@ -161,10 +175,11 @@ def _draw_rows(axes: NDArray[np.object_], picture: Picture) -> None:
 
 def _mark(ax: Axes, place: NDArray[np.intp], *, number: int) -> None:
     """A cross at a place of a plane, and beside it the number of the candidate that it lies in, if any."""
-    ax.plot(*place, "+", color=_CROSS, markersize=10, markeredgewidth=0.7)
+    x, y = place
+    ax.plot(x, y, "+", color=_CROSS, markersize=10, markeredgewidth=0.7)
     if number:
-        beside = {"xytext": (4, 4), "textcoords": "offset points"}
-        ax.annotate(str(number), place, color=_CROSS, fontsize=11, fontweight="bold", **beside)
+        text = ax.annotate(str(number), (x, y), (4, 4), textcoords="offset points", color=_CROSS)
+        text.set(fontsize=11, fontweight="bold")
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,7 +167,11 @@ def test_few_healthy_scans_warn_of_little() -> None:
 def test_what_was_found_in_words() -> None:
     labels = np.zeros((1, 1, 1), np.uint16)
     three = found(INPUTS["RAS"], lesions())
-    assert three.in_words() == "3 candidates above the healthy limit, numbered as in findings.csv"
-    assert replace(three, each=three.each[:1]).in_words().startswith("1 candidate above")
-    assert Candidates("nll", 4.0, (), labels).in_words().startswith("no finding above the healthy limit")
-    assert "unknown" in Candidates("nll", np.inf, (), labels).in_words(), "nothing to compare with is no good news"
+    many = "3 candidates above the healthy limit of 4 z, numbered as in findings.csv"
+    assert three.in_words("z", shown=3) == many
+    assert three.in_words("z", shown=2) == f"{many}; the first 2 are shown"
+    assert replace(three, each=three.each[:1]).in_words("z", shown=3).startswith("1 candidate above")
+    none = replace(three, each=(), labels=labels)
+    assert none.in_words("z", shown=3) == "no finding above the healthy limit of 4 z; this does not exclude disease"
+    unknown = replace(none, threshold=np.inf)
+    assert "unknown" in unknown.in_words("z", shown=3), "nothing to compare with is no good news"

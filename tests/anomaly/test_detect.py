@@ -136,7 +136,10 @@ def test_the_picture_has_the_values_of_the_file_the_highest_first(model_folder: 
     written = found.maps["residual_z"].data
     assert picture.values == tuple(float(written[tuple(peak)]) for peak in picture.peaks)
     assert list(picture.values) == sorted(picture.values, reverse=True)
-    assert picture.numbers == tuple(found.candidates.labels[tuple(picture.peaks.T)])
+    each = found.candidates.each
+    assert [number for number in picture.numbers if number] == [one.number for one in each][: len(picture.numbers)]
+    for number, peak in zip(picture.numbers, picture.peaks, strict=True):
+        assert not number or np.array_equal(peak, np.rint(found.first.geometry.to_index(each[number - 1].ras)))
     (montage,) = (file for file in found.files("scans/ill") if file.name.endswith(".png"))
     assert montage.name == "scans/ill/montage.png"
     assert "p = 0.250 (smallest possible with n = 3), calibrated" in montage.title  # type: ignore[attr-defined]

@@ -52,6 +52,18 @@ def test_peaks_come_back_to_the_voxels_they_are_at(name: str) -> None:
     assert min(distances, default=99) > 16 - 2 * np.sqrt(3) * 4, "peaks keep their distance, a quarter of 64 mm here"
 
 
+def test_given_places_come_before_the_highest_and_keep_them_away() -> None:
+    scan = block(AFFINES["LPS"])
+    prepared = prepare(scan, Preparation(PrepareSettings(spacing=(2, 2, 2), shape=(32, 32, 32))))
+    values = np.random.default_rng(0).random((32, 32, 32)).astype(np.float32)
+    (highest, *_), given = find_peaks(values, prepared), [np.array([5.0, 6, 7]), np.array([6.0, 6, 7])]
+    peaks = find_peaks(values, prepared, first=[highest + 0.4, *given])
+    assert peaks.tolist() == [highest.tolist(), [5, 6, 7], [6, 6, 7]]
+    assert len(find_peaks(values, prepared, first=given)) == 3
+    last = find_peaks(values, prepared, first=[highest.astype(float)])[1:]
+    assert (np.linalg.norm((last - highest) * 2, axis=1) > 16 - 2 * np.sqrt(3) * 2).all()
+
+
 def test_a_peak_is_the_highest_voxel_near_its_smoothed_place() -> None:
     scan = block(AFFINES["RAS"])
     prepared = prepare(scan, Preparation(PrepareSettings(spacing=(2, 2, 2), shape=(32, 32, 32))))
