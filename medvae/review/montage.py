@@ -22,7 +22,7 @@ from medvae.io.files import atomic
 from medvae.prepare.grid import nearest_ras
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -135,12 +135,12 @@ def find_peaks(
         index = np.unravel_index(int(np.where(left, smooth, -np.inf).argmax()), smooth.shape)
         highest = _highest_near(index, np.where(mask, values, -np.inf), reach=np.ceil(_SMOOTH_MM / spacing))
         found.append(prepared.to_input[:3, :3] @ highest + prepared.to_input[:3, 3])
-        left &= _distance(index, values.shape, spacing=spacing) > apart
+        left &= _distance(np.array(index), values.shape, spacing=spacing) > apart
     last = np.array(prepared.input.shape) - 1
     return np.clip(np.rint(np.array(found)), 0, last).astype(np.intp)
 
 
-def _distance(index: Iterable[float], shape: tuple[int, ...], *, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
+def _distance(index: NDArray[Any], shape: tuple[int, ...], *, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of each voxel of a grid from a place in it, mm."""
     offsets = [(np.arange(n) - i) * step for n, i, step in zip(shape, index, spacing, strict=True)]
     distance: NDArray[np.float64] = np.sqrt(
