@@ -98,7 +98,7 @@ def run(
             trained, healthy, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
         )
         save_set(model, NAME, reference.to_set())
-        folder.finish(summary, reference=reference.status)
+        folder.finish(summary, reference=reference.status, warnings=list(trained.warnings))
         folder.remove_outputs()  # the prepared scans
         shutil.rmtree(out / "cache", ignore_errors=True)  # and what a killed run had not listed yet
     _warn(reference, before=trained)
@@ -170,6 +170,8 @@ def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model) -> Result:
 
 
 def _warn(reference: Reference, *, before: Model) -> None:
+    for warning in before.warnings:
+        log.warning(warning)
     earlier = reference_of(before)
     if earlier.calibrated and reference.n < earlier.n:
         log.warning("replaced the Reference of %d healthy scans; to use them too, calibrate on all at once", earlier.n)

@@ -107,7 +107,7 @@ def run(
             write_text(out / "findings.csv", findings_table((row.id, _candidates(row)) for row in rows))
         units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
         facts = {"units": {name: units[name] for name in options.maps}, "thresholds": _thresholds(reference, options)}
-        folder.finish(summary, reference=reference.status, **facts)
+        folder.finish(summary, reference=reference.status, warnings=list(trained.warnings), **facts)
     line = f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.status})"
     return Finished(out, summary, (line,) if summary.exit_code < 2 else ())
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from medvae.cohort.names import scan_id
 from medvae.errors import InputError
-from medvae.evaluation.lesions import mean_measures, measure, oracle_dice, read_volume
+from medvae.evaluation.lesions import Curve, mean_measures, measure, read_volume
 from medvae.evaluation.metrics import compare, scan_auroc
-from medvae.evaluation.report import froc, markdown
+from medvae.evaluation.report import froc, markdown, precision_recall
 from medvae.evaluation.truth import read_scores
 from medvae.io.discover import stem_of
 from medvae.io.files import atomic, write_json, write_text
@@ -31,7 +31,7 @@ class Evaluation:
     """How well the maps of a run find known lesions.
 
     Attributes:
-        out: folder of `evaluation.json`, `evaluation.md` and `froc.png`.
+        out: folder of `evaluation.json`, `evaluation.md`, `froc.png` and a `precision_recall_<map>.png` per map.
         tree: what `evaluation.json` has.
         lines: the text for a person.
     """
@@ -67,9 +67,12 @@ def evaluate(out: Path | str, truth: Path | str, *, healthy: bool = False) -> Ev
     with disk_errors(place):
         write_json(place / "evaluation.json", tree)
         write_text(place / "evaluation.md", markdown(tree))
-        with atomic(place / "froc.png") as partial:
-            partial.write_bytes(froc(tree))
-    return Evaluation(place, tree, (*markdown(tree).splitlines(), f"{place}: evaluation.json, evaluation.md, froc.png"))
+        pictures = {"froc.png": froc(tree)} | {f"precision_recall_{name}.png": one.png for name, one in found.items()}
+        for name, png in pictures.items():
+            with atomic(place / name) as partial:
+                partial.write_bytes(png)
+    written = ", ".join(["evaluation.json", "evaluation.md", *pictures])
+    return Evaluation(place, tree, (*markdown(tree).splitlines(), f"{place}: {written}"))
 
 
 def _record(out: Path) -> dict[str, Any]:
@@ -93,10 +96,11 @@ class _Case:
 
 @dataclass(frozen=True)
 class _OfMap:
-    """What `evaluation.json` has of one map, and what it has of the scans."""
+    """What `evaluation.json` has of one map, and what it has of the scans; its precision and recall as a PNG."""
 
     tree: dict[str, Any]
     counts: dict[str, Any]
+    png: bytes
 
 
 def _cases(out: Path, truth: Path, *, healthy: bool) -> list[_Case]:
@@ -148,15 +152,16 @@ def _of_map(out: Path, name: str, cases: Sequence[_Case], thresholds: Mapping[st
         means = mean_measures(each, subjects=subjects)
         at[rate] = {"threshold": threshold, **{key: _json(value) for key, value in means.items()}}
     auroc = _auroc(out, name, cases, ill)
+    curve = Curve.from_scans(voxels, name)
     tree = {
         "ap": _json(compared.ap[name]),
         "ap_per_scan": _json(compared.per_scan[name]),
         "auroc": None if auroc is None else _json(auroc),
-        "oracle_dice": oracle_dice(voxels, name),
+        "oracle_dice": curve.oracle_dice,
         "at_healthy_fpr": at,
     }
     counts = {"subjects": compared.subjects, "with_lesion": sum(ill), "prevalence": compared.prevalence}
-    return _OfMap(tree, counts)
+    return _OfMap(tree, counts, precision_recall(curve, name, tree, prevalence=compared.prevalence))
 
 
 def _auroc(out: Path, name: str, cases: Sequence[_Case], ill: Sequence[bool]) -> Interval | None:

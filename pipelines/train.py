@@ -107,9 +107,12 @@ def run(
             return Finished(out, summary, (f"{_UNUSABLE}; the reasons are above",))
         keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
-        folder.finish(summary, model=model.hash, length=length(settings.train), **model.record)
+        facts = {**model.record, "warnings": list(model.warnings)}
+        folder.finish(summary, model=model.hash, length=length(settings.train), **facts)
         folder.remove_outputs()  # the prepared scans
         _remove(out, "cache", "calibration", *(() if settings.train.keep_state else _STATE))
+    for warning in model.warnings:
+        log.warning(warning)
     return Finished(out, summary, _next_steps(model, out))
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import Prepared
     from medvae.settings import DetectSettings
 
-__all__ = ["LIMIT", "PreparedScans", "check_maps", "make_reference", "uncalibrated"]
+__all__ = ["LIMIT", "PreparedScans", "Statistics", "check_maps", "make_reference", "reference_from", "uncalibrated"]
 
 LIMIT = 0.999  # the colour scale of a map ends at this quantile of healthy foreground voxels
 
@@ -46,6 +46,29 @@ class PreparedScans(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Prepared: ...
+
+
+class Inferences(Protocol):
+    """What a model makes of scans, by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Inference: ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Inferred:
+    """What a model makes of prepared scans, anew each time it is asked for: one scan is in memory at a time."""
+
+    model: Model
+    scans: PreparedScans
+    draws: int
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __getitem__(self, index: int, /) -> Inference:
+        return infer(self.model, self.scans[index], draws=self.draws)
 
 
 def make_reference(
@@ -72,6 +95,21 @@ def make_reference(
         SettingsError: an unknown map or option, or another value of an option that is fixed by training.
     """
     detect = detect or model.settings.detect
+    found = _Inferred(model, scans, detect.draws)
+    return reference_from(model, found, calibrated=calibrated, names=names, detect=detect, on_progress=on_progress)
+
+
+def reference_from(
+    model: Model,
+    inferences: Inferences,
+    *,
+    calibrated: bool,
+    names: Sequence[str] | None = None,
+    detect: DetectSettings | None = None,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> Reference:
+    """`make_reference` of what the model has made of the scans already, with the draws of `detect`."""
+    detect = detect or model.settings.detect
     names = usable(aligned=model.preparation.aligned) if names is None else names
     training: Mapping[str, Arrays] = {}
     if calibrated:
@@ -80,18 +118,17 @@ def make_reference(
     methods = configured(names, detect.options)
     statistics = Statistics(methods, model.preparation.grid.spacing, training)
     passes = statistics.passes()
-    steps = _Steps(scans, (len(passes) + 1) * len(scans), on_progress)
+    steps = _Steps(inferences, (len(passes) + 1) * len(inferences), on_progress)
     for one in passes:
-        for prepared in steps:
-            statistics.add(infer(model, prepared, draws=detect.draws), one)
+        for inference in steps:
+            statistics.add(inference, one)
         statistics.fit(one)
     seen = {name: _Seen() for name in methods}
     hashes, traits = [], []
-    for prepared in steps:
-        inference = infer(model, prepared, draws=detect.draws)
+    for inference in steps:
         _compare(inference, statistics, seen, top=detect.top)
         traits.append(scan_traits(inference))
-        hashes.append(prepared.source_hash)
+        hashes.append(inference.prepared.source_hash)
     maps = {
         name: seen[name].reference(statistics.arrays[name], method, with_defaults(name, detect.options))
         for name, method in methods.items()
@@ -101,7 +138,7 @@ def make_reference(
         training=training if calibrated else {name: one.arrays for name, one in maps.items() if one.arrays},
         top=detect.top,
         draws=detect.draws,
-        n=len(scans),
+        n=len(inferences),
         calibrated=calibrated,
         model_hash=model.hash,
         preparation_hash=model.preparation.hash,
@@ -126,14 +163,14 @@ def uncalibrated(model: Model, scans: PreparedScans, *, on_progress: Callable[[P
 class _Steps:
     """Runs over the scans several times, and says after each scan how far it is."""
 
-    scans: PreparedScans
+    inferences: Inferences
     total: int
     on_progress: Callable[[Progress], None]
     done: int = 0
 
-    def __iter__(self) -> Iterator[Prepared]:
-        for index in range(len(self.scans)):
-            yield self.scans[index]
+    def __iter__(self) -> Iterator[Inference]:
+        for index in range(len(self.inferences)):
+            yield self.inferences[index]
             self.done += 1
             self.on_progress(Progress("reference statistics", self.done, self.total))
 

@@ -89,6 +89,22 @@ class Candidates:
     each: tuple[Candidate, ...]
     labels: NDArray[np.uint16] = field(repr=False)
 
+    def in_words(self, unit: str, *, shown: int) -> str:
+        """What was found, for a reader of the picture.
+
+        Args:
+            unit: of the map.
+            shown: candidates that the picture has room for.
+        """
+        if not np.isfinite(self.threshold):
+            return "candidates unknown: there are no healthy scans to compare with"
+        limit = f"the healthy limit of {self.threshold:.3g} {unit}"
+        if not self.each:
+            return f"no finding above {limit}; this does not exclude disease"
+        many = f"{len(self.each)} candidates" if len(self.each) > 1 else "1 candidate"
+        some = f"; the first {shown} are shown" if len(self.each) > shown else ""
+        return f"{many} above {limit}, numbered as in findings.csv{some}"
+
     def to_json(self, *, status: str, unit: str) -> dict[str, Any]:
         """As `findings.json` has it."""
         threshold = float(f"{self.threshold:.6g}") if np.isfinite(self.threshold) else None

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from medvae.anomaly.anomaly_map import AnomalyMap
+    from medvae.anomaly.candidates import Candidates
     from medvae.anomaly.inference import Inference
     from medvae.anomaly.reference import Reference
     from medvae.prepare.preparation import Prepared
@@ -131,6 +132,7 @@ def detect_prepared(
         score = wanted[name].score(inference.foreground, top=options.top)
         scores[name] = Score(score, reference.p_value(name, score))
     first = next(iter(maps.values()))
+    candidates = find_candidates(wanted, prepared, reference, options=options, aligned=aligned)
     return Detection(
         id=prepared.id,
         maps=maps,
@@ -140,17 +142,21 @@ def detect_prepared(
         status=reference.status,
         n=reference.n,
         warnings=(
+            *model.warnings,
             *prepared.warnings,
             *_cut(share),
             *_seen_before(prepared, model, reference),
             *_shift(inference, reference),
         ),
-        candidates=find_candidates(wanted, prepared, reference, options=options, aligned=aligned),
+        candidates=candidates,
         picture=_picture(
             scan,
             first,
-            find_peaks(wanted[first.name].values, prepared),
+            find_peaks(
+                wanted[first.name].values, prepared, first=[prepared.input.to_index(one.ras) for one in candidates.each]
+            ),
             covered,
+            candidates=candidates,
             template_brain=outline(prepared) if aligned else None,
         ),
         with_montage=options.montage,
@@ -187,19 +193,26 @@ def _picture(
     peaks: NDArray[np.intp],
     covered: NDArray[np.uint8],
     *,
+    candidates: Candidates,
     template_brain: NDArray[np.bool_] | None,
 ) -> Picture:
-    """The values are those of the file: a coarse grid of the scan has blunter peaks than the model's."""
+    """The values are those of the file: a coarse grid of the scan has blunter peaks than the model's.
+
+    The candidates are the first of the peaks.
+    """
     values = found.data[tuple(peaks.T)]
+    numbers = candidates.labels[tuple(peaks.T)]
+    known = [one.number for one in candidates.each][: len(peaks)]
+    numbers[: len(known)] = known  # a slice may be too thick for their labels
     order = np.argsort(-values, kind="stable")
-    shown = tuple(float(value) for value in values[order])
     return Picture(
         scan=scan.data,
         heat=found.data,
         covered=covered > 0,
         geometry=found.geometry,
         peaks=peaks[order],
-        values=shown,
+        values=tuple(float(value) for value in values[order]),
+        numbers=tuple(int(number) for number in numbers[order]),
         limit=found.limit,
         unit=found.unit,
         outline=template_brain,

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medvae.io.nifti.file import NiftiFile
-from medvae.review.montage import Montage
+from medvae.review.montage import PEAKS, Montage
 from medvae.run.folder import RESEARCH_USE
 from medvae.run.work import JsonFile
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from medvae.review.montage import Picture
     from medvae.run.work import File
     from medvae.scan import Geometry
+
+_LINE = 150  # letters of a line over the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +158,9 @@ class Detection:
         return Montage(name, self.picture, title=self._title(), footer=f"{self.status}. {RESEARCH_USE}")
 
     def _title(self) -> str:
-        line = f"{self.id}: {self.first.name}, score {self.score:.3g} {self.first.unit}, {self._p_in_words()}"
-        return "\n".join([line, *([f"warning: {', '.join(self.warnings)}"] if self.warnings else [])])
+        score = f"{self.id}: score {self.score:.3g} {self.first.unit} ({self.first.name}), {self._p_in_words()}"
+        warnings = [line for one in self.warnings for line in wrap(f"warning: {one}", _LINE)]
+        return "\n".join([score, self.candidates.in_words(self.first.unit, shown=PEAKS), *warnings])
 
     def _p_in_words(self) -> str:
         if self.p is None:

@@ -73,6 +73,18 @@ class Model:
         """Where the weights are."""
         return next(chain(self.vae.parameters(), self.vae.buffers())).device
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of its results should know: whether it reconstructs worse than the mean training scan.
+
+        Both errors are means over the foreground of the validation scans; without them nothing is known.
+        """
+        own, other = self.record.get("validation_error"), self.record.get("mean_image_error")
+        if own is None or other is None or own <= other:
+            return ()
+        figures = f"error {own:.3g} against {other:.3g} on its validation scans"
+        return (f"the model reconstructs worse than the mean of its training scans ({figures}): train it longer",)
+
     def with_set(self, name: str, kept: ArraySet) -> Model:
         """The same model with a set added or replaced."""
         return replace(self, sets={**self.sets, name: kept})

@@ -101,11 +101,42 @@ def mean_measures(each: Sequence[Mapping[str, float]], *, subjects: Sequence[str
     return found
 
 
-def oracle_dice(scans: Sequence[ScanVoxels], name: str) -> float:
-    """The best Dice of all voxels together over all thresholds: chosen with the truth, no threshold attains more."""
-    truth = np.concatenate([scan.truth for scan in scans])
-    precision, recall, _ = precision_recall_curve(truth, np.concatenate([scan.maps[name] for scan in scans]))
-    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Precision and recall of one map over the voxels of all scans together.
+
+    Attributes:
+        precision: lesion among the voxels at or above each threshold, `(K + 1,)`; 1 at the end, where none is above.
+        recall: of the lesion voxels those at or above it, `(K + 1,)`, falling from 1 to 0.
+        thresholds: the different values of the map, `(K,)`, rising.
+    """
+
+    precision: NDArray[np.float64] = field(repr=False)
+    recall: NDArray[np.float64] = field(repr=False)
+    thresholds: NDArray[np.float32] = field(repr=False)
+
+    @classmethod
+    def from_scans(cls, scans: Sequence[ScanVoxels], name: str) -> Curve:
+        """The curve of the map `name`; at least one scan has a lesion."""
+        truth = np.concatenate([scan.truth for scan in scans])
+        return cls(*precision_recall_curve(truth, np.concatenate([scan.maps[name] for scan in scans])))
+
+    @property
+    def oracle_dice(self) -> float:
+        """The best Dice over all thresholds: chosen with the truth, no threshold attains more."""
+        both = np.maximum(self.precision + self.recall, 1e-12)
+        return float((2 * self.precision * self.recall / both).max())
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """Recall and precision of the voxels above a threshold."""
+        first = np.searchsorted(self.thresholds, np.float32(threshold), side="right")
+        return float(self.recall[first]), float(self.precision[first])
+
+    def thinned(self, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Recall and precision at up to `count` points, evenly spaced in recall."""
+        falling = np.linspace(1, 0, count)
+        chosen = np.unique(np.searchsorted(-self.recall, -falling))
+        return self.recall[chosen], self.precision[chosen]
 
 
 def _parts_touched(parts: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""The evaluation of a run of `detect` as Markdown and as a picture."""
+"""The evaluation of a run of `detect` as Markdown and as pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from medvae.evaluation.lesions import Curve
+
+_POINTS = 1000  # of a curve
 _TITLES = {
     "dice": "Dice",
     "voxel_sensitivity": "voxel sensitivity",
@@ -52,6 +55,33 @@ def froc(tree: Mapping[str, Any]) -> bytes:
     axes.set(xlabel="false regions per scan", ylabel="lesion sensitivity", ylim=(0, 1.02), xscale="symlog")
     axes.set_xlim(left=0)
     axes.legend()
+    return _png(figure)
+
+
+def precision_recall(curve: Curve, name: str, tree: Mapping[str, Any], *, prevalence: float) -> bytes:
+    """A PNG: precision against recall of all voxels, the points at each healthy FPR, and the prevalence as a line.
+
+    Args:
+        curve: of the map.
+        name: of the map.
+        tree: what `evaluation.json` has of the map.
+        prevalence: share of lesion voxels, the precision of a map without information.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*curve.thinned(_POINTS), drawstyle="steps-post", label=f"{name}, AP {_cell(tree['ap'])}")
+    axes.axhline(prevalence, color="0.5", linestyle=":", label=f"prevalence {prevalence:.3g} (no information)")
+    for number, (rate, row) in enumerate(tree["at_healthy_fpr"].items()):
+        recall, precision = curve.at(row["threshold"])
+        axes.plot(recall, precision, "ko", markersize=3, label="" if number else "thresholds of healthy scans")
+        axes.annotate(f"{100 * float(rate):g}%", (recall, precision), (3, 3), textcoords="offset points", size=8)
+    axes.set(xlabel="recall (share of lesion voxels found)", ylabel="precision (share of marked voxels in a lesion)")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     file = BytesIO()
     figure.savefig(file, format="png", dpi=100, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""A picture of one scan and its map, at the places where the map is highest.
+"""A picture of one scan and its map, at the candidates and where the map is highest.
 
 Slices are taken on the scan's own grid, the axes turned (not resampled) to lie nearest to R, A, S, so that the picture
 shows what the written NIfTI files hold. Colours mean the same in all pictures of a run.
@@ -22,6 +22,7 @@ from medvae.io.files import atomic
 from medvae.prepare.grid import nearest_ras
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import Prepared
     from medvae.scan import Geometry
 
-_PEAKS = 3
+PEAKS = 3  # rows of a picture
 _APART_MM = 30.0  # peaks are at least so far from each other
 _SMOOTH_MM = 3.0  # σ under which they are looked for
 _PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
 _MARGIN_MM = 8.0  # around what is covered
+_CROSS = "#00d0ff"
 _CLEAR = 0.5  # below this share of the healthy limit a map is transparent
 _TOP = 3.0  # the colour scale ends at so many healthy limits
 
@@ -50,6 +52,7 @@ class Picture:
         geometry: of that grid.
         peaks: voxel indices `(n, 3)` that the slices go through, the highest first.
         values: the map at the peaks.
+        numbers: of the candidates that the peaks lie in, 0 for none; written beside the cross.
         limit: 99.9% of healthy voxels lie below; fixes the colours of the whole run.
         unit: of the map.
         outline: bool `(X, Y, Z)`, the template's brain, whose border is drawn so that a reader can check the alignment;
@@ -62,6 +65,7 @@ class Picture:
     geometry: Geometry
     peaks: NDArray[np.intp]
     values: tuple[float, ...]
+    numbers: tuple[int, ...]
     limit: float
     unit: str
     outline: NDArray[np.bool_] | None = field(default=None, repr=False)
@@ -104,32 +108,45 @@ class Montage:
         return file.getvalue()
 
 
-def find_peaks(values: NDArray[np.float32], prepared: Prepared) -> NDArray[np.intp]:
-    """The highest places of a map: voxels of the scan's grid, `(n, 3)`.
+def find_peaks(
+    values: NDArray[np.float32], prepared: Prepared, *, first: Sequence[NDArray[np.float64]] = ()
+) -> NDArray[np.intp]:
+    """The places of a map to be shown, the given ones and then the highest: voxels of the scan's grid, `(n, 3)`.
 
-    They are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak; each is the
-    highest voxel near its smoothed peak. They are at least `_APART_MM` apart, or a quarter of a small grid's longest
-    side.
+    The highest are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak; each is
+    the highest voxel near its smoothed peak. They are at least `_APART_MM` away from all others, or a quarter of a
+    small grid's longest side.
 
     Args:
         values: the map `(X, Y, Z)` on the model's grid.
         prepared: the scan on that grid, and the way back.
+        first: places that are shown before all others, on the scan's grid.
     """
     spacing = np.array(prepared.grid.spacing)
     smooth = ndimage.gaussian_filter(values, _SMOOTH_MM / spacing)
     mask = prepared.mask.any(axis=0)
     apart = min(_APART_MM, float((spacing * values.shape).max()) / 4)
     left = mask.copy()
-    found: list[NDArray[np.float64]] = []
-    while left.any() and len(found) < _PEAKS:
+    found = list(first[:PEAKS])
+    for place in found:
+        on_grid = np.linalg.solve(prepared.to_input, [*place, 1.0])[:3]
+        left &= _distance(on_grid, values.shape, spacing=spacing) > apart
+    while left.any() and len(found) < PEAKS:
         index = np.unravel_index(int(np.where(left, smooth, -np.inf).argmax()), smooth.shape)
         highest = _highest_near(index, np.where(mask, values, -np.inf), reach=np.ceil(_SMOOTH_MM / spacing))
         found.append(prepared.to_input[:3, :3] @ highest + prepared.to_input[:3, 3])
-        offsets = [(np.arange(n) - i) * step for n, i, step in zip(smooth.shape, index, spacing, strict=True)]
-        distance = np.sqrt(sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True)))
-        left &= distance > apart
+        left &= _distance(np.array(index), values.shape, spacing=spacing) > apart
     last = np.array(prepared.input.shape) - 1
     return np.clip(np.rint(np.array(found)), 0, last).astype(np.intp)
+
+
+def _distance(index: NDArray[Any], shape: tuple[int, ...], *, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each voxel of a grid from a place in it, mm."""
+    offsets = [(np.arange(n) - i) * step for n, i, step in zip(shape, index, spacing, strict=True)]
+    distance: NDArray[np.float64] = np.sqrt(
+        sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True))
+    )
+    return distance
 
 
 def _highest_near(
@@ -146,13 +163,23 @@ def _highest_near(
 def _draw_rows(axes: NDArray[np.object_], picture: Picture) -> None:
     turn = nearest_ras(picture.geometry)
     layers = _Layers.from_picture(picture, turn)
-    for row, peak, value in zip(axes, picture.peaks, picture.values, strict=True):
+    for row, peak, value, number in zip(axes, picture.peaks, picture.values, picture.numbers, strict=True):
         at = np.rint(np.linalg.inv(turn) @ [*peak, 1])[:3].astype(int)
         for (axis, name), plain, overlaid in zip(_PLANES, row[::2], row[1::2], strict=True):
             layers.draw(plain, axis=axis, at=at, heat=False)
             layers.draw(overlaid, axis=axis, at=at, heat=True)
+            _mark(plain, at[[a for a in range(3) if a != axis]], number=number)
             plain.set_title(name, color="0.7", fontsize=8)
             overlaid.set_title(f"{value:.3g} {picture.unit} at the cross", color="0.7", fontsize=8)
+
+
+def _mark(ax: Axes, place: NDArray[np.intp], *, number: int) -> None:
+    """A cross at a place of a plane, and beside it the number of the candidate that it lies in, if any."""
+    x, y = place
+    ax.plot(x, y, "+", color=_CROSS, markersize=10, markeredgewidth=0.7)
+    if number:
+        text = ax.annotate(str(number), (x, y), (4, 4), textcoords="offset points", color=_CROSS)
+        text.set(fontsize=11, fontweight="bold")
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,14 +209,13 @@ class _Layers:
         return cls(scan, heat, outline, spacing, box, Normalize(float(low), float(high)), _scale(picture))
 
     def draw(self, ax: Axes, *, axis: int, at: NDArray[np.intp], heat: bool) -> None:
-        """One plane, head or front up, the patient's right on the left; a cross on the plain one."""
+        """One plane, head or front up, the patient's right on the left; the template's outline on the plain one."""
         across, up = (a for a in range(3) if a != axis)
         look = {"origin": "lower", "aspect": self.spacing[up] / self.spacing[across], "interpolation": "nearest"}
         ax.imshow(np.take(self.scan, at[axis], axis=axis).T, cmap="gray", norm=self.grey, **look)
         if heat:
             ax.imshow(np.take(self.heat, at[axis], axis=axis).T, cmap=_COLOURS, norm=self.scale, **look)
         else:
-            ax.plot(at[across], at[up], "+", color="#00d0ff", markersize=10, markeredgewidth=0.7)
             self._draw_outline(ax, axis=axis, at=int(at[axis]))
         ax.set_xlim(*(self.box[across][::-1] if across == 0 else self.box[across]))
         ax.set_ylim(*self.box[up])

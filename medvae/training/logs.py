@@ -67,6 +67,7 @@ def training_record(epochs: Sequence[Epoch]) -> dict[str, Any]:
         "loss": kept.loss,
         "validation": kept.validation,
         "validation_error": kept.validation_error,
+        "mean_image_error": kept.mean_image_error,
         "kl": kept.kl,
         "active_units": kept.active,
     }

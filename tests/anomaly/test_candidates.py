@@ -162,3 +162,16 @@ def test_few_healthy_scans_warn_of_little() -> None:
     assert unlike({"noise": 1.15}, more) == ()
     assert unlike({"noise": 3.0}, more) != ()
     assert unlike({"noise": 0.0}, more) != ()
+
+
+def test_what_was_found_in_words() -> None:
+    labels = np.zeros((1, 1, 1), np.uint16)
+    three = found(INPUTS["RAS"], lesions())
+    many = "3 candidates above the healthy limit of 4 z, numbered as in findings.csv"
+    assert three.in_words("z", shown=3) == many
+    assert three.in_words("z", shown=2) == f"{many}; the first 2 are shown"
+    assert replace(three, each=three.each[:1]).in_words("z", shown=3).startswith("1 candidate above")
+    none = replace(three, each=(), labels=labels)
+    assert none.in_words("z", shown=3) == "no finding above the healthy limit of 4 z; this does not exclude disease"
+    unknown = replace(none, threshold=np.inf)
+    assert "unknown" in unknown.in_words("z", shown=3), "nothing to compare with is no good news"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dicom_made
@@ -111,7 +112,7 @@ def test_maps_lie_on_the_scans_own_grid(model_folder: Path, brains: Path) -> Non
         assert (one.data[found.coverage == 0] == 0).all()
     assert found.maps["residual_z"].unit == "z"
     assert found.status == "calibrated, n=3"
-    assert found.warnings == ()
+    assert found.warnings == medvae.load_model(model_folder).warnings
 
 
 def test_it_says_what_it_is_and_shows_itself(
@@ -121,7 +122,7 @@ def test_it_says_what_it_is_and_shows_itself(
     assert repr(found).startswith(f"Detection(ill: residual {found.score:.3g} a.u. (p = ")
     assert len(repr(found)) < 120
     html = found._repr_html_()
-    assert html.startswith('<img alt="ill: residual, score ')
+    assert html.startswith('<img alt="ill: score ')
     assert "data:image/png;base64,iVBOR" in html
     shown: list[Any] = []
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append(True))
@@ -135,6 +136,10 @@ def test_the_picture_has_the_values_of_the_file_the_highest_first(model_folder: 
     written = found.maps["residual_z"].data
     assert picture.values == tuple(float(written[tuple(peak)]) for peak in picture.peaks)
     assert list(picture.values) == sorted(picture.values, reverse=True)
+    each = found.candidates.each
+    assert [number for number in picture.numbers if number] == [one.number for one in each][: len(picture.numbers)]
+    for number, peak in zip(picture.numbers, picture.peaks, strict=True):
+        assert not number or np.array_equal(peak, np.rint(found.first.geometry.to_index(each[number - 1].ras)))
     (montage,) = (file for file in found.files("scans/ill") if file.name.endswith(".png"))
     assert montage.name == "scans/ill/montage.png"
     assert "p = 0.250 (smallest possible with n = 3), calibrated" in montage.title  # type: ignore[attr-defined]
@@ -144,7 +149,7 @@ def test_the_picture_has_the_values_of_the_file_the_highest_first(model_folder: 
 def test_a_scan_that_was_seen_before_is_warned_of(
     model_folder: Path, brains: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = medvae.load_model(model_folder)
+    model = replace(medvae.load_model(model_folder), record={})  # nothing is known of its reconstructions
     found = medvae.detect(brains / "healthy" / "h0.nii.gz", model, maps=["intensity"])
     assert found.warnings == ("seen_in_calibration",)
     assert "warning: seen_in_calibration" in found.files()[-1].title  # type: ignore[attr-defined]

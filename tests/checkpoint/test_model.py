@@ -189,3 +189,18 @@ def test_a_code_of_another_shape_is_refused() -> None:
 
 def test_a_model_is_shown_in_one_line() -> None:
     assert repr(model()) == "Model(spatial; grid 16x16x16 at 2x3x2 mm; 0 training scans)"
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({}, False),
+        ({"validation_error": 0.5}, False),
+        ({"validation_error": None, "mean_image_error": None}, False),
+        ({"validation_error": 0.5, "mean_image_error": 0.5}, False),
+        ({"validation_error": 0.51, "mean_image_error": 0.5}, True),
+    ],
+)
+def test_a_model_says_where_the_mean_image_beats_it(record: dict[str, float | None], said: bool) -> None:
+    text = "error 0.51 against 0.5 on its validation scans"
+    assert [text in one for one in replace(model(), record=record).warnings] == [True] * said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -72,7 +73,11 @@ def test_fewer_scans_than_before_are_warned_of(
     shutil.copytree(model_folder, tmp_path / "model")
     command = ["calibrate", "--model", str(tmp_path / "model"), "--workers", "0"]
     assert main([*command, str(brains / "healthy" / "h0.nii.gz")]) == 0
-    assert "replaced the Reference of 3 healthy scans" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "replaced the Reference of 3 healthy scans" in said
+    (warning,) = load(model_folder).warnings
+    assert warning in said, "what is wrong with the model is said where it is used"
+    assert json.loads((tmp_path / "model" / "calibration" / "run.json").read_text("utf-8"))["warnings"] == [warning]
     assert main([*command, str(brains / "healthy")]) == 0
     assert "replaced" not in capsys.readouterr().err
 

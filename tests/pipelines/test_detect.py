@@ -90,6 +90,12 @@ def test_the_run_record_repeats_the_run(detected: Path) -> None:
     assert "not for diagnosis" in record["notice"]
 
 
+def test_a_model_that_the_mean_image_beats_is_warned_of(detected: Path) -> None:
+    (warning,) = json.loads((detected / "run.json").read_text("utf-8"))["warnings"]
+    assert warning.startswith("the model reconstructs worse than the mean of its training scans (error ")
+    assert all(warning in row["warnings"] for row in rows(detected).values())
+
+
 def test_workers_and_company_change_no_byte(brains: Path, model_folder: Path, tmp_path: Path, detected: Path) -> None:
     alone = brains / "new" / "ill.nii.gz"
     assert detect(alone, model_folder, tmp_path / "out", "--workers", "1", "--map", "residual_z", "--map", "elbo") == 0

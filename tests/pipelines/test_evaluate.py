@@ -12,7 +12,9 @@ import pytest
 import medvae
 from medvae.cli.main import main
 from medvae.errors import InputError, ScanError
-from medvae.evaluation.lesions import Volume, measure, oracle_dice
+from medvae.evaluation import report
+from medvae.evaluation.lesions import Curve, Volume, measure
+from medvae.evaluation.metrics import ScanVoxels
 from medvae.io.formats import nifti
 from medvae.run.manifest import Manifest
 from medvae.run.outcomes import Outcome
@@ -20,6 +22,8 @@ from medvae.scan import Geometry
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from matplotlib.figure import Figure
 
 GEOMETRY = Geometry((10, 10, 10), np.diag([-2.0, 2.0, 3.0, 1.0]))
 
@@ -59,7 +63,8 @@ def test_what_is_found_at_a_threshold(run: Path) -> None:
     assert one["auroc"][0] == 1
     assert found.tree["prevalence"] == pytest.approx(18 / 3000)
     assert (found.tree["scans"], found.tree["with_lesion"]) == (3, 2)
-    assert {path.name for path in found.out.iterdir()} == {"evaluation.json", "evaluation.md", "froc.png"}
+    files = {"evaluation.json", "evaluation.md", "froc.png", "precision_recall_nll.png"}
+    assert {path.name for path in found.out.iterdir()} == files
     assert json.loads((found.out / "evaluation.json").read_text("utf-8")) == found.tree
 
 
@@ -117,7 +122,34 @@ def test_a_lesion_outside_the_evaluated_region_is_missed() -> None:
     values[0, 0, 0] = np.finfo(np.float32).min
     scan = Volume(np.ones_like(lesion), lesion, values)
     assert measure(scan, -1.0)["voxel_sensitivity"] == 0
-    assert oracle_dice([scan.voxels("a", "nll")], "nll") == pytest.approx(2 / 65)
+    curve = Curve.from_scans([scan.voxels("a", "nll")], "nll")
+    assert curve.oracle_dice == pytest.approx(2 / 65)
+    assert curve.at(-1.0) == (0, 0), "63 healthy voxels are marked and no lesion is"
+
+
+def test_a_curve_of_precision_and_recall() -> None:
+    values, truth = np.float32([1, 2, 2, 3, 5, 6]), np.array([0, 0, 1, 1, 0, 1], bool)
+    curve = Curve.from_scans([ScanVoxels("a", truth, {"nll": values})], "nll")
+    assert curve.at(2.0) == (pytest.approx(2 / 3), pytest.approx(2 / 3)), "above, not at, the threshold"
+    assert curve.at(0.0) == (1, 0.5)
+    assert curve.at(6.0) == (0, 1), "nothing is marked"
+    recall, precision = curve.thinned(1000)
+    assert recall.tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
+    assert precision[0] == pytest.approx(0.5), "the lowest threshold of each recall"
+    assert len(curve.thinned(2)[0]) == 2
+
+
+def test_the_picture_has_the_prevalence_and_the_thresholds(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(report, "_png", lambda figure: drawn.append(figure) or b"")
+    medvae.evaluate(run, run.parent / "truth", healthy=True)
+    (axes,) = (one for figure in drawn for one in figure.axes if one.get_xlabel().startswith("recall"))
+    lines = {str(line.get_label()): line for line in axes.lines}
+    level = lines["prevalence 0.006 (no information)"].get_ydata()
+    assert list(level) == pytest.approx([18 / 3000] * 2)
+    at = lines["thresholds of healthy scans"].get_data()
+    assert np.ravel(at).tolist() == pytest.approx([16 / 18, 16 / 18]), "16 of 18 lesion voxels, and 2 others"
+    assert [text.get_text() for text in axes.texts] == ["0.1%", "1%"]
 
 
 def test_a_run_of_detect_can_be_evaluated(brains: Path, model_folder: Path, tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cli.main import main
 from medvae.errors import InputError, OutputError, SettingsError
+from medvae.io.formats import nifti
 from medvae.pipelines import calibrate, detect
 from medvae.pipelines import train as pipeline
+from medvae.scan import Geometry
 from medvae.settings import load_settings
 from medvae.training.logs import read_epochs
 
@@ -47,6 +49,7 @@ def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
     assert model.settings.train.minutes is None
     assert model.record["steps"] == 6
     assert len(model.record["validation"]) == 1
+    assert model.record["mean_image_error"] == read_epochs(trained_folder / "log")[-1].mean_image_error
     assert not reference_of(model).calibrated
     assert reference_of(model).n == 5
     fitted = {"atlas", "residual_z", "asymmetry", "contrast", "elbo_z", "kl_z", "fused"}
@@ -273,6 +276,25 @@ def test_how_many_healthy_scans_calibrating_needs_is_named_before_training(
         stopped(blocks, tmp_path / "model", "train", 1)
     assert "5 training scans, 1 validation scans (different subjects)" in caplog.text
     assert "at least 19 other healthy scans" in caplog.text
+
+
+def test_a_model_that_the_mean_image_beats_is_warned_of(
+    blocks: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Scans that are alike, which six steps cannot teach; without validation scans nothing is known of it."""
+    said, rng = "worse than the mean of its training scans", np.random.default_rng(0)
+    data = np.pad(100 + 20 * rng.normal(size=(14, 12, 10)), 3).astype(np.float32)
+    for index in range(3):
+        data[3, 3, 3] = index + 1
+        nifti.write(tmp_path / f"scans/s{index}.nii.gz", data, Geometry(data.shape, np.eye(4)), description="block")
+    known = load_settings(str(blocks[1]))
+    pipeline.train(tmp_path / "scans", config=known, out=tmp_path / "model")
+    assert said in caplog.text
+    assert said in json.loads((tmp_path / "model" / "run.json").read_text("utf-8"))["warnings"][0]
+    caplog.clear()
+    unknown = load_settings(str(blocks[1]), ("train.validation=0",))
+    assert pipeline.train(tmp_path / "scans", config=unknown, out=tmp_path / "unknown").warnings == ()
+    assert said not in caplog.text
 
 
 def test_a_bad_scan_does_not_stop_training(

@@ -13,7 +13,7 @@ from scipy.spatial.distance import pdist
 
 from medvae.prepare.grid import nearest_ras
 from medvae.prepare.preparation import Preparation, prepare
-from medvae.review.montage import _COLOURS, Montage, Picture, _Layers, _scale, _turned, find_peaks
+from medvae.review.montage import _COLOURS, Montage, Picture, _draw_rows, _Layers, _scale, _turned, find_peaks
 from medvae.scan import Geometry, Scan
 from medvae.settings import PrepareSettings
 
@@ -52,6 +52,18 @@ def test_peaks_come_back_to_the_voxels_they_are_at(name: str) -> None:
     assert min(distances, default=99) > 16 - 2 * np.sqrt(3) * 4, "peaks keep their distance, a quarter of 64 mm here"
 
 
+def test_given_places_come_before_the_highest_and_keep_them_away() -> None:
+    scan = block(AFFINES["LPS"])
+    prepared = prepare(scan, Preparation(PrepareSettings(spacing=(2, 2, 2), shape=(32, 32, 32))))
+    values = np.random.default_rng(0).random((32, 32, 32)).astype(np.float32)
+    (highest, *_), given = find_peaks(values, prepared), [np.array([5.0, 6, 7]), np.array([6.0, 6, 7])]
+    peaks = find_peaks(values, prepared, first=[highest + 0.4, *given])
+    assert peaks.tolist() == [highest.tolist(), [5, 6, 7], [6, 6, 7]]
+    assert len(find_peaks(values, prepared, first=given)) == 3
+    last = find_peaks(values, prepared, first=[highest.astype(float)])[1:]
+    assert (np.linalg.norm((last - highest) * 2, axis=1) > 16 - 2 * np.sqrt(3) * 2).all()
+
+
 def test_a_peak_is_the_highest_voxel_near_its_smoothed_place() -> None:
     scan = block(AFFINES["RAS"])
     prepared = prepare(scan, Preparation(PrepareSettings(spacing=(2, 2, 2), shape=(32, 32, 32))))
@@ -73,7 +85,7 @@ def test_the_right_of_the_patient_is_on_the_left(name: str) -> None:
     turned = _turned(marked, nearest_ras(geometry))
     assert np.argwhere(turned)[0].tolist() == [n - 1 for n in turned.shape], "the last voxel along R, A and S"
     picture = Picture(
-        marked, marked, np.ones(geometry.shape, bool), geometry, np.zeros((1, 3), np.intp), (0.0,), 1, "z"
+        marked, marked, np.ones(geometry.shape, bool), geometry, np.zeros((1, 3), np.intp), (0.0,), (0,), 1, "z"
     )
     layers = _Layers.from_picture(picture, nearest_ras(geometry))
     for axis in (0, 1, 2):
@@ -91,7 +103,7 @@ def test_the_outline_of_the_template_is_drawn_on_the_plain_scan() -> None:
     peaks = np.array([[10, 9, 8]])
     brain = np.zeros(scan.data.shape, bool)
     brain[4:15, 4:15, 4:15] = True
-    picture = Picture(scan.data, zeros, scan.data > 0, scan.geometry, peaks, (0.0,), 1.5, "z", outline=brain)
+    picture = Picture(scan.data, zeros, scan.data > 0, scan.geometry, peaks, (0.0,), (0,), 1.5, "z", outline=brain)
     layers = _Layers.from_picture(picture, nearest_ras(scan.geometry))
     for heat, lines in ((False, 1), (True, 0)):
         ax = Figure().subplots()
@@ -103,7 +115,7 @@ def test_colours_mean_the_same_in_all_pictures() -> None:
     def picture(top: float) -> Picture:
         heat = np.full((4, 4, 4), top, np.float32)
         return Picture(
-            heat, heat, heat > 0, Geometry((4, 4, 4), np.eye(4)), np.zeros((1, 3), np.intp), (top,), 2.0, "z"
+            heat, heat, heat > 0, Geometry((4, 4, 4), np.eye(4)), np.zeros((1, 3), np.intp), (top,), (0,), 2.0, "z"
         )
 
     assert _scale(picture(1)).vmax == _scale(picture(50)).vmax == 6.0
@@ -116,7 +128,7 @@ def test_a_picture_is_plain_data_until_it_is_written(tmp_path: Path) -> None:
     scan = block(AFFINES["LPS"])
     heat = np.where(scan.data > 0, np.float32(1), np.float32(0))
     peaks = np.array([[10, 9, 8], [5, 6, 7]])
-    picture = Picture(scan.data, heat, scan.data > 0, scan.geometry, peaks, (3.0, 2.0), 1.5, "z")
+    picture = Picture(scan.data, heat, scan.data > 0, scan.geometry, peaks, (3.0, 2.0), (1, 0), 1.5, "z")
     montage = Montage("scans/a/montage.png", picture, title="scan", footer="calibrated, n=5")
     montage.write(tmp_path)
     image = imread(tmp_path / "scans" / "a" / "montage.png")
@@ -125,3 +137,16 @@ def test_a_picture_is_plain_data_until_it_is_written(tmp_path: Path) -> None:
     sent = pickle.loads(pickle.dumps(montage))
     assert (tmp_path / "scans" / "a" / "montage.png").read_bytes() == montage.png() == sent.png()
     assert Montage("x.png", picture, title="another", footer="").png() != montage.png()
+
+
+def test_a_candidate_has_its_number_beside_the_cross_in_every_plane() -> None:
+    scan = block(AFFINES["PSR"])
+    peaks = np.array([[10, 9, 8], [5, 6, 7]])
+    picture = Picture(scan.data, scan.data, scan.data > 0, scan.geometry, peaks, (3.0, 2.0), (4, 0), 1.5, "z")
+    axes = Figure().subplots(2, 6)
+    _draw_rows(axes, picture)
+    numbers = [[one.get_text() for one in ax.texts if one.get_text().isdigit()] for ax in axes.ravel()]
+    assert numbers == [["4"], [], ["4"], [], ["4"], [], *[[]] * 6], "beside the plain planes' crosses, none for 0"
+    for ax in axes[0, ::2]:
+        (cross,), (number,) = ax.lines, [one for one in ax.texts if one.get_text() == "4"]
+        assert np.array_equal(np.ravel(cross.get_data()), number.xy)

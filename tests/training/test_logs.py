@@ -94,6 +94,7 @@ def test_a_checkpoint_says_which_step_was_kept_and_nothing_of_times() -> None:
         "loss": 2.0,
         "validation": 1.25,
         "validation_error": 0.3,
+        "mean_image_error": 0.5,
         "kl": 12.5,
         "active_units": 7,
     }
