@@ -32,7 +32,7 @@ import numpy as np
 
 from medvae.anomaly.anomaly_map import ScanMaps
 from medvae.anomaly.calibrate import Statistics
-from medvae.anomaly.configured import configured, usable
+from medvae.anomaly.configured import configured, usable_by
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import fused
 from medvae.anomaly.reference import reference_of
@@ -142,7 +142,7 @@ class Healthy:
     ) -> Healthy:
         """Sum up the scans, and take each of them out again."""
         detect = adjust(model.settings, None, overrides, uses=("detect",)).detect
-        names = names or usable(aligned=model.preparation.aligned)
+        names = names or usable_by(model)
         methods = configured(names, detect.options)
         statistics = Statistics(methods, model.preparation.grid.spacing, reference_of(model).training)
         inferences = {one.subject: infer(model, one, draws=detect.draws) for one in scans}
@@ -181,8 +181,10 @@ def without_each(inference: Inference, methods: Mapping[str, BaseMap], maps: Sca
     method, arrays = methods["fused"], maps.arrays["fused"]
     assert isinstance(method, fused.Map)
     surprises = method.surprises(inference, arrays)
-    total = sum(surprises.values())
-    return {f"{WITHOUT} {name}": total - one for name, one in surprises.items()}
+    return {
+        f"{WITHOUT} {name}": fused.combined([one for other, one in surprises.items() if other != name])
+        for name in surprises
+    }
 
 
 def report_lesions(healthy: Healthy, scans: Sequence[Prepared], data: Path, *, count: int, rank: int) -> None:

@@ -166,6 +166,17 @@ class TrainSettings(Frozen):
     randomize: RandomizeSettings = RandomizeSettings()
 
 
+class DetectorSettings(Frozen):
+    """A second network: it learns on the same scans to mark simulated anomalies."""
+
+    steps: int = Field(0, ge=0, description="optimiser steps, if no time budget is given; 0: no detector")
+    share: float = Field(0.5, gt=0, lt=1, description="share of train.minutes that the detector gets, if there is one")
+    channels: tuple[int, ...] = Field((16, 48, 128), min_length=2, description="width of each level; each halves space")
+    batch: int = Field(2, ge=1, description="patches per step and process")
+    patch: Grid = Field((64, 64, 64), description="voxels of a patch along R, A, S; less where the grid is smaller")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+
+
 class DetectSettings(Frozen):
     """Which maps are written, and how they are scored."""
 
@@ -206,6 +217,7 @@ class Settings(Frozen):
     model: ModelSettings = ModelSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()
     train: TrainSettings = TrainSettings()
+    detector: DetectorSettings = DetectorSettings()
     detect: DetectSettings = DetectSettings()
     augment: AugmentSettings = AugmentSettings()
     seed: int = Field(0, ge=0, description="random seed")

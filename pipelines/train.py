@@ -1,4 +1,4 @@
-"""Fit a VAE to a cohort: prepare every scan once, train, keep what detect and augment need in one folder."""
+"""Fit a VAE, and a detector where one is wanted, to a cohort: prepare every scan once, train, write one folder."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from medvae.run.processes import Processes
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import Settings, configure, load_settings
 from medvae.training.before import check_scans, identity, is_finished, keep_scans, length
+from medvae.training.detector import fit_detector, for_vae
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
 from medvae.training.fit import fit, run_settings
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from medvae.checkpoint.model import Model
     from medvae.cohort.find import Wanted
+    from medvae.detector.network import Detector
     from medvae.scan import ScanRef
     from medvae.training.epoch import Epoch
     from medvae.training.roles import Roles
@@ -96,7 +98,7 @@ def run(
     ) as folder:
         if overwrite:
             _clear(out)
-        finished = is_finished(out, settings.train, resume=resume)
+        finished = is_finished(out, settings, resume=resume)
         check_scans(out, refs)
         if finished:
             fabric.broadcast(obj=False)
@@ -108,7 +110,7 @@ def run(
         keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
         facts = {**model.record, "warnings": list(model.warnings)}
-        folder.finish(summary, model=model.hash, length=length(settings.train), **facts)
+        folder.finish(summary, model=model.hash, length=length(settings), **facts)
         folder.remove_outputs()  # the prepared scans
         _remove(out, "cache", "calibration", *(() if settings.train.keep_state else _STATE))
     for warning in model.warnings:
@@ -138,8 +140,8 @@ def train(
         workers: processes that read ahead; 0 reads in this one.
         resume: go on with an interrupted training, or with a finished one that is given more steps or minutes.
         overwrite: begin anew where the folder holds another training.
-        on_progress: called after each scan and step, with the stages "prepare", "plan", "train", "latents" and
-            "reference statistics".
+        on_progress: called after each scan and step, with the stages "prepare", "plan", "train", "detector", "latents"
+            and "reference statistics".
 
     Returns:
         The model, as `medvae.load_model` gives it. It is not calibrated yet: see `medvae.calibrate`.
@@ -182,6 +184,7 @@ def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out:
     if fabric.broadcast(obj=False):  # what the first process says
         roles = assign(refs, settings, out=out)
         deque(_fit(roles, settings, fabric=fabric, out=out, resume=resume)[1], maxlen=0)
+        _fit_detector(roles, settings, fabric=fabric, out=out, resume=resume)
     return Finished(out, Summary(()))
 
 
@@ -245,8 +248,26 @@ def _fit(
     on_progress: Callable[[Progress], None] = ignore,
 ) -> tuple[VAE, Iterable[Epoch]]:
     vae = build_vae(settings, roles.all.conditions)
-    chosen = roles.training, roles.validation
-    return vae, fit(vae, *chosen, settings, fabric=fabric, folder=out, resume=resume, on_progress=on_progress)
+    chosen, own = (roles.training, roles.validation), for_vae(settings)
+    return vae, fit(vae, *chosen, own, fabric=fabric, folder=out, resume=resume, on_progress=on_progress)
+
+
+def _fit_detector(
+    roles: Roles,
+    settings: Settings,
+    *,
+    fabric: Fabric,
+    out: Path,
+    resume: bool,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> tuple[Detector | None, int]:
+    """The detector and the steps it was trained for; None and 0 where none is wanted."""
+    if not settings.detector.steps:
+        return None, 0
+    grid = Preparation(settings.prepare).grid
+    return fit_detector(
+        roles.training, settings, grid=grid, fabric=fabric, folder=out, resume=resume, on_progress=on_progress
+    )
 
 
 def _train(
@@ -269,11 +290,19 @@ def _train(
         vae, running = _fit(roles, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
         for epoch in running:
             write(epoch)
+    detector, steps = _fit_detector(roles, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
     epochs = read_epochs(out / "log")
     names = [path.stem for path in roles.validation.files]
     record = {**training_record(epochs), "training": len(roles.training), "validation": names}
-    kept = settings.model_copy(update={"train": run_settings(settings.train, plan=epochs[-1].plan)})
-    bare = to_model(vae, roles.all, labels=roles.labels, settings=kept, record=record, on_progress=on_progress)
+    kept = settings.model_copy(
+        update={
+            "train": run_settings(settings.train, plan=epochs[-1].plan),
+            "detector": settings.detector.model_copy(update={"steps": steps}),
+        }
+    )
+    bare = to_model(
+        vae, roles.all, detector=detector, labels=roles.labels, settings=kept, record=record, on_progress=on_progress
+    )
     few = Scans(roles.all.files[:_REFERENCE_SCANS], roles.all.conditions)
     model = uncalibrated(bare, few, on_progress=on_progress)
     save(model, out)

@@ -15,6 +15,7 @@ from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.reference import with_reference
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import Model, weights_hash
+from medvae.detector.network import Detector
 from medvae.prepare.preparation import Intensity, Preparation, Prepared
 from medvae.settings import LikelihoodSettings, Settings
 from medvae.vae.base import VAE, Posterior
@@ -54,6 +55,13 @@ class Linear(VAE):
 
     def latent_shape(self, grid: Any) -> tuple[int, ...]:
         return (UNITS,)
+
+
+class Marks(Detector):
+    """A detector that marks what is far from 0."""
+
+    def log_odds(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return np.where(mask[0], 3 * np.abs(image[0]) - 6, np.float32(0))
 
 
 def patterns() -> NDArray[np.float32]:
@@ -100,16 +108,17 @@ def settings(*, aligned: bool = True) -> Settings:
 def bare_model(*, aligned: bool = True) -> Model:
     """The model without any Reference."""
     vae, chosen = Linear().eval(), settings(aligned=aligned)
-    preparation, digest = Preparation(chosen.prepare), weights_hash({"vae": vae})
+    preparation = Preparation(chosen.prepare)
+    networks = {"vae": vae, "detector": Marks((2, 4), preparation.grid, aligned=aligned).eval()}
     nothing = np.zeros((0, UNITS), np.float32)
     images = np.zeros((0, 1, *SHAPE), np.float16)
     return Model(
-        networks={"vae": vae},
+        networks=networks,
         preparation=preparation,
         settings=chosen,
         latents=Latents(nothing, nothing, [], [], [], []),
         training=TrainingScans(images, images.astype(bool), None, [], []),
-        hash=digest,
+        hash=weights_hash(networks),
     )
 
 

@@ -13,6 +13,7 @@ from medvae.anomaly.calibrate import uncalibrated
 from medvae.checkpoint.model import Model, build_vae
 from medvae.prepare.preparation import Intensity, Preparation, Prepared
 from medvae.settings import Settings
+from medvae.training.detector import fit_detector
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
 from medvae.training.fit import fit
@@ -72,10 +73,13 @@ def stored(folder: Path, count: int, *, start: int = 0, align: str = "none") -> 
 @cache
 def trained(align: str = "mni152") -> Model:
     """The network after some steps on eight scans, with its uncalibrated Reference."""
-    chosen = settings(align=align, train={"steps": 40, "validate_every": 40, "lr": 3e-3})
+    detector = {"steps": 4, "channels": [4, 8], "patch": SHAPE}
+    chosen = settings(align=align, train={"steps": 40, "validate_every": 40, "lr": 3e-3}, detector=detector)
     with TemporaryDirectory() as place:
         scans = stored(Path(place), 8, align=align)
         vae, fabric = build_vae(chosen), make_fabric("cpu", precision="32")
         list(fit(vae, scans, Scans([]), chosen, fabric=fabric, folder=Path(place), resume=False))
-        model = to_model(vae, scans, labels=["a", None] * 4, settings=chosen, record={"steps": 40})
+        grid = Preparation(chosen.prepare).grid
+        marks, _ = fit_detector(scans, chosen, grid=grid, fabric=fabric, folder=Path(place), resume=False)
+        model = to_model(vae, scans, detector=marks, labels=["a", None] * 4, settings=chosen, record={"steps": 40})
         return uncalibrated(model, [scans[i] for i in range(8)])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.anomaly.base_map import BaseMap, MapArrays
-from medvae.anomaly.configured import configured, needs_alignment
+from medvae.anomaly.configured import configured, needs_alignment, needs_detector
 from medvae.anomaly.reference import reference_of
 from medvae.errors import SettingsError
 
@@ -139,6 +139,9 @@ def unknown_map(name: str, *, aligned: bool) -> SettingsError:
     if needs_alignment(name) and not aligned:
         message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
         return SettingsError(message, hint="use residual, nll, elbo or intensity")
+    if needs_detector(name):
+        message = f"map {name!r} was not calibrated, or the model has no detector"
+        return SettingsError(message, hint="calibrate the model again, or train one and set detector.steps=1500")
     return SettingsError(f"map {name!r} was not calibrated", hint="calibrate the model again")
 
 

@@ -34,6 +34,7 @@ class BaseMap:
     Attributes:
         UNIT: of the values.
         NEEDS_ALIGNMENT: whether a voxel has to be the same place in every scan.
+        NEEDS_DETECTOR: whether the model has to have a detector.
         STANDARDISED: whether values are divided by their root mean square over healthy scans.
         KEEPS_TRAINING: whether calibration keeps the arrays of the training scans.
         FIXED_OPTIONS: options that the statistics of the training scans depend on: calibration cannot change them.
@@ -45,6 +46,7 @@ class BaseMap:
 
     UNIT: ClassVar[Unit] = "a.u."
     NEEDS_ALIGNMENT: ClassVar[bool] = False
+    NEEDS_DETECTOR: ClassVar[bool] = False
     STANDARDISED: ClassVar[bool] = False
     KEEPS_TRAINING: ClassVar[bool] = False
     FIXED_OPTIONS: ClassVar[tuple[str, ...]] = ()

@@ -13,6 +13,8 @@ from medvae.settings import configure
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from medvae.checkpoint.model import Model
+
 log = logging.getLogger(__name__)
 
 
@@ -74,18 +76,33 @@ def needs_alignment(name: str) -> bool:
     return any(method.NEEDS_ALIGNMENT for method in configured([name], {}).values())
 
 
-def usable(*, aligned: bool) -> tuple[str, ...]:
+def needs_detector(name: str) -> bool:
+    """Whether a map, or one that it uses, needs a model with a detector.
+
+    Raises:
+        SettingsError: an unknown map, or one that cannot be imported.
+    """
+    return any(method.NEEDS_DETECTOR for method in configured([name], {}).values())
+
+
+def usable_by(model: Model) -> tuple[str, ...]:
+    """The names of all maps that a trained model can have."""
+    return usable(aligned=model.preparation.aligned, detector=model.detector is not None)
+
+
+def usable(*, aligned: bool, detector: bool) -> tuple[str, ...]:
     """The names of all maps that a model can have; one that cannot be used is logged as a warning and left out.
 
     Args:
         aligned: whether the model's scans are aligned to a template.
+        detector: whether the model has a detector.
     """
     names = []
     for name in plugins.usable("maps"):
         try:
-            by_place = needs_alignment(name)
+            possible = (aligned or not needs_alignment(name)) and (detector or not needs_detector(name))
         except SettingsError as problem:
             log.warning("%s; it is left out", problem)
             continue
-        names += [name] if aligned or not by_place else []
+        names += [name] if possible else []
     return tuple(names)

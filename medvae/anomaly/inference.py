@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from medvae.errors import ModelError
 from medvae.vae.base import elbo, log_likelihood, negative_elbo_map, spread_kl
 
 if TYPE_CHECKING:
@@ -117,6 +118,19 @@ class Inference:
             posterior = self.model.vae.encode(self._on_device(clipped), self.c)
             expected = _to_array(self.model.vae.decode(posterior.mean, self.c).mean)
         return self._inside(image - expected)
+
+    @cached_property
+    def log_odds(self) -> NDArray[np.float32]:
+        """What the detector says of each voxel, `(X, Y, Z)`, 0 outside the mask.
+
+        Raises:
+            ModelError: the model has no detector.
+        """
+        detector = self.model.detector
+        if detector is None:
+            hint = "train a model with detector.steps=1500"
+            raise ModelError("the model has no detector", path=self.model.path, hint=hint)
+        return detector.log_odds(self.prepared.image, self.prepared.mask)
 
     @cached_property
     def kl(self) -> NDArray[np.float32]:

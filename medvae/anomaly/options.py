@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.anomaly_map import unknown_map
-from medvae.anomaly.configured import configured, needs_alignment, with_defaults
+from medvae.anomaly.configured import configured, needs_alignment, needs_detector, with_defaults
 from medvae.anomaly.reference import NAME, reference_of
 from medvae.errors import SettingsError
 
@@ -16,15 +16,23 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
     from medvae.settings import DetectSettings, Settings
 
+_USUAL_STEPS = 1500  # of a detector
+
 
 def check_maps(settings: Settings) -> None:
     """Check before training that the model can have the maps that its settings name.
 
     Raises:
-        SettingsError: an unknown map or option, or a map that needs aligned scans where none are aligned.
+        SettingsError: an unknown map or option, or a map that needs aligned scans or a detector where there are
+            none.
     """
     detect = settings.detect
     configured((*detect.maps, *detect.options), detect.options)
+    without = {name for name in detect.maps if needs_detector(name)}
+    if without and not settings.detector.steps:
+        rest = [name for name in detect.maps if name not in without] or ["residual", "intensity"]
+        hint = f"set detect.maps=[{','.join(rest)}], or set detector.steps={_USUAL_STEPS}"
+        raise SettingsError(f"the map {min(without)!r} needs a detector, and detector.steps is 0", hint=hint)
     if settings.prepare.align != "none":
         return
     by_place = {name for name in detect.maps if needs_alignment(name)}

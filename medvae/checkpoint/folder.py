@@ -2,7 +2,7 @@
 
 MODEL/
   model.json             settings, conditions, hashes, how it was trained
-  vae.safetensors        averaged weights of the network; one such file for each further network
+  vae.safetensors        averaged weights of the network; one such file for each further one (detector.safetensors)
   latents.safetensors    posteriors of the training scans
   training.safetensors   prepared training scans (up to `train.keep_scans`): patients' images
   reference.safetensors  and other sets, each complete in itself: calibrating replaces this one file
@@ -23,6 +23,7 @@ from medvae import __version__
 from medvae.checkpoint.arrays import load_set, save_arrays, save_set
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import Model, build_network, weights_hash
+from medvae.detector import network as detector
 from medvae.errors import MedVAEError, ModelError, RunError, SettingsError
 from medvae.io.files import write_json
 from medvae.prepare.preparation import Preparation
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from medvae.checkpoint.arrays import ArraySet
+    from medvae.detector.network import Detector
     from medvae.vae.base import VAE
 
 TRAINING_PARTS = ("last", "cache")  # folders of a training that has not ended
-FORMAT = 4  # of model.json; another one is refused. 4: peaks and quantiles of healthy maps
+FORMAT = 5  # of model.json; another one is refused. 5: the detector is a part of `fused`
 _KEPT = ("latents", "training")  # sets that training writes once; model.json knows their hashes
 _TRAIN_AGAIN = "copy the model folder again, or train again"
 
@@ -129,7 +131,15 @@ def _damaged(what: str, folder: Path) -> ModelError:
 def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
     settings = validate(Settings, tree["settings"], where="model.json")
     conditions = Conditions.from_json(tree["conditions"])
-    networks = {name: _network(one, settings, conditions, folder=folder) for name, one in tree["networks"].items()}
+    preparation = Preparation(settings.prepare)
+    networks: dict[str, VAE | Detector] = {}
+    for name, one in tree["networks"].items():
+        if name == detector.NAME:
+            networks[name] = detector.build(
+                one["options"], preparation.grid, aligned=preparation.aligned, seed=settings.seed
+            )
+        else:
+            networks[name] = _network(one, settings, conditions, folder=folder)
     for name, network in networks.items():
         weights = load_file(folder / f"{name}.safetensors")
         network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
@@ -143,7 +153,7 @@ def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
         network.to(device).eval().requires_grad_(requires_grad=False)
     return Model(
         networks=networks,
-        preparation=Preparation(settings.prepare),
+        preparation=preparation,
         settings=settings,
         latents=Latents.from_set(kept["latents"]),
         training=TrainingScans.from_set(kept["training"]),

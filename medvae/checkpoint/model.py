@@ -12,10 +12,13 @@ import torch
 
 from medvae.checkpoint.decoded import on_model_grid, on_own_grid
 from medvae.cohort.read import read
+from medvae.detector.network import NAME as DETECTOR
+from medvae.detector.network import Detector
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import prepare
 from medvae.scan import ScanRef
 from medvae.settings import configure
+from medvae.vae.base import VAE
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import Preparation, Prepared
     from medvae.scan import Scan
     from medvae.settings import Settings
-    from medvae.vae.base import VAE, Posterior
+    from medvae.vae.base import Posterior
 
 MAIN = "vae"  # the network that every model has
 
@@ -40,7 +43,8 @@ class Model:
     """What a checkpoint gives back.
 
     Attributes:
-        networks: by name, with their averaged weights, in eval mode; `vae` is always there.
+        networks: by name, with the weights that training ended with, in eval mode; `vae` is always there, `detector`
+            where one was trained.
         preparation: scan -> model grid.
         settings: of the training run.
         latents: of the training scans.
@@ -52,7 +56,7 @@ class Model:
         path: the folder it was loaded from; None where it was not.
     """
 
-    networks: Mapping[str, VAE] = field(repr=False)
+    networks: Mapping[str, VAE | Detector] = field(repr=False)
     preparation: Preparation
     settings: Settings
     latents: Latents
@@ -66,7 +70,15 @@ class Model:
     @property
     def vae(self) -> VAE:
         """The network that reconstructs scans."""
-        return self.networks[MAIN]
+        vae = self.networks[MAIN]
+        assert isinstance(vae, VAE)
+        return vae
+
+    @property
+    def detector(self) -> Detector | None:
+        """The network that marks anomalies; None where none was trained."""
+        detector = self.networks.get(DETECTOR)
+        return detector if isinstance(detector, Detector) else None
 
     @property
     def device(self) -> torch.device:

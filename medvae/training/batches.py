@@ -6,7 +6,7 @@ import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from medvae.training.randomize import Example
     from medvae.training.store import Scans
     from medvae.vae.conditions import Conditions
+
+T = TypeVar("T")
 
 _ORDER, _RANDOMIZE, _DROP = 2, 1, 5  # streams of the seed, beside those of the noise in `fit`
 
@@ -73,11 +75,11 @@ def plain_batch(scans: Scans, index: int) -> Batch:
     return Batch(image, image, mask, c=_stacked([vector], scans.conditions), label_map=labels)
 
 
-def ahead(make: Callable[[int], Batch], steps: range) -> Generator[Batch]:
+def ahead(make: Callable[[int], T], steps: range) -> Generator[T]:
     """`make(step)` of each step in order, computed by threads while the steps before are trained on."""
     threads = min(8, max(1, (os.cpu_count() or 1) // 2))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[Future[T]] = deque()
     try:
         for step in steps:
             waiting.append(pool.submit(make, step))

@@ -14,28 +14,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medvae.scan import ScanRef
-    from medvae.settings import Settings, TrainSettings
+    from medvae.settings import Settings
 
 _SCANS = "scans.json"  # of the training: a fingerprint by id
 _PICTURES = ("curves.png", "reconstructions.png")
 _NAMED = 3  # scans that a message names
 _LENGTH = {"minutes", "steps", "plan", "keep_state"}  # settings of train that may differ when a training goes on
+_DETECTOR_LENGTH = {"steps", "share"}  # and of detector
 
 
 def identity(settings: Settings) -> dict[str, Any]:
     """The settings that make two trainings the same one: all but how long it takes."""
     tree = settings.model_dump(mode="json")
-    tree["train"] = {key: value for key, value in tree["train"].items() if key not in _LENGTH}
+    for section, free in (("train", _LENGTH), ("detector", _DETECTOR_LENGTH)):
+        tree[section] = {key: value for key, value in tree[section].items() if key not in free}
     return tree
 
 
-def length(train: TrainSettings) -> dict[str, Any]:
+def length(settings: Settings) -> dict[str, Any]:
     """How long a training is to be, as its record keeps it."""
-    tree = train.model_dump(mode="json")
-    return {"minutes": tree["minutes"], "steps": None if tree["minutes"] else tree["steps"], "plan": tree["plan"]}
+    tree, detector = settings.train.model_dump(mode="json"), settings.detector
+    steps, detector_steps = (tree["steps"], detector.steps) if tree["minutes"] is None else (None, None)
+    share = detector.share if tree["minutes"] is not None and detector.steps else None
+    return {
+        "minutes": tree["minutes"],
+        "steps": steps,
+        "plan": tree["plan"],
+        "detector_steps": detector_steps,
+        "detector_share": share,
+    }
 
 
-def is_finished(out: Path, train: TrainSettings, *, resume: bool) -> bool:
+def is_finished(out: Path, settings: Settings, *, resume: bool) -> bool:
     """Whether the folder holds the finished model of a training of this length.
 
     Raises:
@@ -45,7 +55,7 @@ def is_finished(out: Path, train: TrainSettings, *, resume: bool) -> bool:
     model = (out / "model.json").is_file()
     record = _read(out / "run.json") or {}
     whole = model and _is_whole(out, record)
-    if whole and record.get("length") == length(train):
+    if whole and record.get("length") == length(settings):
         return True
     if not resume and (model or has_state(out)):
         what = (

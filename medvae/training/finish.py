@@ -9,12 +9,14 @@ import numpy as np
 
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import MAIN, Model, weights_hash, with_all_options
+from medvae.detector.network import NAME as DETECTOR
 from medvae.prepare.preparation import Preparation
 from medvae.run.work import Progress, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from medvae.detector.network import Detector
     from medvae.settings import Settings
     from medvae.training.store import Scans
     from medvae.vae.base import VAE
@@ -27,9 +29,10 @@ def to_model(
     labels: Sequence[str | None],
     settings: Settings,
     record: Mapping[str, Any],
+    detector: Detector | None = None,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Model:
-    """The checkpoint of a fitted network.
+    """The checkpoint of fitted networks.
 
     Args:
         vae: in eval mode, its σ frozen.
@@ -37,10 +40,12 @@ def to_model(
         labels: class of each scan, or None.
         settings: of the run.
         record: how it was trained.
+        detector: in eval mode; None where none was trained.
         on_progress: called after each scan, with the stage "latents".
     """
     settings = with_all_options(settings)
-    networks, preparation = {MAIN: vae}, Preparation(settings.prepare)
+    networks: dict[str, VAE | Detector] = {MAIN: vae} if detector is None else {MAIN: vae, DETECTOR: detector}
+    preparation = Preparation(settings.prepare)
     nothing = Latents(np.zeros((0,), np.float32), np.zeros((0,), np.float32), [], [], [], [])
     bare = Model(
         networks=networks,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
 LAST, BEST = "last", "best"
-_FILE = "state.safetensors"
+_FILE, _DETECTOR = "state.safetensors", "detector.safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ def save_best(folder: Path, average: AveragedModel) -> None:
 
 def save_last(folder: Path, net: nn.Module, average: AveragedModel, optimizer: Optimizer, facts: Facts) -> None:
     """Write everything: weights, averaged weights, the optimiser's moments, and where the training is."""
-    tensors = {**_average(average), **{f"net.{name}": value for name, value in net.state_dict().items()}}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    tensors = {**_average(average), **_learning(net, optimizer)}
     _save(folder / LAST / _FILE, tensors, facts=json.dumps(asdict(facts)))
 
 
@@ -71,14 +69,9 @@ def load_best(folder: Path, average: AveragedModel) -> None:
 def load_last(folder: Path, net: nn.Module, average: AveragedModel, optimizer: Optimizer) -> Facts:
     """Put everything that `save_last` wrote into place."""
     tensors, facts = load_file(folder / LAST / _FILE), read_facts(folder)
-    net.load_state_dict(_below("net", tensors))
+    _load_learning(net, optimizer, tensors)
     _load_average(average, tensors)
     average.n_averaged.fill_(facts.step + 1)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _below("optimizer", tensors).items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = _like_weights(value)
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return facts
 
 
@@ -89,10 +82,58 @@ def read_facts(folder: Path) -> Facts:
     return Facts(**{**tree, "plan": tuple((step, total) for step, total in tree["plan"])})
 
 
+@dataclass(frozen=True)
+class DetectorFacts:
+    """Where the training of a detector is.
+
+    Attributes:
+        step: steps done.
+        total: steps in all.
+        minutes: the time budget of both networks; None for a number of steps.
+    """
+
+    step: int
+    total: int
+    minutes: float | None
+
+
+def save_detector(folder: Path, net: nn.Module, optimizer: Optimizer, facts: DetectorFacts) -> None:
+    """Write the state of a detector beside that of the VAE."""
+    _save(folder / LAST / _DETECTOR, _learning(net, optimizer), facts=json.dumps(asdict(facts)))
+
+
+def load_detector(folder: Path, net: nn.Module, optimizer: Optimizer) -> DetectorFacts | None:
+    """Put what `save_detector` wrote into place; None where there is nothing."""
+    path = folder / LAST / _DETECTOR
+    if not path.is_file():
+        return None
+    _load_learning(net, optimizer, load_file(path))
+    with safe_open(path, framework="pt") as file:
+        return DetectorFacts(**json.loads(file.metadata()["facts"]))
+
+
 def _save(path: Path, tensors: Mapping[str, Tensor], *, facts: str | None) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic(path) as partial:
         save_file(plain, partial, metadata=None if facts is None else {"facts": facts})
+
+
+def _learning(net: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Weights, and the moments of the optimiser."""
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    return tensors
+
+
+def _load_learning(net: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put what `_learning` gave into place."""
+    net.load_state_dict(_below("net", tensors))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in _below("optimizer", tensors).items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = _like_weights(value)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _average(average: AveragedModel) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""All witnesses in one map: how rare each of their values is in healthy scans, added up."""
+"""All witnesses in one map: how rare each of their values is in healthy scans, as one p-value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from medvae.anomaly.base_map import BaseMap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from medvae.anomaly.base_map import Arrays, Healthy, MapArrays
@@ -19,16 +21,17 @@ _USUAL, _RARE = 1e-2, 1e-4  # the tail is extended beyond the second along its s
 
 
 class Map(BaseMap):
-    """Σ_k −ln P_k − K, nats: P_k is the share of healthy voxels with at least the value of witness k; K witnesses.
+    """−ln p, nats, with p = K / Σ_k (1 / P_k): P_k is the share of healthy voxels with at least the value of witness k.
 
-    Fisher's sum of independent tests (1932); for a healthy voxel −ln P_k is exponential with mean 1, so that the map
-    has mean 0. No weight is fitted and no lesion is needed. Beyond what one in 10⁴ healthy voxels reaches, ln P_k falls
-    on along its slope between one in 10² and one in 10⁴.
+    The harmonic mean p-value (Wilson, PNAS 2019) of K witnesses, which may depend on each other. One witness that is
+    sure is enough, and those that see nothing take little from it, while Fisher's sum asks all of them. No weight is
+    fitted and no lesion is needed. Beyond what one in 10⁴ healthy voxels reaches, ln P_k falls on along its slope
+    between one in 10² and one in 10⁴.
     """
 
     UNIT = "nats"
     NEEDS_ALIGNMENT = True
-    USES = ("residual_z", "asymmetry", "contrast", "elbo_z")
+    USES = ("residual_z", "asymmetry", "contrast", "elbo_z", "detector")
     USES_LEFT_OUT = True
 
     def statistics(self, inference: Inference, arrays: MapArrays) -> Arrays:
@@ -43,15 +46,23 @@ class Map(BaseMap):
     def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """The map of one scan."""
         result = np.zeros(inference.foreground.shape, np.float32)
-        result[inference.foreground] = sum(self.surprises(inference, arrays).values()) - len(arrays.used)
+        result[inference.foreground] = combined(list(self.surprises(inference, arrays).values()))
         return result
 
     def surprises(self, inference: Inference, arrays: MapArrays) -> dict[str, NDArray[np.float32]]:
-        """−ln P_k of each foreground voxel, `(n,)`, by witness: what the map is the sum of."""
+        """−ln P_k of each foreground voxel, `(n,)`, by witness: what the map is made of."""
         inside, ends = inference.foreground, _LOWEST + np.arange(_STEPS) * _STEP
         return {
             name: np.interp(one.map[inside], ends, arrays[name]).astype(np.float32) for name, one in arrays.used.items()
         }
+
+
+def combined(surprises: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """ln of the mean of 1 / P_k over the witnesses, from their −ln P_k, all of one shape."""
+    highest = np.max(surprises, axis=0)  # taken out, so that nothing overflows
+    mean = np.mean([np.exp(one - highest) for one in surprises], axis=0)
+    result: NDArray[np.float32] = highest + np.log(mean).astype(np.float32)
+    return result
 
 
 def _counts(values: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The fused map beside a plain version: how rare each witness's value is in healthy scans, added up."""
+"""The fused map beside a plain version: how rare each witness's value is in healthy scans, as one p."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_beside_the_plain_version() -> None:
     shares = {name: np.array([(counted[name] >= value).mean() for value in own[name]]) for name in WITNESSES}
     usual = np.all([share > 0.02 for share in shares.values()], axis=0)
     assert usual.mean() > 0.5
-    expected = -sum(np.log(share[usual]) for share in shares.values()) - len(WITNESSES)
+    expected = np.log(np.mean([1 / share[usual] for share in shares.values()], axis=0))
     found = anomaly_map("fused", infer(model(), prepared)).values[inside][usual]
     # residual_z clips to a range that all scans gave, the one left out too; values are counted in bins
     assert np.median(np.abs(found - expected)) < 0.2
@@ -69,6 +69,12 @@ def test_what_each_witness_adds_has_mean_one_over_healthy_scans() -> None:
     for name, values in left_out().items():
         surprise = reference_of(model()).maps["fused"].arrays[name]
         assert np.interp(values, ends, surprise).mean() == pytest.approx(1, abs=0.2), name
+
+
+def test_one_sure_witness_is_enough_and_nothing_overflows() -> None:
+    quiet, sure = np.zeros(1, np.float32), np.full(1, 400, np.float32)
+    assert fused.combined([quiet, quiet, sure]) == pytest.approx(400 - np.log(3))
+    assert fused.combined([quiet, quiet]) == 0
 
 
 def test_the_tail_goes_on_along_its_slope() -> None:

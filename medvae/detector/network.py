@@ -1,0 +1,134 @@
+"""The detector: a small 3D U-Net from the features of a scan to the log-odds that a voxel does not belong in it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medvae.detector.features import ALIGNED, UNALIGNED, Usual, features
+from medvae.settings import DetectorSettings, validate
+from medvae.statistics import Normal
+from medvae.vae.networks._blocks import channels_last, fold, unfold
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from medvae.scan import Geometry
+
+NAME = "detector"  # of the network in a checkpoint
+_STEM = 2  # how much space is folded into channels before the first convolution
+_RARE = -3.0  # log-odds before training: most voxels are usual
+
+
+class Detector(nn.Module):
+    """U-Net with residual blocks and batch normalisation, which keeps the size of a feature where others divide it out.
+
+    Args:
+        channels: width of each level; each level halves space.
+        grid: the model's grid.
+        aligned: whether its scans are aligned to a template.
+
+    Attributes:
+        architecture: name and options, as a checkpoint keeps them.
+    """
+
+    def __init__(self, channels: Sequence[int], grid: Geometry, *, aligned: bool) -> None:
+        super().__init__()
+        self.architecture = {"name": NAME, "options": {"channels": list(channels)}}
+        self.grid, self.aligned = grid, aligned
+        self.stride = _STEM * 2 ** (len(channels) - 1)
+        steps = list(pairwise(channels))
+        inputs = (ALIGNED if aligned else UNALIGNED) * _STEM**3
+        self.first = nn.Conv3d(inputs, channels[0], 3, padding=1)
+        self.encoder = nn.ModuleList(_Residual(width) for width in channels)
+        self.down = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in steps)
+        self.middle = _Residual(channels[-1])
+        self.up = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in steps)
+        self.decoder = nn.ModuleList(_Residual(fine) for fine, _ in steps)
+        last = nn.Conv3d(channels[0], _STEM**3, 3, padding=1)
+        nn.init.constant_(last.bias, _RARE)  # type: ignore[arg-type]
+        self.last = nn.Sequential(nn.BatchNorm3d(channels[0]), nn.SiLU(), last)
+        for name in _BUFFERS if aligned else ():
+            self.register_buffer(name, torch.ones(grid.shape))
+        channels_last(self)
+
+    def forward(self, shown: Tensor) -> Tensor:
+        """Features `(B, F, X, Y, Z)` of any size -> log-odds `(B, 1, X, Y, Z)`, float32."""
+        sizes = shown.shape[2:]
+        missing = [side for n in reversed(sizes) for side in (0, -n % self.stride)]
+        h = self.first(fold(F.pad(shown, missing), _STEM))
+        passed = []
+        for encode, down in zip(self.encoder, self.down, strict=False):
+            passed.append(encode(h))
+            h = down(passed[-1])
+        h = self.middle(self.encoder[-1](h))
+        for decode, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
+            h = decode(up(h) + passed.pop())
+        x, y, z = sizes
+        odds: Tensor = unfold(self.last(h), _STEM)[..., :x, :y, :z]
+        return odds.float()
+
+    @property
+    def usual(self) -> Usual | None:
+        """The healthy scans that the features compare with; None where scans are not aligned."""
+        if not self.aligned:
+            return None
+        mean, sd, side_mean, side_sd = (getattr(self, name).cpu().numpy() for name in _BUFFERS)
+        return Usual(Normal(mean, sd), Normal(side_mean, side_sd))
+
+    def compare_with(self, usual: Usual) -> None:
+        """Keep the healthy scans that the features compare with, as buffers beside the weights."""
+        values = (usual.image.mean, usual.image.sd, usual.difference.mean, usual.difference.sd)
+        for name, value in zip(_BUFFERS, values, strict=True):
+            getattr(self, name).copy_(torch.from_numpy(value))
+
+    def log_odds(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Log-odds of each voxel of a prepared scan, float32 `(X, Y, Z)`, 0 outside the foreground.
+
+        Args:
+            image: `(1, X, Y, Z)` on the model's grid.
+            mask: bool, the same shape.
+        """
+        shown = features(image[0], mask[0], grid=self.grid, usual=self.usual)
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            odds = self(torch.from_numpy(shown)[None].to(device)).cpu().numpy()
+        inside: NDArray[np.float32] = np.where(mask[0], odds[0, 0], np.float32(0))
+        return inside
+
+
+_BUFFERS = ("image_mean", "image_sd", "difference_mean", "difference_sd")
+
+
+class _Residual(nn.Module):
+    """x + conv(act(norm(conv(act(norm(x)))))), 3×3×3, the second convolution starting at zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = (nn.BatchNorm3d(channels) for _ in range(2))
+        self.conv1, self.conv2 = (nn.Conv3d(channels, channels, 3, padding=1) for _ in range(2))
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        change: Tensor = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        return x + change
+
+
+def build(options: Mapping[str, Any], grid: Geometry, *, aligned: bool, seed: int) -> Detector:
+    """An untrained detector; its weights follow from the seed of the run alone.
+
+    Raises:
+        SettingsError: wrong options.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        known = validate(DetectorSettings, dict(options), where="detector")
+        return Detector(known.channels, grid, aligned=aligned)
