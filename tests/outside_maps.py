@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.base_map import BaseMap
-from medvae.anomaly.statistics import Normal
+from medvae.statistics import Normal
 from medvae.settings import Frozen
 
 

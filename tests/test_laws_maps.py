@@ -24,9 +24,9 @@ from medvae.anomaly.configured import needs_alignment
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.anomaly.reference import reference_of, with_reference
-from medvae.anomaly.statistics import Normal
 from medvae.errors import SettingsError
 from medvae.settings import configure
+from medvae.statistics import Normal
 from medvae.vae.base import elbo
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from medvae.anomaly.inference import Inference
-    from medvae.anomaly.statistics import Moments
+    from medvae.statistics import Moments
 
     Arrays = Mapping[str, NDArray[Any]]
 

@@ -19,9 +19,9 @@ from medvae.anomaly.extremes import Extremes, highest_peaks, tail_quantiles
 from medvae.anomaly.inference import infer
 from medvae.anomaly.options import check_maps, check_options
 from medvae.anomaly.reference import NAME, MapReference, Reference, reference_of, with_reference
-from medvae.anomaly.statistics import Moments
 from medvae.anomaly.traits import scan_traits
 from medvae.run.work import Progress, ignore
+from medvae.statistics import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

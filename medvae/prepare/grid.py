@@ -106,3 +106,28 @@ def _sample(
     moved = sitk.Resample(image, size, transform, how, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), np.eye(3).ravel(), outside)
     result: NDArray[Any] = sitk.GetArrayFromImage(moved).T
     return result
+
+
+def mirrored(values: NDArray[np.float32], grid: Geometry) -> NDArray[np.float32]:
+    """Values at −x in world coordinates, interpolated linearly along x; NaN outside the grid.
+
+    Args:
+        values: `(X, Y, Z)` on a grid along R, A, S in a space whose middle plane is x = 0 mm.
+        grid: of the values.
+    """
+    last = -2 * grid.affine[0, 3] / grid.spacing[0]  # the counterpart of index i lies at last − i
+    low = int(np.floor(last + 1e-6))
+    part = np.float32(max(0.0, last - low))
+    if part < 1e-6:
+        return _reversed(values, low)
+    between: NDArray[np.float32] = (1 - part) * _reversed(values, low) + part * _reversed(values, low + 1)
+    return between
+
+
+def _reversed(values: NDArray[np.float32], last: int) -> NDArray[np.float32]:
+    """Values at index last − i along the first axis; NaN outside."""
+    index = last - np.arange(len(values))
+    there = (index >= 0) & (index < len(values))
+    result = np.full_like(values, np.nan)
+    result[there] = values[index[there]]
+    return result

@@ -18,9 +18,9 @@ from medvae.anomaly.configured import needs_alignment
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.anomaly.reference import reference_of, with_reference
-from medvae.anomaly.statistics import Moments, Normal
 from medvae.errors import SettingsError
 from medvae.settings import DetectSettings, Settings
+from medvae.statistics import Moments, Normal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from medvae.anomaly.base_map import BaseMap
 from medvae.anomaly.maps._shared import smooth_inside
-from medvae.anomaly.statistics import Normal
+from medvae.statistics import Normal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from medvae.anomaly.maps._normative import Normative, Scales
 from medvae.anomaly.maps._shared import smooth_inside
+from medvae.prepare.grid import mirrored
 from medvae.settings import Frozen
 
 if TYPE_CHECKING:
@@ -56,31 +57,6 @@ class Map(Normative):
         mm, spacing = self.settings.smooth_mm, prepared.grid.spacing
         smooth = [smooth_inside(channel, known, spacing=spacing, mm=mm) for channel in difference]
         return np.where(known, np.stack(smooth), np.float32(np.nan))
-
-
-def mirrored(values: NDArray[np.float32], grid: Geometry) -> NDArray[np.float32]:
-    """Values at −x in world coordinates, interpolated linearly along x; NaN outside the grid.
-
-    Args:
-        values: `(X, Y, Z)` on a grid along R, A, S in a space whose middle plane is x = 0 mm.
-        grid: of the values.
-    """
-    last = -2 * grid.affine[0, 3] / grid.spacing[0]  # the counterpart of index i lies at last − i
-    low = int(np.floor(last + 1e-6))
-    part = np.float32(max(0.0, last - low))
-    if part < 1e-6:
-        return _reversed(values, low)
-    between: NDArray[np.float32] = (1 - part) * _reversed(values, low) + part * _reversed(values, low + 1)
-    return between
-
-
-def _reversed(values: NDArray[np.float32], last: int) -> NDArray[np.float32]:
-    """Values at index last − i along the first axis; NaN outside."""
-    index = last - np.arange(len(values))
-    there = (index >= 0) & (index < len(values))
-    result = np.full_like(values, np.nan)
-    result[there] = values[index[there]]
-    return result
 
 
 def _side(unusual: NDArray[np.float32], grid: Geometry) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvae.anomaly.base_map import BaseMap
-from medvae.anomaly.statistics import Normal
+from medvae.statistics import Normal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.maps._normative import Normative, Scales
-from medvae.anomaly.statistics import Normal
 from medvae.settings import Frozen
+from medvae.statistics import Normal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,8 +15,8 @@ from medvae.anomaly.inference import infer
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.anomaly.maps.asymmetry import mirrored
 from medvae.anomaly.reference import reference_of
-from medvae.anomaly.statistics import Moments
 from medvae.scan import Geometry
+from medvae.statistics import Moments
 
 if TYPE_CHECKING:
     from medvae.checkpoint.model import Model

@@ -13,7 +13,7 @@ from medvae.anomaly.anomaly_map import anomaly_map
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.anomaly.reference import reference_of
-from medvae.anomaly.statistics import Moments
+from medvae.statistics import Moments
 
 if TYPE_CHECKING:
     from medvae.checkpoint.model import Model

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvae.anomaly.statistics import FLOOR, PRIOR_STRENGTH, Moments, Normal
+from medvae.statistics import FLOOR, PRIOR_STRENGTH, Moments, Normal
 
 FAR = (1000.0, 1000.0, 1000.0)  # voxels so far apart that none is pooled with another
 
