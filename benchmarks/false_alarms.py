@@ -16,8 +16,8 @@ subjects with the lowest and highest subject, each the mean over the splits in w
 - candidates per scan at `--healthy-fpr`, with this map as the first;
 - p of first scans. p takes the values k/(n + 1) only; less a uniform number between 0 and 1/(n + 1) it would be uniform
   if the scans were exchangeable (Vovk et al. 2005). D is the distance of Kolmogorov and Smirnov from that. Its own p
-  takes all values for independent, which they are not (the same subjects are in many splits), and is too small; beside
-  it stands the share of simulations, exchangeable scores in the same splits, whose D is as large.
+  takes all values for independent, which they are not: the same subjects are in many splits. The last column is the one
+  to read, the share of simulations, exchangeable scores in the same splits, whose D is as large.
 """
 
 from __future__ import annotations

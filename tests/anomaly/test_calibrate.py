@@ -13,7 +13,7 @@ from linear_model import healthy
 from medvae import plugins
 from medvae.anomaly.anomaly_map import anomaly_map
 from medvae.anomaly.base_map import BaseMap
-from medvae.anomaly.calibrate import LIMIT, check_maps, make_reference
+from medvae.anomaly.calibrate import LIMIT, check_maps, make_reference, reference_from
 from medvae.anomaly.configured import needs_alignment
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps._shared import smooth_inside
@@ -169,6 +169,15 @@ def test_calibrating_keeps_the_atlas_and_starts_from_the_training_scans() -> Non
 def test_calibrating_twice_gives_the_same_reference() -> None:
     again = make_reference(with_reference(model(), calibrated()), healthy(start=300), names=NAMES, calibrated=True)
     assert again.hash == calibrated().hash
+
+
+def test_inferences_that_are_there_already_give_the_same_reference() -> None:
+    scans, chosen = healthy(start=300), model().settings.detect
+    inferences = [infer(model(), scan, draws=chosen.draws) for scan in scans]
+    again = reference_from(model(), inferences, names=NAMES, calibrated=True)
+    assert again.hash == calibrated().hash
+    fewer = reference_from(model(), inferences[1:], names=NAMES, calibrated=True)
+    assert fewer.hash == make_reference(model(), scans[1:], names=NAMES, calibrated=True).hash
 
 
 def test_the_healthy_get_even_p_values() -> None:
