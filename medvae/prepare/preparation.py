@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -228,20 +227,27 @@ class _Place:
 
 
 def _place(scan: Scan, region: NDArray[np.bool_] | None, background: Background | None, *, grid: Geometry) -> _Place:
-    """By alignment to the template. Of a whole head (`region` is None) the brain is extracted first."""
+    """By alignment to the template; `region` is None for a whole head.
+
+    A whole head goes by its extracted brain. Where that is no brain by its size, or not surely one by its alignment,
+    the head itself is aligned, and masked with the template's brain.
+    """
     level = np.float32(0 if background is None else background.stands_for)
     zeroed = scan.with_data(scan.data - level) if level else scan  # a brain is aligned on a background of 0
     if region is not None:
         return _aligned(zeroed, region, grid=grid)
-    brain = extract_brain(scan)
-    if not is_stripped(brain, scan.geometry):
-        return _place_by_template(scan, grid=grid)
+    brain, refused = extract_brain(scan), None
+    if is_stripped(brain, scan.geometry):
+        try:
+            place = _aligned(zeroed, brain, grid=grid)
+            if not place.warnings:
+                return place
+        except ScanError as problem:
+            refused = problem
     try:
-        return _aligned(zeroed, brain, grid=grid)
-    except ScanError as reason:
-        with suppress(ScanError):
-            return _place_by_template(scan, grid=grid)
-        raise reason from None
+        return _place_by_template(scan, grid=grid)
+    except ScanError as problem:
+        raise refused or problem from None  # a brain without its skull shows better what is wrong
 
 
 def _place_by_template(scan: Scan, *, grid: Geometry) -> _Place:
