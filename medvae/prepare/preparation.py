@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from medvae.prepare import intensity as _intensity
 from medvae.prepare import template
 from medvae.prepare.align import align_to_template
 from medvae.prepare.background import darkened, find_background
+from medvae.prepare.brain import extract_brain
 from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
 from medvae.prepare.grid import inside, nearest_ras, resample, resample_labels, straight
 from medvae.prepare.intensity import Intensity
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from medvae.prepare.background import Background
 
 __all__ = ["Intensity", "Preparation", "Prepared", "prepare"]
+
+WHOLE_HEAD = "whole_head: no brain could be extracted; masked with the template's brain"
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Prepared:
         modality: of the scan.
         units: of the scan's values.
         source_hash: SHA-256 of the scan (`scan_hash`).
-        warnings: what a user should know; `whole_head` where the template's brain was used as mask,
+        warnings: what a user should know; `whole_head` (see `WHOLE_HEAD`),
             `doubtful_alignment` with its figures.
         conditions: what a list says of the scan, by column (`ScanRef.conditions`).
     """
@@ -149,30 +152,29 @@ def prepare(
     if not region.any():
         raise ScanError("the foreground is empty", code="no_foreground")
     shown = scan if background is None else darkened(scan, background)
-    whole_head = preparation.aligned and mask is None and not is_stripped(region, scan.geometry)
-    doubt = None
     if preparation.aligned:
-        to_input, doubt = _aligned(shown, None if whole_head else region, background, grid=grid)
+        stripped = mask is not None or is_stripped(region, scan.geometry)
+        place = _place(shown, region if stripped else None, background, grid=grid)
     else:
-        to_input = _centred(scan, region, settings=settings)
+        place = _Place(_centred(scan, region, settings=settings), region)
 
-    values, fov = _on_grid(shown, to_input, grid.shape)
-    if whole_head:
+    values, fov = _on_grid(shown, place.to_input, grid.shape)
+    if place.region is None:
         on_grid = without_dark_rim(values, template.on_grid(grid)[1] & fov, spacing=grid.spacing)
     else:
-        on_grid = _region_on_grid(region, to_input, grid.shape, fill=mask is None) & fov
+        on_grid = _region_on_grid(place.region, place.to_input, grid.shape, fill=mask is None) & fov
     if not on_grid.any():
         raise ScanError("the foreground lies outside the model's grid", code="no_foreground")
     scale = _intensity.fit(values, on_grid, settings=settings, highest=float(scan.data.max()))
     image = np.where(on_grid, scale.apply(values), np.float32(scale.background))
-    labels = None if label_map is None else resample_labels(label_map, to_input, grid.shape)[None]
+    labels = None if label_map is None else resample_labels(label_map, place.to_input, grid.shape)[None]
     return Prepared(
         id=id,
         subject=subject or id,
         image=np.ascontiguousarray(image[None]),
         mask=np.ascontiguousarray(on_grid[None]),
         fov=np.ascontiguousarray(fov[None]),
-        to_input=to_input,
+        to_input=place.to_input,
         grid=grid,
         input=scan.geometry,
         intensity=scale,
@@ -182,8 +184,7 @@ def prepare(
         source_hash=scan_hash(scan),
         warnings=(
             *scan.warnings,
-            *(("whole_head",) if whole_head else ()),
-            *((doubt,) if doubt else ()),
+            *place.warnings,
             *_doubts(scan, settings, background),
         ),
         conditions=dict(conditions or {}),
@@ -213,18 +214,52 @@ def _doubts(scan: Scan, settings: PrepareSettings, background: Background | None
     return found
 
 
-def _aligned(
-    scan: Scan, region: NDArray[np.bool_] | None, background: Background | None, *, grid: Geometry
-) -> tuple[NDArray[np.float64], str | None]:
-    """Grid index -> scan index by alignment to the template, which takes a stripped brain on a background of 0.
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where the grid lies in a scan (grid index -> scan index), and what of the scan counts.
 
-    With it comes a warning where the alignment is doubtful.
+    `region` is `(X, Y, Z)` on the scan's grid; None where the template's brain is all that is known of it.
     """
-    if region is not None and background is not None and background.stands_for:
-        scan = scan.with_data(scan.data - np.float32(background.stands_for))
+
+    to_input: NDArray[np.float64]
+    region: NDArray[np.bool_] | None
+    warnings: tuple[str, ...] = ()
+
+
+def _place(scan: Scan, region: NDArray[np.bool_] | None, background: Background | None, *, grid: Geometry) -> _Place:
+    """By alignment to the template; `region` is None for a whole head.
+
+    A whole head goes by its extracted brain. Where that is no brain by its size, or not surely one by its alignment,
+    the head itself is aligned, and masked with the template's brain.
+    """
+    level = np.float32(0 if background is None else background.stands_for)
+    zeroed = scan.with_data(scan.data - level) if level else scan  # a brain is aligned on a background of 0
+    if region is not None:
+        return _aligned(zeroed, region, grid=grid)
+    brain, refused = extract_brain(scan), None
+    if is_stripped(brain, scan.geometry):
+        try:
+            place = _aligned(zeroed, brain, grid=grid)
+            if not place.warnings:
+                return place
+        except ScanError as problem:
+            refused = problem
+    try:
+        return _place_by_template(scan, grid=grid)
+    except ScanError as problem:
+        raise refused or problem from None  # a brain without its skull shows better what is wrong
+
+
+def _place_by_template(scan: Scan, *, grid: Geometry) -> _Place:
+    """A whole head of which no brain is known but the template's, to which it is aligned."""
+    found = _aligned(scan, None, grid=grid)
+    return replace(found, warnings=(WHOLE_HEAD, *found.warnings))
+
+
+def _aligned(scan: Scan, region: NDArray[np.bool_] | None, *, grid: Geometry) -> _Place:
     found = align_to_template(scan, region)
     to_input: NDArray[np.float64] = np.linalg.inv(scan.geometry.affine) @ found.matrix @ grid.affine
-    return to_input, found.doubt
+    return _Place(to_input, region, () if found.doubt is None else (found.doubt,))
 
 
 def _on_grid(scan: Scan, to_input: NDArray[np.float64], shape: Shape) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
