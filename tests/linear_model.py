@@ -61,7 +61,7 @@ class Marks(Detector):
     """A detector that marks what is far from 0."""
 
     def log_odds(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        return np.where(mask[0], 3 * np.abs(image[0]) - 6, np.float32(0))
+        return np.where(mask[0], 3 * np.abs(image[0]) - 3, np.float32(0))
 
 
 def patterns() -> NDArray[np.float32]:

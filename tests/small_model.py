@@ -73,7 +73,7 @@ def stored(folder: Path, count: int, *, start: int = 0, align: str = "none") -> 
 @cache
 def trained(align: str = "mni152") -> Model:
     """The network after some steps on eight scans, with its uncalibrated Reference."""
-    detector = {"steps": 4, "channels": [4, 8], "patch": SHAPE}
+    detector = {"steps": 80, "channels": [8, 16], "patch": SHAPE, "batch": 4, "lr": 5e-3}
     chosen = settings(align=align, train={"steps": 40, "validate_every": 40, "lr": 3e-3}, detector=detector)
     with TemporaryDirectory() as place:
         scans = stored(Path(place), 8, align=align)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FILES = (
     "model.json",
     "vae.safetensors",
+    "detector.safetensors",
     "latents.safetensors",
     "training.safetensors",
     "reference.safetensors",
@@ -268,7 +269,7 @@ def test_several_networks_and_sets_come_back_under_their_names(tmp_path: Path) -
     both = replace(ours, networks=networks, hash=weights_hash(networks)).with_set("extra", extra)
     save(both, tmp_path / "model")
     theirs = load(tmp_path / "model")
-    assert set(theirs.networks) == {"vae", "segmenter"}
+    assert set(theirs.networks) == {"vae", "detector", "segmenter"}
     assert theirs.hash == both.hash != ours.hash
     again = theirs.networks["segmenter"]
     assert again.architecture["name"] == "flat"

@@ -134,8 +134,9 @@ def test_healthy_scores_are_those_of_maps_without_the_scan(name: str) -> None:
         others = make_reference(linear_model.bare_model(), rest, names=[name], calibrated=False)
         found = anomaly_map(name, infer(linear_model.bare_model(), out), others)
         scores.append(found.score(out.mask[0], top=0.01) * others.maps[name].scale / whole.scale)
-    # residual_z clips to what all scans have, fused counts maps that all scans have: the one left out is among them
-    near = {"residual_z": 0.1, "fused": 0.35}.get(name, 1e-4)
+    # residual_z clips to what all scans have, fused counts maps that all scans have: the one left out is among them,
+    # and its highest values lie where a line goes on from few counts
+    near = {"residual_z": 0.1, "fused": 0.4}.get(name, 1e-4)
     np.testing.assert_allclose(np.sort(scores), whole.scores, rtol=near)
 
 

@@ -100,9 +100,10 @@ def usable(*, aligned: bool, detector: bool) -> tuple[str, ...]:
     names = []
     for name in plugins.usable("maps"):
         try:
-            possible = (aligned or not needs_alignment(name)) and (detector or not needs_detector(name))
+            wants = needs_alignment(name), needs_detector(name)
         except SettingsError as problem:
             log.warning("%s; it is left out", problem)
             continue
+        possible = all(there or not wanted for wanted, there in zip(wants, (aligned, detector), strict=True))
         names += [name] if possible else []
     return tuple(names)

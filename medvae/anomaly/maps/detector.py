@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medvae.anomaly.base_map import MapArrays
     from medvae.anomaly.inference import Inference
 
-LEAST = -6.0  # log-odds of 1 : 403; what is less likely is 0 in the map
+LEAST = -3.0  # log-odds of 1 : 20; what is less likely is 0 in the map
 
 
 class Settings(Frozen):
@@ -27,7 +27,7 @@ class Settings(Frozen):
 
 
 class Map(BaseMap):
-    """max(0, l + 6), nats: l is the smoothed log-odds that the voxel was changed.
+    """max(0, l + 3), nats: l is the smoothed log-odds that the voxel was changed.
 
     They are those of the anomalies that the detector was trained on, which are far more frequent than disease: a scale,
     not the probability of a lesion.
