@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     Volume = np.ndarray[Any, np.dtype[np.float32]]
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "brains-t1"
-CHANGES = ("model.conditions=[age]", "prepare.spacing=[3,3,3]", "prepare.shape=[64,80,64]", "train.lr=3e-3")
+CHANGES = (
+    "model.conditions=[age]",
+    "prepare.spacing=[3,3,3]",
+    "prepare.shape=[64,80,64]",
+    "train.lr=3e-3",
+    "detector.steps=0",
+    "detect.maps=[residual_z]",
+)
 AGES = (20, 35, 50, 65, 80)
 BOX_MM = ((-32, 32), (-48, 36), (-4, 34))  # around the lateral ventricles, MNI
 DARK = -1.1  # prepared intensity (robust z): half way between CSF (-3) and white matter (0.8)

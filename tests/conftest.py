@@ -88,6 +88,7 @@ def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "prepare: {modality: MR, align: mni152, spacing: [6, 6, 6], shape: [32, 40, 32], foreground: nonzero}\n"
         "model: {options: {channels: [16, 32], latent: 4}}\n"
         "train: {steps: 6, validate_every: 3, batch: 2, precision: '32'}\n"
+        "detector: {steps: 3, channels: [4, 8], patch: [16, 16, 16]}\n"
         "detect: {draws: 2, options: {residual_z: {winsor: 1.5, scales_mm: [6]}}}\n",
         "utf-8",
     )

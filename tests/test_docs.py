@@ -62,12 +62,12 @@ def place(brains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_the_shell_block_runs(place: Path, small_config: Path) -> None:
-    """As it stands, but for a tiny model instead of a quarter of an hour, and one process."""
+    """As it stands, but for a tiny model instead of half an hour, and one process."""
     lines = block("sh").strip().splitlines()
     assert len(lines) == 5
     for line in lines:
         words = shlex.split(
-            line.replace("--config brain-mri-t1", f"--config {small_config}").replace("--minutes 15", "")
+            line.replace("--config brain-mri-t1", f"--config {small_config}").replace("--minutes 30", "")
         )
         assert words[0] == "medvae"
         more = ["--workers", "0"] if words[1] in ("train", "calibrate", "detect") else []

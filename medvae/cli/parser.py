@@ -94,7 +94,9 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_input(parser)
     _add_out(parser, "folder of the model")
-    parser.add_argument("--minutes", type=_positive, help="time budget of the whole training, also with --resume")
+    parser.add_argument(
+        "--minutes", type=_positive, help="time budget of the whole training, detector included; also with --resume"
+    )
     parser.add_argument(
         "--resume",
         action="store_true",

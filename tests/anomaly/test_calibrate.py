@@ -244,6 +244,8 @@ def settings(*maps: str, align: str = "none", **options: Any) -> Settings:
     [
         (settings("residual", "residual_z"), "'residual_z' compares voxel by voxel", r"detect.maps=[residual]"),
         (settings("atlas"), "'atlas' compares voxel by voxel", r"detect.maps=[residual,intensity]"),
+        (settings("residual", "detector"), "'detector' needs a detector", r"detect.maps=[residual]"),
+        (settings("fused", align="mni152"), "'fused' needs a detector", r"detector.steps=1500"),
         (settings("residul"), "there is no 'residul'", "did you mean 'residual'"),
         (settings("residual", residual={"sgn": "dark"}), "unknown setting 'sgn'", "did you mean 'sign'"),
         (settings("residual", nll={"sign": "dark"}), "unknown setting 'sign'", ""),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from medvae.run.work import Progress
 
-WHOLE = {"vae", "latents", "training", "reference"}
+WHOLE = {"vae", "detector", "latents", "training", "reference"}
 
 
 def train(scans: Path, config: Path, out: Path, *more: str) -> int:
@@ -54,6 +55,23 @@ def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
     assert reference_of(model).n == 5
     fitted = {"atlas", "residual_z", "asymmetry", "contrast", "elbo_z", "kl_z", "fused"}
     assert set(reference_of(model).training) == fitted
+
+
+def test_a_detector_is_trained_and_trained_further(blocks: tuple[Path, Path], whole: Path, tmp_path: Path) -> None:
+    before = load(whole)
+    assert before.detector is None
+    small = ("--set", "detector.channels=[4,8]", "--set", "detector.patch=[8,8,8]", "--set")
+    assert train(*blocks, tmp_path / "both", *small, "detector.steps=2") == 0
+    hashes = [load(tmp_path / "both").hash]
+    assert train(*blocks, tmp_path / "both", *small, "detector.steps=4", "--resume") == 0
+    after = load(tmp_path / "both")
+    assert after.detector is not None
+    assert after.settings.detector.steps == 4
+    assert after.hash not in hashes
+    assert {"detector"} < set(reference_of(after).maps)
+    assert "detector" not in reference_of(before).maps
+    same = {name: torch.equal(value, before.vae.state_dict()[name]) for name, value in after.vae.state_dict().items()}
+    assert all(same.values()), "the detector has no part in the VAE"
 
 
 def test_the_log_has_every_epoch(trained_folder: Path) -> None:
