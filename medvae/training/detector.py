@@ -113,8 +113,8 @@ def fit_detector(
     if usual is not None:
         net.compare_with(usual)
     optimizer = torch.optim.AdamW(net.parameters(), lr=wanted.lr, weight_decay=1e-4)
-    before = state.load_detector(folder, net, optimizer) if resume else None
     wrapped, wrapped_optimizer = fabric.setup(net, optimizer)
+    before = state.load_detector(folder, net, optimizer) if resume else None  # now that the weights are on the device
     run = _Run(wrapped, wrapped_optimizer, _Source(training, settings, grid, usual), settings, fabric=fabric)
     step = 0 if before is None else before.step
     total = fabric.broadcast(_total(run, before, settings, clock=clock))
