@@ -32,7 +32,7 @@ import numpy as np
 
 from medvae.anomaly.anomaly_map import ScanMaps
 from medvae.anomaly.calibrate import Statistics
-from medvae.anomaly.configured import configured, usable_by
+from medvae.anomaly.configured import configured, usable
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import fused
 from medvae.anomaly.reference import reference_of
@@ -142,7 +142,7 @@ class Healthy:
     ) -> Healthy:
         """Sum up the scans, and take each of them out again."""
         detect = adjust(model.settings, None, overrides, uses=("detect",)).detect
-        names = names or usable_by(model)
+        names = names or usable(model)
         methods = configured(names, detect.options)
         statistics = Statistics(methods, model.preparation.grid.spacing, reference_of(model).training)
         inferences = {one.subject: infer(model, one, draws=detect.draws) for one in scans}

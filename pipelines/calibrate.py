@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.calibrate import make_reference
-from medvae.anomaly.configured import usable_by
+from medvae.anomaly.configured import usable
 from medvae.anomaly.options import check_options
 from medvae.anomaly.reference import NAME, reference_of
 from medvae.checkpoint.arrays import save_set
@@ -73,7 +73,7 @@ def run(
     """
     trained = load(model, device=device)
     settings = adjust(trained.settings, config, overrides, uses=("read", "detect"))
-    names = usable_by(trained)
+    names = usable(trained)
     check_options(trained, settings.detect, names=names)
     refs = find(scans, settings.read).refs
     tell_of_conditions(refs, trained.conditions.names)

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from medvae.checkpoint.model import Model
     from medvae.cohort.find import Wanted
-    from medvae.detector.network import Detector
     from medvae.scan import ScanRef
     from medvae.training.epoch import Epoch
     from medvae.training.roles import Roles
@@ -184,7 +183,7 @@ def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out:
     if fabric.broadcast(obj=False):  # what the first process says
         roles = assign(refs, settings, out=out)
         deque(_fit(roles, settings, fabric=fabric, out=out, resume=resume)[1], maxlen=0)
-        _fit_detector(roles, settings, fabric=fabric, out=out, resume=resume)
+        fit_detector(roles.training, settings, fabric=fabric, folder=out, resume=resume)
     return Finished(out, Summary(()))
 
 
@@ -252,24 +251,6 @@ def _fit(
     return vae, fit(vae, *chosen, own, fabric=fabric, folder=out, resume=resume, on_progress=on_progress)
 
 
-def _fit_detector(
-    roles: Roles,
-    settings: Settings,
-    *,
-    fabric: Fabric,
-    out: Path,
-    resume: bool,
-    on_progress: Callable[[Progress], None] = ignore,
-) -> tuple[Detector | None, int]:
-    """The detector and the steps it was trained for; None and 0 where none is wanted."""
-    if not settings.detector.steps:
-        return None, 0
-    grid = Preparation(settings.prepare).grid
-    return fit_detector(
-        roles.training, settings, grid=grid, fabric=fabric, folder=out, resume=resume, on_progress=on_progress
-    )
-
-
 def _train(
     refs: Sequence[ScanRef],
     settings: Settings,
@@ -290,7 +271,9 @@ def _train(
         vae, running = _fit(roles, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
         for epoch in running:
             write(epoch)
-    detector, steps = _fit_detector(roles, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
+    detector, steps = fit_detector(
+        roles.training, settings, fabric=fabric, folder=out, resume=resume, on_progress=on_progress
+    )
     epochs = read_epochs(out / "log")
     names = [path.stem for path in roles.validation.files]
     record = {**training_record(epochs), "training": len(roles.training), "validation": names}

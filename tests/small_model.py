@@ -79,7 +79,6 @@ def trained(align: str = "mni152") -> Model:
         scans = stored(Path(place), 8, align=align)
         vae, fabric = build_vae(chosen), make_fabric("cpu", precision="32")
         list(fit(vae, scans, Scans([]), chosen, fabric=fabric, folder=Path(place), resume=False))
-        grid = Preparation(chosen.prepare).grid
-        marks, _ = fit_detector(scans, chosen, grid=grid, fabric=fabric, folder=Path(place), resume=False)
+        marks, _ = fit_detector(scans, chosen, fabric=fabric, folder=Path(place), resume=False)
         model = to_model(vae, scans, detector=marks, labels=["a", None] * 4, settings=chosen, record={"steps": 40})
         return uncalibrated(model, [scans[i] for i in range(8)])

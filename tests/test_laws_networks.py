@@ -245,7 +245,7 @@ def test_the_spatial_network_takes_any_grid_and_the_flat_one_only_its_own() -> N
 
 
 def test_folding_space_and_back_changes_nothing() -> None:
-    from medvae.vae.networks._blocks import fold, unfold
+    from medvae.vae.blocks import fold, unfold
 
     x = torch.arange(2 * 3 * 8 * 4 * 12.0).view(2, 3, 8, 4, 12)
     folded = fold(x, 4)

@@ -10,6 +10,7 @@ import numpy as np
 from medvae.anomaly.base_map import BaseMap, MapArrays
 from medvae.anomaly.configured import configured, needs_alignment, needs_detector
 from medvae.anomaly.reference import reference_of
+from medvae.detector.network import USUAL_STEPS
 from medvae.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -141,7 +142,9 @@ def unknown_map(name: str, *, aligned: bool) -> SettingsError:
         return SettingsError(message, hint="use residual, nll, elbo or intensity")
     if needs_detector(name):
         message = f"map {name!r} was not calibrated, or the model has no detector"
-        return SettingsError(message, hint="calibrate the model again, or train one and set detector.steps=1500")
+        return SettingsError(
+            message, hint=f"calibrate the model again, or train one and set detector.steps={USUAL_STEPS}"
+        )
     return SettingsError(f"map {name!r} was not calibrated", hint="calibrate the model again")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from medvae.anomaly.anomaly_map import ScanMaps
 from medvae.anomaly.base_map import BaseMap, Healthy, MapArrays
-from medvae.anomaly.configured import configured, usable_by, with_defaults
+from medvae.anomaly.configured import configured, usable, with_defaults
 from medvae.anomaly.extremes import Extremes, highest_peaks, tail_quantiles
 from medvae.anomaly.inference import infer
 from medvae.anomaly.options import check_maps, check_options
@@ -110,7 +110,7 @@ def reference_from(
 ) -> Reference:
     """`make_reference` of what the model has made of the scans already, with the draws of `detect`."""
     detect = detect or model.settings.detect
-    names = usable_by(model) if names is None else names
+    names = usable(model) if names is None else names
     training: Mapping[str, Arrays] = {}
     if calibrated:
         check_options(model, detect, names=names)

@@ -85,25 +85,15 @@ def needs_detector(name: str) -> bool:
     return any(method.NEEDS_DETECTOR for method in configured([name], {}).values())
 
 
-def usable_by(model: Model) -> tuple[str, ...]:
-    """The names of all maps that a trained model can have."""
-    return usable(aligned=model.preparation.aligned, detector=model.detector is not None)
-
-
-def usable(*, aligned: bool, detector: bool) -> tuple[str, ...]:
-    """The names of all maps that a model can have; one that cannot be used is logged as a warning and left out.
-
-    Args:
-        aligned: whether the model's scans are aligned to a template.
-        detector: whether the model has a detector.
-    """
+def usable(model: Model) -> tuple[str, ...]:
+    """The names of all maps that a model can have; one that cannot be used is logged as a warning and left out."""
+    has = model.preparation.aligned, model.detector is not None
     names = []
     for name in plugins.usable("maps"):
         try:
-            wants = needs_alignment(name), needs_detector(name)
+            needs = needs_alignment(name), needs_detector(name)
         except SettingsError as problem:
             log.warning("%s; it is left out", problem)
             continue
-        possible = all(there or not wanted for wanted, there in zip(wants, (aligned, detector), strict=True))
-        names += [name] if possible else []
+        names += [name] if all(there or not needed for needed, there in zip(needs, has, strict=True)) else []
     return tuple(names)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from medvae.detector.network import USUAL_STEPS
 from medvae.errors import ModelError
 from medvae.vae.base import elbo, log_likelihood, negative_elbo_map, spread_kl
 
@@ -128,7 +129,7 @@ class Inference:
         """
         detector = self.model.detector
         if detector is None:
-            hint = "train a model with detector.steps=1500"
+            hint = f"train a model and set detector.steps={USUAL_STEPS}"
             raise ModelError("the model has no detector", path=self.model.path, hint=hint)
         return detector.log_odds(self.prepared.image, self.prepared.mask)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from medvae.anomaly.anomaly_map import unknown_map
 from medvae.anomaly.configured import configured, needs_alignment, needs_detector, with_defaults
 from medvae.anomaly.reference import NAME, reference_of
+from medvae.detector.network import USUAL_STEPS
 from medvae.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.model import Model
     from medvae.settings import DetectSettings, Settings
-
-_USUAL_STEPS = 1500  # of a detector
 
 
 def check_maps(settings: Settings) -> None:
@@ -31,7 +30,7 @@ def check_maps(settings: Settings) -> None:
     without = {name for name in detect.maps if needs_detector(name)}
     if without and not settings.detector.steps:
         rest = [name for name in detect.maps if name not in without] or ["residual", "intensity"]
-        hint = f"set detect.maps=[{','.join(rest)}], or set detector.steps={_USUAL_STEPS}"
+        hint = f"set detect.maps=[{','.join(rest)}], or set detector.steps={USUAL_STEPS}"
         raise SettingsError(f"the map {min(without)!r} needs a detector, and detector.steps is 0", hint=hint)
     if settings.prepare.align != "none":
         return

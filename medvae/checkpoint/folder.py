@@ -23,11 +23,11 @@ from medvae import __version__
 from medvae.checkpoint.arrays import load_set, save_arrays, save_set
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import Model, build_network, weights_hash
-from medvae.detector import network as detector
+from medvae.detector.network import DETECTOR, build
 from medvae.errors import MedVAEError, ModelError, RunError, SettingsError
 from medvae.io.files import write_json
 from medvae.prepare.preparation import Preparation
-from medvae.settings import Settings, validate
+from medvae.settings import DetectorSettings, Settings, validate
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
@@ -131,15 +131,10 @@ def _damaged(what: str, folder: Path) -> ModelError:
 def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
     settings = validate(Settings, tree["settings"], where="model.json")
     conditions = Conditions.from_json(tree["conditions"])
-    preparation = Preparation(settings.prepare)
-    networks: dict[str, VAE | Detector] = {}
-    for name, one in tree["networks"].items():
-        if name == detector.NAME:
-            networks[name] = detector.build(
-                one["options"], preparation.grid, aligned=preparation.aligned, seed=settings.seed
-            )
-        else:
-            networks[name] = _network(one, settings, conditions, folder=folder)
+    networks = {
+        name: _detector(one, settings) if name == DETECTOR else _network(one, settings, conditions, folder=folder)
+        for name, one in tree["networks"].items()
+    }
     for name, network in networks.items():
         weights = load_file(folder / f"{name}.safetensors")
         network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
@@ -153,7 +148,7 @@ def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
         network.to(device).eval().requires_grad_(requires_grad=False)
     return Model(
         networks=networks,
-        preparation=preparation,
+        preparation=Preparation(settings.prepare),
         settings=settings,
         latents=Latents.from_set(kept["latents"]),
         training=TrainingScans.from_set(kept["training"]),
@@ -170,6 +165,12 @@ def _network(architecture: Mapping[str, Any], settings: Settings, conditions: Co
         return build_network(architecture["name"], architecture["options"], settings=settings, conditions=conditions)
     except SettingsError as bad:  # a plug-in that is not there, or cannot be imported: the folder itself may be fine
         raise ModelError(f"its network cannot be built: {bad}", path=folder, hint=bad.hint) from bad
+
+
+def _detector(architecture: Mapping[str, Any], settings: Settings) -> Detector:
+    channels = validate(DetectorSettings, architecture["options"], where="model.json").channels
+    preparation = Preparation(settings.prepare)
+    return build(channels, preparation.grid, aligned=preparation.aligned, seed=settings.seed)
 
 
 def _others(folder: Path, names: list[str]) -> dict[str, ArraySet]:

@@ -12,8 +12,7 @@ import torch
 
 from medvae.checkpoint.decoded import on_model_grid, on_own_grid
 from medvae.cohort.read import read
-from medvae.detector.network import NAME as DETECTOR
-from medvae.detector.network import Detector
+from medvae.detector.network import DETECTOR, Detector
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import prepare
 from medvae.scan import ScanRef

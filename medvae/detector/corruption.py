@@ -10,7 +10,9 @@ from scipy import ndimage
 
 from medvae.detector.shapes import draw_shape
 from medvae.detector.tasks import TASKS, Place
+from medvae.prepare import intensity
 from medvae.prepare.noise import noise_of
+from medvae.settings import PrepareSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,6 @@ _EDGE_MM = 3.0  # borders are blurred by a Gaussian of up to this σ
 _HALF = 0.4  # change, in units of the tissue spread, whose target is 1 − exp(−1/2)
 _AROUND_MM = 4.0  # the change is averaged around a voxel, so that the inside of a shifted border counts
 _LARGE_ML, _MOST, _MARKED = 20.0, 10.0, 0.05  # of the emphasis, and the target from which it counts
-_RANGE_OF_NORMAL = 3.2897073  # 5–95%
 _NESTED = 0.35  # how often a second anomaly is put into or around the first one: core and rim
 
 
@@ -59,16 +60,20 @@ def corrupt(
     Args:
         image: prepared, `(X, Y, Z)`.
         foreground: bool, the same shape.
-        donor: another prepared scan on the same grid.
+        donor: another prepared scan on the same grid, with the value of fluid outside its foreground.
         tasks: names in `TASKS`, one of which is drawn for each anomaly.
         count: of anomalies.
         spacing: of the voxels, mm.
         rng: all that is random.
+
+    Raises:
+        ScanError: `blank`, where the foreground has one value.
     """
     target, emphasis = np.zeros_like(image), np.zeros_like(image)
     floor = np.float32(np.percentile(image[foreground][::7], 0.5))
     changed = np.where(foreground, image, floor)  # a patch from the brain's border brings fluid along, not background
-    noise, spread = noise_of(image, foreground), _spread(image[foreground])
+    noise = noise_of(image, foreground)
+    spread = intensity.fit(image, foreground, settings=PrepareSettings(intensity="robust_z")).scale
     for _ in range(count):
         box, shape = draw_shape(foreground, spacing=spacing, rng=rng)
         shapes = [shape, *([_nested(shape, rng)] if rng.random() < _NESTED else [])]
@@ -86,12 +91,6 @@ def corrupt(
         target[box] = np.maximum(target[box], new_target)
         emphasis[box] = np.maximum(emphasis[box], _emphasis(new_target, spacing=spacing))
     return Corrupted(np.where(foreground, changed, image), target, emphasis)
-
-
-def _spread(values: NDArray[np.float32]) -> float:
-    """The 5–95% range over that of a unit normal, as in `robust_z`."""
-    p5, p95 = np.percentile(values, (5, 95))
-    return max(float(p95 - p5) / _RANGE_OF_NORMAL, 1e-6)
 
 
 def _nested(shape: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:

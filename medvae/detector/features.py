@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae.prepare.grid import mirrored
+from medvae.prepare.grid import difference_of_sides
 from medvae.statistics import Moments, Normal
 
 if TYPE_CHECKING:
@@ -42,14 +42,8 @@ class Usual:
         sums = [Moments.empty(grid.shape) for _ in range(2)]
         for image, mask in scans:
             sums[0].add(image, mask)
-            sums[1].add(difference(image, mask, grid), mask)
+            sums[1].add(difference_of_sides(image, mask, grid), mask)
         return cls(*(one.normal(spacing=grid.spacing) for one in sums))
-
-
-def difference(image: NDArray[np.float32], mask: NDArray[np.bool_], grid: Geometry) -> NDArray[np.float32]:
-    """The image less its mirror image about x = 0 mm; NaN where a voxel or its counterpart is not foreground."""
-    inside = np.where(mask, image, np.float32(np.nan))
-    return inside - mirrored(inside, grid)
 
 
 def features(
@@ -76,9 +70,9 @@ def features(
     if usual is None:
         return here[None]
     z = np.clip((here - usual.image.mean[box]) / usual.image.sd[box], -_FARTHEST, _FARTHEST)
-    side = (difference(image, mask, grid)[box] - usual.difference.mean[box]) / usual.difference.sd[box]
+    side = (difference_of_sides(image, mask, grid)[box] - usual.difference.mean[box]) / usual.difference.sd[box]
+    known = inside & ~np.isnan(side)
     side = np.nan_to_num(np.clip(side, -_FARTHEST, _FARTHEST))
-    known = inside & (side != 0)
     rows = (here, here - usual.image.mean[box], z / 3, np.abs(z) - _USUAL, side / 3, np.abs(side) - _USUAL)
     masks = (inside, inside, inside, inside, known, known)
     return np.stack([np.where(m, row, np.float32(0)) for row, m in zip(rows, masks, strict=True)]).astype(np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medvae.detector.features import ALIGNED, UNALIGNED, Usual, features
-from medvae.settings import DetectorSettings, validate
 from medvae.statistics import Normal
-from medvae.vae.networks._blocks import channels_last, fold, unfold
+from medvae.vae.blocks import Residual, channels_last, fold, unfold
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from medvae.scan import Geometry
 
-NAME = "detector"  # of the network in a checkpoint
+DETECTOR = "detector"  # name of the network in a checkpoint
+USUAL_STEPS = 1500  # that hints name
 _STEM = 2  # how much space is folded into channels before the first convolution
 _RARE = -3.0  # log-odds before training: most voxels are usual
 
@@ -41,17 +41,17 @@ class Detector(nn.Module):
 
     def __init__(self, channels: Sequence[int], grid: Geometry, *, aligned: bool) -> None:
         super().__init__()
-        self.architecture = {"name": NAME, "options": {"channels": list(channels)}}
+        self.architecture = {"name": DETECTOR, "options": {"channels": list(channels)}}
         self.grid, self.aligned = grid, aligned
         self.stride = _STEM * 2 ** (len(channels) - 1)
         steps = list(pairwise(channels))
         inputs = (ALIGNED if aligned else UNALIGNED) * _STEM**3
         self.first = nn.Conv3d(inputs, channels[0], 3, padding=1)
-        self.encoder = nn.ModuleList(_Residual(width) for width in channels)
+        self.encoder = nn.ModuleList(Residual(width, nn.BatchNorm3d) for width in channels)
         self.down = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in steps)
-        self.middle = _Residual(channels[-1])
+        self.middle = Residual(channels[-1], nn.BatchNorm3d)
         self.up = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in steps)
-        self.decoder = nn.ModuleList(_Residual(fine) for fine, _ in steps)
+        self.decoder = nn.ModuleList(Residual(fine, nn.BatchNorm3d) for fine, _ in steps)
         last = nn.Conv3d(channels[0], _STEM**3, 3, padding=1)
         nn.init.constant_(last.bias, _RARE)  # type: ignore[arg-type]
         self.last = nn.Sequential(nn.BatchNorm3d(channels[0]), nn.SiLU(), last)
@@ -107,28 +107,8 @@ class Detector(nn.Module):
 _BUFFERS = ("image_mean", "image_sd", "difference_mean", "difference_sd")
 
 
-class _Residual(nn.Module):
-    """x + conv(act(norm(conv(act(norm(x)))))), 3×3×3, the second convolution starting at zero."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = (nn.BatchNorm3d(channels) for _ in range(2))
-        self.conv1, self.conv2 = (nn.Conv3d(channels, channels, 3, padding=1) for _ in range(2))
-        nn.init.zeros_(self.conv2.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
-        change: Tensor = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
-        return x + change
-
-
-def build(options: Mapping[str, Any], grid: Geometry, *, aligned: bool, seed: int) -> Detector:
-    """An untrained detector; its weights follow from the seed of the run alone.
-
-    Raises:
-        SettingsError: wrong options.
-    """
+def build(channels: Sequence[int], grid: Geometry, *, aligned: bool, seed: int) -> Detector:
+    """An untrained detector; its weights follow from the seed of the run alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        known = validate(DetectorSettings, dict(options), where="detector")
-        return Detector(known.channels, grid, aligned=aligned)
+        return Detector(channels, grid, aligned=aligned)

@@ -1,8 +1,8 @@
 """Kinds of simulated anomalies for training: what a patch of a healthy scan is changed into.
 
-They are unlike each other, so that the network cannot learn the traces of one of them, and none is that of the tests
-(`medvae.simulate.lesions`). Values are prepared intensities; `there` is the patch as it is, `weight` 0 to 1 says how
-much of each voxel is changed.
+They are unlike each other, so that the network cannot learn the traces of one of them. The lesions of the tests
+(`medvae.simulate.lesions`) are made by other code; `shift` and `texture` come near to their kinds. Values are prepared
+intensities; `there` is the patch as it is, `weight` 0 to 1 says how much of each voxel is changed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Place:
 
 
 def foreign(place: Place, rng: np.random.Generator) -> Values:
-    """A patch of another scan from nearly the same place, at times matched to the values here (Tan et al., 2020)."""
+    """A patch of another scan from nearly the same place, at times matched to the values (Tan et al., MELBA 2022)."""
     return _blended(place, _cut(place, place.donor, reach=8.0, rng=rng), rng)
 
 

@@ -124,6 +124,13 @@ def mirrored(values: NDArray[np.float32], grid: Geometry) -> NDArray[np.float32]
     return between
 
 
+def difference_of_sides(image: NDArray[np.float32], mask: NDArray[np.bool_], grid: Geometry) -> NDArray[np.float32]:
+    """The image less its mirror image, `(X, Y, Z)`; NaN where a voxel or its counterpart is not in the mask."""
+    inside = np.where(mask, image, np.float32(np.nan))
+    difference: NDArray[np.float32] = inside - mirrored(inside, grid)
+    return difference
+
+
 def _reversed(values: NDArray[np.float32], last: int) -> NDArray[np.float32]:
     """Values at index last − i along the first axis; NaN outside."""
     index = last - np.arange(len(values))

@@ -23,6 +23,7 @@ from medvae.detector.network import build
 from medvae.detector.tasks import TASKS
 from medvae.errors import SettingsError
 from medvae.prepare import intensity
+from medvae.prepare.preparation import Preparation
 from medvae.run.work import Progress, ignore
 from medvae.settings import PrepareSettings, RandomizeSettings
 from medvae.training import state
@@ -83,19 +84,17 @@ def fit_detector(
     training: Scans,
     settings: Settings,
     *,
-    grid: Geometry,
     fabric: Fabric,
     folder: Path,
     resume: bool,
     on_progress: Callable[[Progress], None] = ignore,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[Detector, int]:
-    """Train a detector, and say how many steps it was trained for.
+) -> tuple[Detector | None, int]:
+    """Train a detector, and say how many steps it was trained for; None and 0 where the settings want none.
 
     Args:
         training: healthy scans; a VAE may learn from them as well.
         settings: of the run.
-        grid: the model's.
         fabric: device and precision.
         folder: where its state is kept, in `last/`.
         resume: go on from there.
@@ -106,10 +105,12 @@ def fit_detector(
         TrainingError: the loss is not a number.
         SettingsError: fewer steps than are done.
     """
-    aligned = settings.prepare.align != "none"
-    wanted = settings.detector
-    net = build(wanted.model_dump(mode="json"), grid, aligned=aligned, seed=settings.seed)
-    usual = _usual(training, grid) if aligned else None
+    preparation, wanted = Preparation(settings.prepare), settings.detector
+    if not wanted.steps:
+        return None, 0
+    grid = preparation.grid
+    net = build(wanted.channels, grid, aligned=preparation.aligned, seed=settings.seed)
+    usual = _usual(training, grid) if preparation.aligned else None
     if usual is not None:
         net.compare_with(usual)
     optimizer = torch.optim.AdamW(net.parameters(), lr=wanted.lr, weight_decay=1e-4)
@@ -249,12 +250,11 @@ class _Source:
         image = _scaled(made.image, mask) if again else made.image
         boxes = [self._box(made, mask, rng) for _ in range(self.settings.detector.batch)]
         shown = [features(image, mask, grid=self.grid, usual=self.usual, box=box) for box in boxes]
-        return Patches(
-            torch.from_numpy(np.stack(shown)),
-            torch.from_numpy(np.stack([made.target[box] for box in boxes])[:, None]),
-            torch.from_numpy(np.stack([made.emphasis[box] for box in boxes])[:, None]),
-            torch.from_numpy(np.stack([mask[box] for box in boxes])[:, None]),
+        target, emphasis, inside = (
+            torch.from_numpy(np.stack([whole[box][None] for box in boxes]))
+            for whole in (made.target, made.emphasis, mask)
         )
+        return Patches(torch.from_numpy(np.stack(shown)), target, emphasis, inside)
 
     def _randomized(
         self, prepared: Prepared, rng: np.random.Generator

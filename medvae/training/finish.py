@@ -9,7 +9,7 @@ import numpy as np
 
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import MAIN, Model, weights_hash, with_all_options
-from medvae.detector.network import NAME as DETECTOR
+from medvae.detector.network import DETECTOR
 from medvae.prepare.preparation import Preparation
 from medvae.run.work import Progress, ignore
 

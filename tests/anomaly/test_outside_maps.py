@@ -34,7 +34,9 @@ def test_used_maps_come_first_and_along(tmp_path: Path, monkeypatch: pytest.Monk
     outside_maps.install(tmp_path, monkeypatch, a=outside_maps.using("residual_z", "b"), b=outside_maps.using("nll"))
     assert list(configured(["kl", "a"], {})) == ["kl", "atlas", "residual_z", "nll", "b", "a"]
     assert (needs_alignment("a"), needs_alignment("b")) == (True, False)
-    assert set(usable(aligned=False, detector=True)) == {name for name in (*OURS, "b") if not needs_alignment(name)}
+    assert set(usable(linear_model.bare_model(aligned=False))) == {
+        name for name in (*OURS, "b") if not needs_alignment(name)
+    }
     settings = Settings.model_validate({"detect": {"maps": ["a"]}})
     with pytest.raises(SettingsError, match="'a' compares voxel by voxel"):
         check_maps(settings)
@@ -48,7 +50,7 @@ def test_maps_that_use_each_other_are_refused(
     )
     with pytest.raises(SettingsError, match="use each other in a circle: b -> c -> b"):
         configured(["a"], {})
-    assert usable(aligned=True, detector=True) == OURS
+    assert usable(linear_model.bare_model()) == OURS
     assert "circle" in caplog.text
 
 

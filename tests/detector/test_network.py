@@ -6,7 +6,6 @@ import torch
 
 from medvae.detector.features import ALIGNED, UNALIGNED, Usual, features
 from medvae.detector.network import Detector, build
-from medvae.errors import SettingsError
 from medvae.scan import Geometry
 
 SHAPE = (16, 18, 20)  # 18 and 20 are no multiples of the stride
@@ -27,7 +26,7 @@ def usual() -> Usual:
 
 
 def detector(*, aligned: bool = True) -> Detector:
-    net = build({"channels": (4, 8, 8)}, GRID, aligned=aligned, seed=0)
+    net = build((4, 8, 8), GRID, aligned=aligned, seed=0)
     if aligned:
         net.compare_with(usual())
     return net.eval()
@@ -68,7 +67,7 @@ def test_log_odds_of_any_grid_0_outside_the_foreground(aligned: bool) -> None:
 
 
 def test_what_features_compare_with_is_kept_with_the_weights() -> None:
-    net, copy = detector(), build({"channels": (4, 8, 8)}, GRID, aligned=True, seed=1).eval()
+    net, copy = detector(), build((4, 8, 8), GRID, aligned=True, seed=1).eval()
     copy.load_state_dict(net.state_dict())
     image, mask = scan(54)
     np.testing.assert_array_equal(copy.log_odds(image[None], mask[None]), net.log_odds(image[None], mask[None]))
@@ -86,12 +85,7 @@ def test_the_size_of_a_feature_reaches_the_output() -> None:
 
 def test_the_seed_alone_makes_the_weights() -> None:
     torch.manual_seed(7)
-    first = build({"channels": (4, 8)}, GRID, aligned=True, seed=3).state_dict()
+    first = build((4, 8), GRID, aligned=True, seed=3).state_dict()
     torch.manual_seed(8)
-    second = build({"channels": (4, 8)}, GRID, aligned=True, seed=3).state_dict()
+    second = build((4, 8), GRID, aligned=True, seed=3).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_wrong_options() -> None:
-    with pytest.raises(SettingsError, match="channels"):
-        build({"channels": (4,)}, GRID, aligned=True, seed=0)

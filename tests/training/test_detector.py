@@ -10,7 +10,6 @@ import small_model
 import torch
 
 from medvae.errors import SettingsError
-from medvae.prepare.preparation import Preparation
 from medvae.training import detector as module
 from medvae.training import state
 from medvae.training.detector import fit_detector, for_vae
@@ -42,7 +41,6 @@ def fitted(
     return fit_detector(
         scans,
         chosen,
-        grid=Preparation(chosen.prepare).grid,
         fabric=make_fabric("cpu", precision="32"),
         folder=folder,
         resume=resume,
@@ -71,7 +69,6 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         fit_detector(
             scans,
             chosen,
-            grid=Preparation(chosen.prepare).grid,
             fabric=make_fabric("cpu", precision="32"),
             folder=tmp_path / "stopped",
             resume=False,

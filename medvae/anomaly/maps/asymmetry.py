@@ -9,7 +9,7 @@ from pydantic import Field
 
 from medvae.anomaly.maps._normative import Normative, Scales
 from medvae.anomaly.maps._shared import smooth_inside
-from medvae.prepare.grid import mirrored
+from medvae.prepare.grid import difference_of_sides, mirrored
 from medvae.settings import Frozen
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ class Map(Normative):
     def difference(self, inference: Inference) -> NDArray[np.float32]:
         """x − x mirrored, smoothed, `(C, X, Y, Z)`; NaN where a voxel or its counterpart is not foreground."""
         prepared = inference.prepared
-        image = np.where(prepared.mask, prepared.image, np.float32(np.nan))
-        difference = image - np.stack([mirrored(channel, prepared.grid) for channel in image])
+        inside, grid = inference.foreground, prepared.grid
+        difference = np.stack([difference_of_sides(channel, inside, grid) for channel in prepared.image])
         known = ~np.isnan(difference[0])
-        mm, spacing = self.settings.smooth_mm, prepared.grid.spacing
-        smooth = [smooth_inside(channel, known, spacing=spacing, mm=mm) for channel in difference]
+        mm = self.settings.smooth_mm
+        smooth = [smooth_inside(channel, known, spacing=grid.spacing, mm=mm) for channel in difference]
         return np.where(known, np.stack(smooth), np.float32(np.nan))
 
 

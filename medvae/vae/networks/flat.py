@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.networks._blocks import Conditioned, Decoder, Encoder, channels_last
+from medvae.vae.blocks import Conditioned, Decoder, Encoder, channels_last
 from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pydantic import Field
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.networks._blocks import Conditioned, Decoder, Encoder, channels_last
+from medvae.vae.blocks import Conditioned, Decoder, Encoder, channels_last
 from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:

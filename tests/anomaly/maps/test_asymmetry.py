@@ -13,8 +13,8 @@ import pytest
 from medvae.anomaly.anomaly_map import anomaly_map
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps._shared import smooth_inside
-from medvae.anomaly.maps.asymmetry import mirrored
 from medvae.anomaly.reference import reference_of
+from medvae.prepare.grid import mirrored
 from medvae.scan import Geometry
 from medvae.statistics import Moments
 

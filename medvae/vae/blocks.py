@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from medvae.vae.base import Posterior
 
@@ -51,9 +51,9 @@ class Norm(nn.GroupNorm):
 class Residual(nn.Module):
     """x + conv(act(norm(conv(act(norm(x)))))), 3×3×3, the second convolution starting at zero."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Callable[[int], nn.Module] = Norm) -> None:
         super().__init__()
-        self.norm1, self.norm2 = (Norm(channels) for _ in range(2))
+        self.norm1, self.norm2 = (norm(channels) for _ in range(2))
         self.conv1, self.conv2 = (nn.Conv3d(channels, channels, 3, padding=1) for _ in range(2))
         nn.init.zeros_(self.conv2.weight)
 
