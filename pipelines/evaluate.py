@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvae.cohort.names import scan_id
 from medvae.errors import InputError
 from medvae.evaluation.lesions import Curve, mean_measures, measure, read_volume
+from medvae.evaluation.masks import masks_by_id, only_mask
 from medvae.evaluation.metrics import compare, scan_auroc
 from medvae.evaluation.report import froc, markdown, precision_recall
 from medvae.evaluation.truth import read_scores
-from medvae.io.discover import stem_of
 from medvae.io.files import atomic, write_json, write_text
 from medvae.run.folder import disk_errors
 from medvae.run.manifest import Manifest
@@ -110,29 +108,15 @@ def _cases(out: Path, truth: Path, *, healthy: bool) -> list[_Case]:
         InputError: no scan has a mask, or two masks could be that of one scan.
     """
     subjects = {one.id: one.facts.get("subject") for one in Manifest(out / "manifest.jsonl").outcomes().values()}
-    masks = _masks(truth)
+    masks = masks_by_id(truth)
     cases = []
     for name in sorted(path.parent.name for path in out.glob("scans/*/coverage.nii.gz")):
-        found = masks.get(name, [])
-        if len(found) > 1:
-            files = ", ".join(path.relative_to(truth).as_posix() for path in found)
-            hint = "name each mask by the id of its scan"
-            raise InputError(f"several masks could be that of {name}: {files}", path=truth, hint=hint)
-        if found or healthy:
-            cases.append(_Case(name, subjects.get(name) or name, found[0] if found else None))
+        mask = only_mask(masks, name)
+        if mask is not None or healthy:
+            cases.append(_Case(name, subjects.get(name) or name, mask))
     if not any(case.truth for case in cases):
         raise InputError("none of the scans has a mask", path=truth, hint="name each mask by the id of its scan")
     return cases
-
-
-def _masks(truth: Path) -> dict[str, list[Path]]:
-    """The masks that may belong to each id: by their path below the folder, and by their name alone."""
-    files = sorted(path for path in truth.rglob("*") if path.name.endswith((".nii", ".nii.gz")))
-    by_path, by_name = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
-    for path in files:
-        by_path[scan_id(path, truth)].append(path)
-        by_name[stem_of(path.name)].append(path)
-    return {**by_name, **by_path}
 
 
 def _of_map(out: Path, name: str, cases: Sequence[_Case], thresholds: Mapping[str, float]) -> _OfMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_COMMANDS = "info|train|calibrate|detect|augment|demo"
+_COMMANDS = "info|train|calibrate|detect|review|augment|demo"
 _OPTIONS = "include|exclude|split|config|workers|device|minutes|count|sampler|map|out|model"
 _RULES: tuple[tuple[str, str], ...] = (
     (r"\bset read\.volume=", "use --volume "),

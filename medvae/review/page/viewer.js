@@ -1,0 +1,149 @@
+"use strict";
+// NiiVue with a scan and one of its maps: one fixed colour scale, a threshold in the map's unit, the value at the cross.
+medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
+  const { shape, affine } = facts.grid;
+  const inverse = inverted(affine);
+  const images = new Map(); // maps that were shown before, by name
+  const nv = new niivue.Niivue({
+    backColor: [0, 0, 0, 1],
+    crosshairColor: [0, 0.82, 1, 0.8],
+    crosshairWidth: 1,
+    dragAndDropEnabled: false,
+    isColorbar: false,
+    isRadiologicalConvention: true,
+    loadingText: "",
+    logLevel: "error",
+    multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,
+    sagittalNoseLeft: true,
+    show3Dcrosshair: true,
+  });
+  await nv.attachToCanvas(canvas);
+  const plain = nv.drawScene.bind(nv);
+  nv.drawScene = () => {
+    const drawn = plain();
+    onDraw(nv);
+    return drawn;
+  };
+  nv.onLocationChange = () => onMove();
+  nv.setMultiplanarLayout(niivue.MULTIPLANAR_TYPE.GRID);
+  nv.setSliceType(nv.sliceTypeMultiplanar);
+  const scan = await image("scan", base64("volume_scan"), { colormap: "gray" });
+  nv.addVolume(scan);
+  const marks = await image("marks", base64("volume_marks"), {});
+  const state = { map: null, threshold: 0, opacity: 0.75, on: true };
+
+  function image(name, text, options) {
+    return niivue.NVImage.loadFromBase64({ base64: text, name: `${name}.nii.gz`, ...options });
+  }
+
+  // Colours are those of the run; alpha rises from the threshold to the healthy limit, or begins at the threshold.
+  function colours(map) {
+    const { table, top } = facts.colours;
+    const high = top * Math.max(map.limit, 1e-6);
+    const full = Math.max(map.limit, state.threshold);
+    const alpha = table.map((_, n) => {
+      const value = (n / (table.length - 1)) * high;
+      if (value < state.threshold) return 0;
+      return full > state.threshold ? Math.min(1, (value - state.threshold) / (full - state.threshold)) : 1;
+    });
+    nv.addColormap("medvae", {
+      R: table.map((rgb) => rgb[0]),
+      G: table.map((rgb) => rgb[1]),
+      B: table.map((rgb) => rgb[2]),
+      A: alpha.map((value) => Math.round(255 * value)),
+      I: table.map((_, n) => n),
+    });
+    return high;
+  }
+
+  function refresh() {
+    const overlay = nv.volumes[1];
+    if (overlay) {
+      overlay.cal_max = colours(state.map);
+      overlay.cal_min = Math.max(state.threshold, 1e-9);
+      overlay.colormap = "medvae";
+      overlay.opacity = state.on ? state.opacity : 0;
+    }
+    nv.updateGLVolume();
+  }
+
+  async function showMap(map, number) {
+    if (!images.has(map.name)) images.set(map.name, await image(map.name, base64(`volume_${number}`), {}));
+    if (nv.volumes[1]) nv.removeVolume(nv.volumes[1]);
+    state.map = map;
+    state.threshold = facts.colours.clear * Math.max(map.limit, 1e-6);
+    colours(map);
+    const overlay = images.get(map.name);
+    overlay.colormapType = niivue.COLORMAP_TYPE.ZERO_TO_MAX_TRANSPARENT_BELOW_MIN;
+    nv.addVolume(overlay);
+    refresh();
+    onMove();
+  }
+
+  function set(change) {
+    Object.assign(state, change);
+    refresh();
+  }
+
+  function setWindow(black, white) {
+    scan.cal_min = black;
+    scan.cal_max = Math.max(white, black + 1e-6 * Math.abs(black) + 1e-9);
+    nv.updateGLVolume();
+  }
+
+  // ------------------------------------------------------------------------------------------------- cross-hair
+
+  function voxel() {
+    return [0, 1, 2].map((n) => Math.min(shape[n] - 1, Math.max(0, Math.floor(nv.scene.crosshairPos[n] * shape[n]))));
+  }
+
+  function goToVoxel(index) {
+    const inside = index.map((value, n) => Math.min(shape[n] - 1, Math.max(0, value)));
+    nv.scene.crosshairPos = inside.map((value, n) => (value + 0.5) / shape[n]);
+    nv.createOnLocationChange();
+    nv.drawScene();
+  }
+
+  function goTo(ras) {
+    goToVoxel(applied(inverse, ras).map(Math.round));
+  }
+
+  function valueOf(volume, index) {
+    const stored = volume.img[index[0] + shape[0] * (index[1] + shape[1] * index[2])];
+    return stored * volume.hdr.scl_slope + volume.hdr.scl_inter;
+  }
+
+  // What lies under the cross-hair; voxels as the file counts them, from 0.
+  function here() {
+    const index = voxel();
+    const ras = applied(affine, index);
+    return {
+      index,
+      ras,
+      file: applied(facts.grid.to_file, index).map(Math.round),
+      mni: facts.to_mni && applied(facts.to_mni, ras),
+      scan: valueOf(scan, index),
+      map: state.map && nv.volumes[1] ? valueOf(nv.volumes[1], index) : null,
+    };
+  }
+
+  function applied(matrix, [x, y, z]) {
+    return [0, 1, 2].map((n) => matrix[n][0] * x + matrix[n][1] * y + matrix[n][2] * z + matrix[n][3]);
+  }
+
+  // Inverse of a 4×4 whose last row is 0 0 0 1.
+  function inverted(m) {
+    const cross = (u, v) => [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
+    const column = (n) => [m[0][n], m[1][n], m[2][n]];
+    const [a, b, c, moved] = [0, 1, 2, 3].map(column);
+    const [bc, ca, ab] = [cross(b, c), cross(c, a), cross(a, b)];
+    const size = a[0] * bc[0] + a[1] * bc[1] + a[2] * bc[2];
+    return [bc, ca, ab].map((row) => {
+      const linear = row.map((value) => value / size);
+      return [...linear, -(linear[0] * moved[0] + linear[1] * moved[1] + linear[2] * moved[2])];
+    });
+  }
+
+  const toVoxel = (ras) => applied(inverse, ras);
+  return { nv, state, mask: marks.img, goTo, goToVoxel, here, set, setWindow, showMap, toVoxel };
+};

@@ -1,0 +1,182 @@
+"""The page of one scan, made from the files that `detect` wrote for it: it shows what they hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Self
+
+import nibabel as nib
+import numpy as np
+
+from medvae.io.files import write_text
+from medvae.io.formats import nifti
+from medvae.io.nifti.write import gzipped
+from medvae.io.reading import read_mask
+from medvae.review.filling import base64_text, filled, json_text
+from medvae.review.frame import Frame
+from medvae.review.grey import Grey
+from medvae.review.montage import CLEAR, COLOURS, TOP
+from medvae.run.record import RESEARCH_USE
+from medvae.settings import ReadSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from medvae.scan import Geometry
+
+FOLDER = "review"
+SCAN, BRAIN, FINDINGS = "scan.nii.gz", "template_brain.nii.gz", "findings.json"
+_STEPS = 32  # quantisation steps from 0 to the healthy limit
+_MOST = 32000  # the largest number of steps: int16
+_MARKS = {"brain": 1, "truth": 2, "candidates": 4}  # bits
+_READ = ReadSettings()
+
+
+@dataclass(frozen=True)
+class ScanPage:
+    """An HTML page to be written, after all files of its scan.
+
+    Attributes:
+        id: of the scan: the name of its folder in `scans/`.
+        truth: the mask of its lesions, on its grid, where it is known.
+    """
+
+    id: str
+    truth: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Path below the output folder."""
+        return f"{FOLDER}/scans/{self.id}.html"
+
+    def write(self, folder: Path) -> None:
+        """Write it below `folder`, atomically, from what lies in `folder`/scans/<id>.
+
+        Raises:
+            ScanError: a file cannot be read, or the truth does not lie on the scan's grid.
+        """
+        write_text(folder / self.name, _page(folder / "scans" / self.id, self.truth))
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What a page shows of one scan, in its frame.
+
+    Attributes:
+        grey: the scan.
+        covered: bool, what was evaluated.
+        maps: by name, float32, as in their files.
+        marks: uint8, the bits of `_MARKS`.
+    """
+
+    frame: Frame
+    grey: Grey
+    covered: NDArray[np.bool_] = field(repr=False)
+    maps: Mapping[str, NDArray[np.float32]] = field(repr=False)
+    marks: NDArray[np.uint8] = field(repr=False)
+
+    @classmethod
+    def read(cls, folder: Path, truth: Path | None, *, maps: Mapping[str, Any]) -> Self:
+        """From the folder of a scan."""
+        covered, geometry = nifti.read_values(folder / "coverage.nii.gz", _READ)
+        marks = _marks(folder, truth, geometry)
+        frame = Frame.around((covered > 0) | (marks & ~np.uint8(_MARKS["brain"]) > 0), geometry)
+        values = {name: frame.cut(nifti.read_values(folder / f"{name}.nii.gz", _READ)[0]) for name in maps}
+        proxy = nib.load(folder / SCAN).dataobj
+        scale = (float(proxy.slope), float(proxy.inter))
+        grey = Grey(frame.cut(np.asarray(proxy.get_unscaled())), scale)
+        return cls(frame, grey, frame.cut(covered) > 0, values, frame.cut(marks))
+
+
+def _marks(folder: Path, truth: Path | None, geometry: Geometry) -> NDArray[np.uint8]:
+    """Regions whose outlines are drawn, on the scan's own grid."""
+    labels, _ = nifti.read_values(folder / "candidates.nii.gz", _READ)
+    marks = np.where(labels > 0, _MARKS["candidates"], 0).astype(np.uint8)
+    if (folder / BRAIN).is_file():
+        marks |= np.where(nifti.read_values(folder / BRAIN, _READ)[0] > 0, np.uint8(_MARKS["brain"]), np.uint8(0))
+    if truth is not None:
+        marks |= np.where(read_mask(truth, geometry, _READ), np.uint8(_MARKS["truth"]), np.uint8(0))
+    return marks
+
+
+def _page(folder: Path, truth: Path | None) -> str:
+    text = (folder / FINDINGS).read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)
+    shown = _Shown.read(folder, truth, maps=found["scores"])
+    geometry = shown.frame.geometry
+    scan = gzipped(shown.grey.data, geometry, description="for display only", scale=shown.grey.scale)
+    data = {"volume_scan": base64_text(scan)}
+    maps = []
+    for number, (name, one) in enumerate(found["scores"].items()):
+        step, codes = quantised(shown.maps[name], one["limit"])
+        text_of = f"{name}, steps of {step:.3g} {one['unit']}"
+        packed = gzipped(codes, geometry, description=text_of, limits=(0.0, one["limit"]), scale=(step, 0.0))
+        data[f"volume_{number}"] = base64_text(packed)
+        maps.append({"name": name, **one, "step": step})
+    data["volume_marks"] = base64_text(gzipped(shown.marks, geometry, description="outlines"))
+    montage = folder / "montage.png"
+    if montage.is_file():
+        data["montage"] = base64_text(montage.read_bytes())
+    return filled("scan.html", {"facts": json_text(_facts(found, shown, maps, key=key_of(text), truth=truth)), **data})
+
+
+def _facts(
+    found: dict[str, Any], shown: _Shown, maps: list[dict[str, Any]], *, key: str, truth: Path | None
+) -> dict[str, Any]:
+    """What the page's script is told: numbers and words, no voxels."""
+    grid = {"shape": shown.frame.geometry.shape, "affine": shown.frame.geometry.affine.tolist()}
+    bits = {name: bit for name, bit in _MARKS.items() if bool((shown.marks & bit).any()) or name == "candidates"}
+    return {
+        **found,
+        "key": key,
+        "notice": RESEARCH_USE,
+        "maps": maps,
+        "scan": {"step": shown.grey.scale[0], "window": shown.grey.window(shown.covered)},
+        "peak": _peak(shown, found["map"]),
+        "grid": {**grid, "to_file": shown.frame.to_file.tolist()},
+        "marks": {**bits, **({} if truth is None else {"truth": _MARKS["truth"]})},
+        "colours": {
+            "table": np.rint(COLOURS(np.arange(COLOURS.N))[:, :3] * 255).astype(int).tolist(),
+            "top": TOP,
+            "clear": CLEAR,
+        },
+    }
+
+
+def _peak(shown: _Shown, name: str) -> list[float]:
+    """RAS+ mm of the highest voxel that was evaluated; where the cross-hair lies at first in a scan without candidates."""
+    heat = np.where(shown.covered, shown.maps[name], -np.inf) if shown.covered.any() else shown.maps[name]
+    at = np.unravel_index(int(heat.argmax()), heat.shape)
+    peak: list[float] = shown.frame.geometry.to_world(at).tolist()
+    return peak
+
+
+def key_of(findings: str) -> str:
+    """Under which the reviewer's verdicts of a scan are kept: another result of a scan has another key.
+
+    Args:
+        findings: the text of its `findings.json`.
+    """
+    return sha256(findings.encode("utf-8")).hexdigest()[:16]
+
+
+def quantised(values: NDArray[np.float32], limit: float) -> tuple[float, NDArray[np.int16]]:
+    """A map in whole steps, the same step in all scans of a run: a 32nd of the healthy limit.
+
+    Only a map that exceeds a thousand limits gets a larger step.
+
+    Args:
+        values: of the map.
+        limit: 99.9% of healthy voxels lie below.
+
+    Returns:
+        The step, in the map's unit, and the values divided by it.
+    """
+    step = max(limit / _STEPS, float(np.abs(values).max()) / _MOST, 1e-9)
+    step = float(np.float32(step))  # as the header holds it
+    return step, np.rint(values / step).astype(np.int16)
