@@ -38,7 +38,7 @@ _SMOOTH_MM = 3.0  # σ under which they are looked for
 _PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
 _MARGIN_MM = 8.0  # around what is covered
 _CROSS = "#00d0ff"
-CLEAR = 0.5  # below this share of the healthy limit a map is transparent
+_CLEAR = 0.5  # below this share of the healthy limit a map is transparent
 TOP = 3.0  # the colour scale ends at so many healthy limits
 
 
@@ -258,7 +258,7 @@ def _ramp() -> ListedColormap:
     """Transparent below half the healthy limit, then ever more opaque up to the limit."""
     colours = colormaps["inferno"](np.linspace(0.35, 1, 256))
     limits = np.linspace(0, TOP, 256)
-    colours[:, 3] = 0.75 * np.clip((limits - CLEAR) / (1 - CLEAR), 0, 1)
+    colours[:, 3] = 0.75 * np.clip((limits - _CLEAR) / (1 - _CLEAR), 0, 1)
     return ListedColormap(colours)
 
 

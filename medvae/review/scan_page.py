@@ -17,7 +17,7 @@ from medvae.io.reading import read_mask
 from medvae.review.filling import base64_text, filled, json_text
 from medvae.review.frame import Frame
 from medvae.review.grey import Grey
-from medvae.review.montage import CLEAR, COLOURS, TOP
+from medvae.review.montage import COLOURS, TOP
 from medvae.run.record import RESEARCH_USE
 from medvae.settings import ReadSettings
 
@@ -122,7 +122,8 @@ def _page(folder: Path, truth: Path | None) -> str:
     montage = folder / "montage.png"
     if montage.is_file():
         data["montage"] = base64_text(montage.read_bytes())
-    return filled("scan.html", {"facts": json_text(_facts(found, shown, maps, key=key_of(text), truth=truth)), **data})
+    facts = _facts(found, shown, maps, key=key_of(text), truth=truth)
+    return filled("scan.html", {"facts": json_text(facts), **data})
 
 
 def _facts(
@@ -143,13 +144,18 @@ def _facts(
         "colours": {
             "table": np.rint(COLOURS(np.arange(COLOURS.N))[:, :3] * 255).astype(int).tolist(),
             "top": TOP,
-            "clear": CLEAR,
         },
     }
 
 
+def _colour_table() -> list[list[int]]:
+    """Red, green and blue of the colour scale, from 0 to its end."""
+    table: list[list[int]] = np.rint(COLOURS(np.arange(COLOURS.N))[:, :3] * 255).astype(int).tolist()
+    return table
+
+
 def _peak(shown: _Shown, name: str) -> list[float]:
-    """RAS+ mm of the highest voxel that was evaluated; where the cross-hair lies at first in a scan without candidates."""
+    """RAS+ mm of the highest voxel that was evaluated: where the cross-hair begins in a scan without candidates."""
     heat = np.where(shown.covered, shown.maps[name], -np.inf) if shown.covered.any() else shown.maps[name]
     at = np.unravel_index(int(heat.argmax()), heat.shape)
     peak: list[float] = shown.frame.geometry.to_world(at).tolist()

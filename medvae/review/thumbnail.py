@@ -53,7 +53,7 @@ class Thumbnail:
         colour = COLOURS(colour_scale(picture.limit)(heat[:, :, at]))
         mixed = grey * (1 - colour[..., 3:]) + colour[..., :3] * colour[..., 3:]
         file = BytesIO()
-        imsave(file, _upright(mixed, frame.geometry.spacing), format="png", metadata={"Software": None})
+        imsave(file, _upright(mixed, frame.geometry.spacing), format="png", metadata={"Software": ""})
         return file.getvalue()
 
 

@@ -1,12 +1,15 @@
 "use strict";
 // NiiVue with a scan and one of its maps: one fixed colour scale, a threshold in the map's unit, the value at the cross.
 medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
+  const FROM_ZERO = 2; // colours run from 0 to the end, and nothing below the threshold is shown; NiiVue 0.69 calls it otherwise
+  const COLOURS = "medvae";
   const { shape, affine } = facts.grid;
   const inverse = inverted(affine);
   const images = new Map(); // maps that were shown before, by name
   const nv = new niivue.Niivue({
     backColor: [0, 0, 0, 1],
     crosshairColor: [0, 0.82, 1, 0.8],
+    crosshairGap: 6,
     crosshairWidth: 1,
     dragAndDropEnabled: false,
     isColorbar: false,
@@ -27,43 +30,30 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   nv.onLocationChange = () => onMove();
   nv.setMultiplanarLayout(niivue.MULTIPLANAR_TYPE.GRID);
   nv.setSliceType(nv.sliceTypeMultiplanar);
+  const { table } = facts.colours;
+  const [R, G, B] = [0, 1, 2].map((channel) => table.map((rgb) => rgb[channel]));
+  nv.addColormap(COLOURS, { R, G, B, A: table.map((_, n) => (n ? 255 : 0)), I: table.map((_, n) => n) });
   const scan = await image("scan", base64("volume_scan"), { colormap: "gray" });
   nv.addVolume(scan);
   const marks = await image("marks", base64("volume_marks"), {});
-  const state = { map: null, threshold: 0, opacity: 0.75, on: true };
+  const state = { map: null, threshold: 0, opacity: 0.7, on: true };
 
   function image(name, text, options) {
     return niivue.NVImage.loadFromBase64({ base64: text, name: `${name}.nii.gz`, ...options });
   }
 
-  // Colours are those of the run; alpha rises from the threshold to the healthy limit, or begins at the threshold.
-  function colours(map) {
-    const { table, top } = facts.colours;
-    const high = top * Math.max(map.limit, 1e-6);
-    const full = Math.max(map.limit, state.threshold);
-    const alpha = table.map((_, n) => {
-      const value = (n / (table.length - 1)) * high;
-      if (value < state.threshold) return 0;
-      return full > state.threshold ? Math.min(1, (value - state.threshold) / (full - state.threshold)) : 1;
-    });
-    nv.addColormap("medvae", {
-      R: table.map((rgb) => rgb[0]),
-      G: table.map((rgb) => rgb[1]),
-      B: table.map((rgb) => rgb[2]),
-      A: alpha.map((value) => Math.round(255 * value)),
-      I: table.map((_, n) => n),
-    });
-    return high;
+  function highest(map) {
+    return facts.colours.top * Math.max(map.limit, 1e-6);
   }
 
+  // The colour map first: NiiVue then sets ends of its own.
   function refresh() {
     const overlay = nv.volumes[1];
-    if (overlay) {
-      overlay.cal_max = colours(state.map);
-      overlay.cal_min = Math.max(state.threshold, 1e-9);
-      overlay.colormap = "medvae";
-      overlay.opacity = state.on ? state.opacity : 0;
-    }
+    overlay.colormap = COLOURS;
+    overlay.colormapType = FROM_ZERO;
+    overlay.cal_min = Math.max(state.threshold, 1e-9);
+    overlay.cal_max = highest(state.map);
+    overlay.opacity = state.on ? state.opacity : 0;
     nv.updateGLVolume();
   }
 
@@ -71,11 +61,8 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
     if (!images.has(map.name)) images.set(map.name, await image(map.name, base64(`volume_${number}`), {}));
     if (nv.volumes[1]) nv.removeVolume(nv.volumes[1]);
     state.map = map;
-    state.threshold = facts.colours.clear * Math.max(map.limit, 1e-6);
-    colours(map);
-    const overlay = images.get(map.name);
-    overlay.colormapType = niivue.COLORMAP_TYPE.ZERO_TO_MAX_TRANSPARENT_BELOW_MIN;
-    nv.addVolume(overlay);
+    state.threshold = map.limit;
+    nv.addVolume(images.get(map.name));
     refresh();
     onMove();
   }
