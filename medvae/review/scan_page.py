@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 FOLDER = "review"
 SCAN, BRAIN, FINDINGS = "scan.nii.gz", "template_brain.nii.gz", "findings.json"
-_STEPS = 32  # quantisation steps from 0 to the healthy limit
-_MOST = 32000  # the largest number of steps: int16
+_STEPS = 16  # quantisation steps from 0 to the healthy limit
+_MIDDLE = 128  # what stands for 0 in one byte
+_MOST = 32000  # the largest number of steps in two bytes
 _MARKS = {"brain": 1, "truth": 2, "candidates": 4}  # bits
 _READ = ReadSettings()
 
@@ -113,11 +114,11 @@ def _page(folder: Path, truth: Path | None) -> str:
     data = {"volume_scan": base64_text(scan)}
     maps = []
     for number, (name, one) in enumerate(found["scores"].items()):
-        step, codes = quantised(shown.maps[name], one["limit"])
-        text_of = f"{name}, steps of {step:.3g} {one['unit']}"
-        packed = gzipped(codes, geometry, description=text_of, limits=(0.0, one["limit"]), scale=(step, 0.0))
+        codes = quantised(shown.maps[name], one["limit"])
+        text_of = f"{name}, steps of {codes.scale[0]:.3g} {one['unit']}"
+        packed = gzipped(codes.data, geometry, description=text_of, limits=(0.0, one["limit"]), scale=codes.scale)
         data[f"volume_{number}"] = base64_text(packed)
-        maps.append({"name": name, **one, "step": step})
+        maps.append({"name": name, **one, "step": codes.scale[0]})
     data["volume_marks"] = base64_text(gzipped(shown.marks, geometry, description="outlines"))
     montage = folder / "montage.png"
     if montage.is_file():
@@ -171,18 +172,18 @@ def key_of(findings: str) -> str:
     return sha256(findings.encode("utf-8")).hexdigest()[:16]
 
 
-def quantised(values: NDArray[np.float32], limit: float) -> tuple[float, NDArray[np.int16]]:
-    """A map in whole steps, the same step in all scans of a run: a 32nd of the healthy limit.
+def quantised(values: NDArray[np.float32], limit: float) -> Grey:
+    """A map in whole steps, the same step in all scans of a run: a 16th of the healthy limit.
 
-    Only a map that exceeds a thousand limits gets a larger step.
+    One byte holds eight limits, two hold two thousand; only a map that exceeds them gets a larger step.
 
     Args:
         values: of the map.
         limit: 99.9% of healthy voxels lie below.
-
-    Returns:
-        The step, in the map's unit, and the values divided by it.
     """
-    step = max(limit / _STEPS, float(np.abs(values).max()) / _MOST, 1e-9)
-    step = float(np.float32(step))  # as the header holds it
-    return step, np.rint(values / step).astype(np.int16)
+    highest = float(np.abs(values).max())
+    step = float(np.float32(max(limit / _STEPS, highest / _MOST, 1e-9)))  # as the header holds it
+    codes = np.rint(values / step)
+    if np.abs(codes).max() < _MIDDLE:
+        return Grey((codes + _MIDDLE).astype(np.uint8), (step, -_MIDDLE * step))
+    return Grey(codes.astype(np.int16), (step, 0.0))

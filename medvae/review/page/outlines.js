@@ -48,11 +48,11 @@ medvae.makeOutlines = (canvas, { mask, shape, marks, points }) => {
       const frac = nv.screenXY2TextureFrac(x, y, tile, false);
       return [frac[a] * shape[a] - 0.5, frac[b] * shape[b] - 0.5];
     };
-    const [x0, y0] = voxel(left, top);
-    const [x1] = voxel(left + width, top);
-    const [, y1] = voxel(left, top + height);
-    const [sx, sy] = [width / (x1 - x0), height / (y1 - y0)];
-    return { matrix: new DOMMatrix([sx, 0, 0, sy, left - x0 * sx, top - y0 * sy]), box: [left, top, width, height] };
+    const [x, y] = [left + width / 4, top + height / 4]; // well inside: NiiVue gives no place beyond the edge
+    const [x0, y0] = voxel(x, y);
+    const [x1, y1] = voxel(x + width / 2, y + height / 2);
+    const [sx, sy] = [width / 2 / (x1 - x0), height / 2 / (y1 - y0)];
+    return { matrix: new DOMMatrix([sx, 0, 0, sy, x - x0 * sx, y - y0 * sy]), box: [left, top, width, height] };
   }
 
   function draw(nv, shown) {

@@ -146,9 +146,13 @@
   }
 
   function setWindow(black, white) {
+    showWindow(black, white);
+    viewer.setWindow(black, white);
+  }
+
+  function showWindow(black, white) {
     byId("black").value = black;
     byId("white").value = white;
-    viewer.setWindow(black, white);
   }
 
   async function showMap(index) {
@@ -156,7 +160,7 @@
     byId("map").value = String(index);
     await viewer.showMap(map, index);
     scale(map);
-    setThreshold(viewer.state.threshold);
+    showThreshold();
   }
 
   // The colour bar, its marks, and the slider below it share one axis: from 0 to the end of the scale.
@@ -180,10 +184,14 @@
   }
 
   function setThreshold(value) {
-    const threshold = Math.max(0, value);
-    viewer.set({ threshold });
+    viewer.set({ threshold: Math.max(0, value) });
+    showThreshold();
+  }
+
+  function showThreshold() {
+    const { threshold, map } = viewer.state;
+    const { unit } = map;
     byId("threshold").value = threshold;
-    const { unit } = viewer.state.map;
     byId("threshold").setAttribute("aria-valuetext", `${number(threshold)} ${unit}`);
     byId("above").textContent = `Coloured above ${number(threshold)} ${unit}. Same scale in all scans of this run.`;
   }
@@ -273,7 +281,7 @@
     const points = facts.candidates.map((one) => [String(one.number), viewer.toVoxel(one.ras)]);
     outlines = medvae.makeOutlines(byId("lines"), { mask: viewer.mask, shape: facts.grid.shape, marks: facts.marks, points });
     controls();
-    setWindow(...facts.scan.window);
+    showWindow(...facts.scan.window);
     await showMap(facts.maps.indexOf(first));
     if (facts.candidates.length) choose(0);
     else viewer.goTo(facts.peak);

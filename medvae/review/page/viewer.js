@@ -6,6 +6,7 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   const { shape, affine } = facts.grid;
   const inverse = inverted(affine);
   const images = new Map(); // maps that were shown before, by name
+  let frame = 0;
   const nv = new niivue.Niivue({
     backColor: [0, 0, 0, 1],
     crosshairColor: [0, 0.82, 1, 0.8],
@@ -33,49 +34,55 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   const { table } = facts.colours;
   const [R, G, B] = [0, 1, 2].map((channel) => table.map((rgb) => rgb[channel]));
   nv.addColormap(COLOURS, { R, G, B, A: table.map((_, n) => (n ? 255 : 0)), I: table.map((_, n) => n) });
+  const state = { map: null, threshold: 0, opacity: 0.7, on: true };
   const scan = await image("scan", base64("volume_scan"), { colormap: "gray" });
+  setEnds(...facts.scan.window);
   nv.addVolume(scan);
   const marks = await image("marks", base64("volume_marks"), {});
-  const state = { map: null, threshold: 0, opacity: 0.7, on: true };
-
   function image(name, text, options) {
     return niivue.NVImage.loadFromBase64({ base64: text, name: `${name}.nii.gz`, ...options });
   }
 
-  function highest(map) {
-    return facts.colours.top * Math.max(map.limit, 1e-6);
-  }
-
   // The colour map first: NiiVue then sets ends of its own.
-  function refresh() {
-    const overlay = nv.volumes[1];
+  function dress(overlay) {
     overlay.colormap = COLOURS;
     overlay.colormapType = FROM_ZERO;
     overlay.cal_min = Math.max(state.threshold, 1e-9);
-    overlay.cal_max = highest(state.map);
+    overlay.cal_max = facts.colours.top * Math.max(state.map.limit, 1e-6);
     overlay.opacity = state.on ? state.opacity : 0;
-    nv.updateGLVolume();
+  }
+
+  // One update of the textures a frame, however often a slider moves.
+  function update() {
+    frame ||= requestAnimationFrame(() => {
+      frame = 0;
+      nv.updateGLVolume();
+    });
   }
 
   async function showMap(map, number) {
     if (!images.has(map.name)) images.set(map.name, await image(map.name, base64(`volume_${number}`), {}));
-    if (nv.volumes[1]) nv.removeVolume(nv.volumes[1]);
-    state.map = map;
-    state.threshold = map.limit;
-    nv.addVolume(images.get(map.name));
-    refresh();
+    Object.assign(state, { map, threshold: map.limit });
+    dress(images.get(map.name));
+    nv.volumes.splice(1, 1, images.get(map.name));
+    update();
     onMove();
   }
 
   function set(change) {
     Object.assign(state, change);
-    refresh();
+    dress(nv.volumes[1]);
+    update();
   }
 
   function setWindow(black, white) {
+    setEnds(black, white);
+    update();
+  }
+
+  function setEnds(black, white) {
     scan.cal_min = black;
     scan.cal_max = Math.max(white, black + 1e-6 * Math.abs(black) + 1e-9);
-    nv.updateGLVolume();
   }
 
   // ------------------------------------------------------------------------------------------------- cross-hair
