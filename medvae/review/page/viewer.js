@@ -64,7 +64,8 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
     if (!images.has(map.name)) images.set(map.name, await image(map.name, base64(`volume_${number}`), {}));
     Object.assign(state, { map, threshold: map.limit });
     dress(images.get(map.name));
-    nv.volumes.splice(1, 1, images.get(map.name));
+    nv.overlays = [images.get(map.name)];
+    nv.volumes = [scan, ...nv.overlays];
     update();
     onMove();
   }
