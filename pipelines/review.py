@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medvae.cohort.names import plural
-from medvae.evaluation.masks import masks_by_id, only_mask
+from medvae.evaluation.masks import Masks
 from medvae.review.scan_page import SCAN, ScanPage
 from medvae.review.worklist import Worklist, require_run
 from medvae.run.folder import disk_errors
@@ -53,13 +53,13 @@ def run(
     out = Path(out)
     require_run(out)
     outcomes = sorted(Manifest(out / "manifest.jsonl").outcomes().values(), key=lambda one: one.id)
-    masks = {} if truth is None else masks_by_id(Path(truth))
+    masks = None if truth is None else Masks.below(Path(truth))
     done = [one.id for one in outcomes if one.status == "ok" and Path(one.id).name == one.id]  # no path from data
     pages = [name for name in done if (out / "scans" / name / SCAN).is_file()]
     with disk_errors(out):
         for number, name in enumerate(pages):
             on_progress(Progress("review", number, len(pages), note=name))
-            ScanPage(name, only_mask(masks, name)).write(out)
+            ScanPage(name, None if masks is None else masks.of(name)).write(out)
         on_progress(Progress("review", len(pages), len(pages)))
         index = Worklist.of_run(out, outcomes).write(out)
     without = tuple(name for name in done if name not in pages)

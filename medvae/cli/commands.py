@@ -116,7 +116,8 @@ def evaluate(args: argparse.Namespace) -> int:
     """Compare maps with known lesions."""
     from medvae.pipelines import evaluate as pipeline
 
-    console.say(pipeline.evaluate(args.run, args.truth, healthy=args.healthy).lines)
+    found = pipeline.evaluate(args.run, args.truth, healthy=args.healthy, verdicts=args.verdicts)
+    console.say(found.lines)
     return 0
 
 

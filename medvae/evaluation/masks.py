@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from medvae.cohort.names import scan_id
 from medvae.errors import InputError
@@ -14,29 +15,40 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def masks_by_id(truth: Path) -> dict[str, list[Path]]:
-    """The masks that may belong to each id: by their path below the folder, and by their name alone."""
-    files = sorted(path for path in truth.rglob("*") if path.name.endswith((".nii", ".nii.gz")))
-    by_path, by_name = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
-    for path in files:
-        by_path[scan_id(path, truth)].append(path)
-        by_name[stem_of(path.name)].append(path)
-    return {**by_name, **by_path}
+@dataclass(frozen=True)
+class Masks:
+    """The masks of a folder.
 
-
-def only_mask(masks: Mapping[str, Sequence[Path]], name: str) -> Path | None:
-    """The mask of a scan, if there is one.
-
-    Args:
-        masks: as `masks_by_id` gives them.
-        name: id of the scan.
-
-    Raises:
-        InputError: two masks could be that of the scan.
+    Attributes:
+        folder: where they are.
+        by_id: those that may belong to each scan.
     """
-    found = masks.get(name, [])
-    if len(found) > 1:
-        files = ", ".join(path.name for path in found)
-        hint = "name each mask by the id of its scan"
-        raise InputError(f"several masks could be that of {name}: {files}", path=found[0].parent, hint=hint)
-    return found[0] if found else None
+
+    folder: Path
+    by_id: Mapping[str, Sequence[Path]] = field(repr=False)
+
+    @classmethod
+    def below(cls, folder: Path) -> Self:
+        """All masks of a folder, by their path below it, and by their name alone."""
+        files = sorted(path for path in folder.rglob("*") if path.name.endswith((".nii", ".nii.gz")))
+        by_path, by_name = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
+        for path in files:
+            by_path[scan_id(path, folder)].append(path)
+            by_name[stem_of(path.name)].append(path)
+        return cls(folder, {**by_name, **by_path})
+
+    def of(self, name: str) -> Path | None:
+        """The mask of a scan, if there is one.
+
+        Args:
+            name: id of the scan.
+
+        Raises:
+            InputError: two masks could be that of the scan.
+        """
+        found = self.by_id.get(name, [])
+        if len(found) > 1:
+            files = ", ".join(path.relative_to(self.folder).as_posix() for path in found)
+            hint = "name each mask by the id of its scan"
+            raise InputError(f"several masks could be that of {name}: {files}", path=self.folder, hint=hint)
+        return found[0] if found else None

@@ -49,16 +49,16 @@
   }
 
   function place(one) {
-    const [x, y, z] = one.mni ?? one.ras;
-    const where = `${number(x)} ${number(y)} ${number(z)} ${one.mni ? "MNI" : "RAS"}`;
-    return one.side ? `${one.side}, ${where}` : where;
+    const where = (one.mni ?? one.ras).map((value) => Math.round(value)).join(", ");
+    return one.side ? `${one.side} ${where}` : where;
   }
 
   // ----------------------------------------------------------------------------------------------- candidates
 
   function candidates() {
     byId("finding").textContent = finding();
-    byId("candidates").hidden = facts.candidates.length === 0;
+    byId("list").hidden = facts.candidates.length === 0;
+    byId("place").textContent = facts.to_mni ? "Place (MNI)" : "Place (RAS)";
     const lines = facts.candidates.map((one, index) => {
       const button = make("button", { type: "button", text: String(one.number), "aria-label": `Candidate ${one.number}: show` });
       button.addEventListener("click", () => choose(index));
@@ -67,7 +67,7 @@
       select.value = review.candidates[one.number] ?? "";
       select.addEventListener("change", () => judge(index, select.value));
       const q = run.q[facts.id]?.[one.number];
-      const texts = [place(one), number(one.volume_ml), number(one.peak), number(one.p), number(q)];
+      const texts = [place(one), number(one.volume_ml, 2), number(one.peak), number(one.p, 2), number(q, 2)];
       const cells = [make("td", {}, [button]), ...texts.map((text) => make("td", { text })), make("td", {}, [select])];
       const line = make("tr", { title: `Strongest map at the peak: ${one.witness}` }, cells);
       line.addEventListener("click", (event) => event.target.tagName === "TD" && choose(index));
@@ -173,14 +173,21 @@
       context.fillRect(n, 0, 1, 1);
     });
     Object.assign(byId("threshold"), { min: 0, max: top * limit, step: (top * limit) / 300 });
-    const marks = [[0, "0"], [limit, `${number(limit)}: 99.9% of healthy`], [top * limit, `≥ ${number(top * limit)} ${map.unit}`]];
+    const end = top * limit;
+    const marks = [
+      ["start", 0, "0"],
+      ["limit", limit, `${number(limit)}: 99.9% of healthy`],
+      ["end", end, `≥ ${number(end)} ${map.unit}`],
+    ];
+    if (map === first && facts.threshold !== null && facts.threshold < end) marks.push(["cut", facts.threshold, ""]);
     byId("ticks").replaceChildren(
-      ...marks.map(([value, text]) => {
-        const tick = make("span", { text });
-        tick.style.left = `${(100 * value) / (top * limit)}%`;
+      ...marks.map(([kind, value, text]) => {
+        const tick = make("span", { text, class: kind });
+        tick.style.left = `${(100 * value) / end}%`;
         return tick;
       }),
     );
+    byId("cut").hidden = !marks.some(([kind]) => kind === "cut");
   }
 
   function setThreshold(value) {
@@ -266,6 +273,7 @@
   function instead(problem) {
     byId("screen").hidden = true;
     byId("controls").hidden = true;
+    byId("greys").hidden = true;
     byId("readout").hidden = true;
     byId("instead").hidden = false;
     byId("why").textContent = `No 3D view here: ${problem}. The picture shows the scan at its highest places.`;

@@ -13,6 +13,7 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
     crosshairGap: 6,
     crosshairWidth: 1,
     dragAndDropEnabled: false,
+    fontColor: [1, 0.82, 0, 1],
     isColorbar: false,
     isRadiologicalConvention: true,
     loadingText: "",
