@@ -2,10 +2,10 @@
 
     python benchmarks/review.py OUT [--rows 200] [--rounds 3]
 
-OUT is an output folder of `medvae detect` with pages. Building a page is timed from the files on the disk, as `detect` does
-it after it has written them, with the picture of the scan, and compared with the seconds that the manifest has for the whole
-scan. The worklist is opened in headless Chromium with the scans of OUT repeated to `--rows` rows; interactive is when all rows
-are laid out and a click has sorted them.
+OUT is an output folder of `medvae detect` with pages. Building a page is timed from the files on the disk, as `detect`
+does it after it has written them, with the picture of the scan, and compared with the seconds that the manifest has for
+the rest of the scan. The worklist is opened in headless Chromium with the scans of OUT repeated to `--rows` rows;
+interactive is when all rows are laid out and a click has sorted them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -30,11 +31,13 @@ from medvae.review.scan_page import SCAN, ScanPage
 from medvae.review.thumbnail import Thumbnail
 from medvae.review.worklist import Worklist
 from medvae.run.manifest import Manifest
-from medvae.run.outcomes import Outcome
 from medvae.scan import Geometry
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from chromium import Browser, executable
+
+if TYPE_CHECKING:
+    from medvae.run.outcomes import Outcome
 
 SORT = "document.querySelectorAll('thead button')[0].click(); document.querySelector('table').offsetHeight"
 
