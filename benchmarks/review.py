@@ -61,9 +61,8 @@ def main() -> None:
     if executable():
         with tempfile.TemporaryDirectory() as scratch:
             index = worklist(options.out, Path(scratch), done, rows=options.rows)
-            print(
-                f"worklist of {options.rows} rows, {index.stat().st_size / 1e6:.1f} MB: {opened(index):.2f} s until interactive"
-            )
+            size, seconds = index.stat().st_size / 1e6, opened(index)
+            print(f"worklist of {options.rows} rows, {size:.1f} MB: {seconds:.2f} s until interactive")
 
 
 def built(out: Path, name: str) -> float:
@@ -74,6 +73,7 @@ def built(out: Path, name: str) -> float:
     scan, values = (np.asarray(one.dataobj, np.float32) for one in (image, heat))
     covered = np.asarray(nib.load(folder / "coverage.nii.gz").dataobj) > 0
     geometry = Geometry(scan.shape, image.affine)
+    maps = {key: np.asarray(nib.load(folder / f"{key}.nii.gz").dataobj, np.float32) for key in found["scores"]}
     limit, at = found["scores"][found["map"]]["limit"], np.zeros((1, 3), np.intp)
     picture = Picture(scan, values, covered, geometry, at, (0.0,), (0,), limit, found["unit"])
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,7 +81,7 @@ def built(out: Path, name: str) -> float:
         grey = Grey.of(scan, covered, units=found["units"])
         NiftiFile("scan.nii.gz", grey.data, geometry, description="", scale=grey.scale).write(Path(scratch))
         Thumbnail("thumbnail.png", picture).write(Path(scratch))
-        ScanPage(name).write(out)
+        ScanPage(name, maps=maps).write(out)
         return time.perf_counter() - begun
 
 

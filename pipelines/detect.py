@@ -128,7 +128,8 @@ def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSet
     scores |= {"coverage": found.brain_share, "candidates": len(found.candidates.each)}
     candidates = json.dumps([one.to_json() for one in found.candidates.each])
     facts = {"candidates": candidates, "subject": digest(ref.subject)}  # a hash: `evaluate` only asks who is the same
-    pages = (ScanPage(ref.id),) if options.review else ()
+    maps = {name: one.data for name, one in found.maps.items()}
+    pages = (ScanPage(ref.id, maps=maps),) if options.review else ()
     files = (*found.files(f"scans/{ref.id}"), *pages)
     return Result(files, scores=scores, facts=facts, warnings=found.warnings)
 

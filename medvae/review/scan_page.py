@@ -22,7 +22,7 @@ from medvae.run.record import RESEARCH_USE
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -45,10 +45,12 @@ class ScanPage:
     Attributes:
         id: of the scan: the name of its folder in `scans/`.
         truth: the mask of its lesions, on its grid, where it is known.
+        maps: by name, those that are still in memory as they lie in their files, float32 `(X, Y, Z)`; others are read.
     """
 
     id: str
     truth: Path | None = None
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -61,7 +63,7 @@ class ScanPage:
         Raises:
             ScanError: a file cannot be read, or the truth does not lie on the scan's grid.
         """
-        write_text(folder / self.name, _page(folder / "scans" / self.id, self.truth))
+        write_text(folder / self.name, _page(folder / "scans" / self.id, self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +84,16 @@ class _Shown:
     marks: NDArray[np.uint8] = field(repr=False)
 
     @classmethod
-    def read(cls, folder: Path, truth: Path | None, *, maps: Mapping[str, Any]) -> Self:
+    def read(cls, folder: Path, page: ScanPage, *, names: Iterable[str]) -> Self:
         """From the folder of a scan."""
         covered, geometry = nifti.read_values(folder / "coverage.nii.gz", _READ)
-        marks = _marks(folder, truth, geometry)
+        marks = _marks(folder, page.truth, geometry)
         frame = Frame.around((covered > 0) | (marks & ~np.uint8(_MARKS["brain"]) > 0), geometry)
-        values = {name: frame.cut(nifti.read_values(folder / f"{name}.nii.gz", _READ)[0]) for name in maps}
+        values = {}
+        for name in names:
+            known = page.maps.get(name)
+            known = nifti.read_values(folder / f"{name}.nii.gz", _READ)[0] if known is None else known
+            values[name] = frame.cut(known)
         proxy = nib.load(folder / SCAN).dataobj
         scale = (float(proxy.slope), float(proxy.inter))
         grey = Grey(frame.cut(np.asarray(proxy.get_unscaled())), scale)
@@ -105,10 +111,10 @@ def _marks(folder: Path, truth: Path | None, geometry: Geometry) -> NDArray[np.u
     return marks
 
 
-def _page(folder: Path, truth: Path | None) -> str:
+def _page(folder: Path, page: ScanPage) -> str:
     text = (folder / FINDINGS).read_text("utf-8")
     found: dict[str, Any] = json.loads(text)
-    shown = _Shown.read(folder, truth, maps=found["scores"])
+    shown = _Shown.read(folder, page, names=found["scores"])
     geometry = shown.frame.geometry
     scan = gzipped(shown.grey.data, geometry, description="for display only", scale=shown.grey.scale)
     data = {"volume_scan": base64_text(scan)}
@@ -123,7 +129,7 @@ def _page(folder: Path, truth: Path | None) -> str:
     montage = folder / "montage.png"
     if montage.is_file():
         data["montage"] = base64_text(montage.read_bytes())
-    facts = _facts(found, shown, maps, key=key_of(text), truth=truth)
+    facts = _facts(found, shown, maps, key=key_of(text), truth=page.truth)
     return filled("scan.html", {"facts": json_text(facts), **data})
 
 
@@ -181,9 +187,10 @@ def quantised(values: NDArray[np.float32], limit: float) -> Grey:
         values: of the map.
         limit: 99.9% of healthy voxels lie below.
     """
-    highest = float(np.abs(values).max())
+    highest = max(float(values.max()), -float(values.min()))
     step = float(np.float32(max(limit / _STEPS, highest / _MOST, 1e-9)))  # as the header holds it
-    codes = np.rint(values / step)
-    if np.abs(codes).max() < _MIDDLE:
+    codes = values / np.float32(step)
+    np.rint(codes, out=codes)
+    if highest / step < _MIDDLE - 1:
         return Grey((codes + _MIDDLE).astype(np.uint8), (step, -_MIDDLE * step))
     return Grey(codes.astype(np.int16), (step, 0.0))

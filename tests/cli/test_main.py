@@ -36,7 +36,7 @@ from medvae.scan import Geometry
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ("info", "train", "calibrate", "detect", "evaluate", "augment", "demo")
+COMMANDS = ("info", "train", "calibrate", "detect", "review", "evaluate", "augment", "demo")
 HEAVY = ("numpy", "pydantic", "yaml", "torch", "monai", "nibabel", "rich", "scipy", "pydicom")
 
 
