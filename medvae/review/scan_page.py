@@ -115,22 +115,30 @@ def _page(folder: Path, page: ScanPage) -> str:
     text = (folder / FINDINGS).read_text("utf-8")
     found: dict[str, Any] = json.loads(text)
     shown = _Shown.read(folder, page, names=found["scores"])
-    geometry = shown.frame.geometry
-    scan = gzipped(shown.grey.data, geometry, description="for display only", scale=shown.grey.scale)
-    data = {"volume_scan": base64_text(scan)}
-    maps = []
+    maps, data = [], _volumes(shown)
     for number, (name, one) in enumerate(found["scores"].items()):
-        codes = quantised(shown.maps[name], one["limit"])
-        text_of = f"{name}, steps of {codes.scale[0]:.3g} {one['unit']}"
-        packed = gzipped(codes.data, geometry, description=text_of, limits=(0.0, one["limit"]), scale=codes.scale)
-        data[f"volume_{number}"] = base64_text(packed)
-        maps.append({"name": name, **one, "step": codes.scale[0]})
-    data["volume_marks"] = base64_text(gzipped(shown.marks, geometry, description="outlines"))
+        grey = quantised(shown.maps[name], one["limit"])
+        data[f"volume_{number}"] = _text_of(grey, shown.frame, f"{name}, steps of {grey.scale[0]:.3g} {one['unit']}")
+        maps.append({"name": name, **one, "step": grey.scale[0]})
     montage = folder / "montage.png"
     if montage.is_file():
         data["montage"] = base64_text(montage.read_bytes())
     facts = _facts(found, shown, maps, key=key_of(text), truth=page.truth)
     return filled("scan.html", {"facts": json_text(facts), **data})
+
+
+def _volumes(shown: _Shown) -> dict[str, str]:
+    """The scan and the regions that are outlined, as the page holds them."""
+    marks = Grey(shown.marks, (1.0, 0.0))
+    return {
+        "volume_scan": _text_of(shown.grey, shown.frame, "for display only"),
+        "volume_marks": _text_of(marks, shown.frame, "outlines"),
+    }
+
+
+def _text_of(grey: Grey, frame: Frame, description: str) -> str:
+    """A volume as a NIfTI file in letters."""
+    return base64_text(gzipped(grey.data, frame.geometry, description=description, scale=grey.scale))
 
 
 def _facts(
