@@ -149,10 +149,18 @@ def test_colours_are_those_of_the_scale_and_begin_at_the_threshold(tab: Tab, out
     assert "Coloured above 10 nats" in text(tab, "#above")
 
 
+def bare(tab: Tab) -> None:
+    """Nothing over scan and map: no outlines, no cross-hair, no letters."""
+    tab.js("document.querySelectorAll('[data-outline]').forEach((box) => box.click())")
+    tab.js("Object.assign(medvae.viewer.nv.opts, { crosshairWidth: 0, isOrientationTextVisible: false }); true")
+
+
 def test_switching_the_map_changes_what_is_seen_and_a_healthy_scan_is_grey(tab: Tab, out: Path) -> None:
     tab.open(page(out, "ill"), ready=READY)
     tab.js("document.querySelectorAll('[data-outline]').forEach((box) => box.click())")
-    tab.js("medvae.viewer.nv.opts.crosshairWidth = 0; medvae.viewer.set({ opacity: 1 })")
+    tab.js(
+        "Object.assign(medvae.viewer.nv.opts, { crosshairWidth: 0, isOrientationTextVisible: false }); medvae.viewer.set({ opacity: 1 })"
+    )
     first = pixels(tab)[:780, 20:860]
     tab.js("document.activeElement.blur()")
     tab.press("m")
@@ -163,7 +171,9 @@ def test_switching_the_map_changes_what_is_seen_and_a_healthy_scan_is_grey(tab: 
     assert np.ptp(pixels(tab)[60:700, 100:800], axis=-1).max() < 30, "without the map all is grey"
     tab.open(page(out, "well"), ready=READY)
     tab.js("document.querySelectorAll('[data-outline]').forEach((box) => box.click())")
-    tab.js("medvae.viewer.nv.opts.crosshairWidth = 0; medvae.viewer.nv.setSliceType(0)")
+    tab.js(
+        "Object.assign(medvae.viewer.nv.opts, { crosshairWidth: 0, isOrientationTextVisible: false }); medvae.viewer.nv.setSliceType(0)"
+    )
     assert np.ptp(pixels(tab)[60:700, 100:800], axis=-1).max() < 30
 
 
