@@ -3,6 +3,7 @@
 medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   const FROM_ZERO = 2; // colours run from 0 to the end, and nothing below the threshold is shown; NiiVue 0.69 calls it otherwise
   const COLOURS = "medvae";
+  const CROSS_MM = 0.7; // NiiVue wants voxels
   const { shape, affine } = facts.grid;
   const inverse = inverted(affine);
   const images = new Map(); // maps that were shown before, by name
@@ -11,7 +12,7 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
     backColor: [0, 0, 0, 1],
     crosshairColor: [0, 0.82, 1, 0.8],
     crosshairGap: 6,
-    crosshairWidth: 1,
+    crosshairWidth: CROSS_MM / Math.min(...[0, 1, 2].map((n) => Math.hypot(affine[0][n], affine[1][n], affine[2][n]))),
     dragAndDropEnabled: false,
     fontColor: [1, 0.82, 0, 1],
     isColorbar: false,
