@@ -193,6 +193,7 @@ class DetectSettings(Frozen):
     )
     min_ml: float = Field(0.05, ge=0, description="smallest volume of a candidate, mL")
     montage: bool = Field(True, description="write a picture per scan")
+    review: bool = Field(True, description="write a worklist and a page per scan, to be reviewed in a browser")
 
 
 class AugmentSettings(Frozen):
