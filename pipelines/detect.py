@@ -141,12 +141,12 @@ def _candidates(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _thresholds(reference: Reference, options: DetectSettings) -> dict[str, Any]:
-    """By map, what healthy scans do not exceed: the peak for candidates, and voxels by their share."""
+    """By map, what healthy scans do not exceed: the mass of a region for candidates, and voxels by their share."""
     found = {}
     for name in options.maps:
         extremes = reference.maps[name].extremes
         voxels = {f"{rate:g}": extremes.voxel_threshold(rate) for rate in RATES}
-        found[name] = {"candidates": extremes.peak_threshold(options.healthy_fpr), "voxels": voxels}
+        found[name] = {"candidates": extremes.mass_threshold(options.healthy_fpr), "voxels": voxels}
     return found
 
 

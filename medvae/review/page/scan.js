@@ -42,10 +42,10 @@
 
   function finding() {
     if (facts.threshold === null) return "Candidates unknown: no healthy scans to compare with";
-    const limit = `${number(facts.threshold)} ${facts.unit}`;
+    const limit = `${number(facts.threshold)} ${facts.unit}·mL above ${number(facts.level)} ${facts.unit}`;
     const many = facts.candidates.length;
-    if (!many) return `No candidate above the healthy limit of ${limit}`;
-    return `${many} ${many > 1 ? "candidates" : "candidate"} above the healthy limit of ${limit}`;
+    if (!many) return `No candidate beyond the healthy limit of ${limit}`;
+    return `${many} ${many > 1 ? "candidates" : "candidate"} beyond the healthy limit of ${limit}`;
   }
 
   function place(one) {
@@ -179,7 +179,7 @@
       ["limit", limit, `${number(limit)}: 99.9% of healthy`],
       ["end", end, `≥ ${number(end)} ${map.unit}`],
     ];
-    if (map === first && facts.threshold !== null && facts.threshold < end) marks.push(["cut", facts.threshold, ""]);
+    if (map === first && facts.level !== null && facts.level < end) marks.push(["cut", facts.level, ""]);
     byId("ticks").replaceChildren(
       ...marks.map(([kind, value, text]) => {
         const tick = make("span", { text, class: kind });
