@@ -71,8 +71,8 @@ def detection(
     heat, found = maps["fused"].data, top >= 0.3
     labels = (heat > LIMITS["fused"]).astype(np.uint16) if found else np.zeros(SHAPE, np.uint16)
     x, y, z = (float(value) for value in geometry.to_world(LESION))
-    one = Candidate(1, (x, y, z), (x, y, z), "right", 1.5, top * PEAKS["fused"], 6.0, 0.1, "residual_z")
-    candidates = Candidates("fused", LIMITS["fused"], (one,) if found else (), labels)
+    one = Candidate(1, (x, y, z), (x, y, z), "right", 1.5, top * PEAKS["fused"], 6.0, 2.0, 0.1, "residual_z")
+    candidates = Candidates("fused", LIMITS["fused"], 1.0, (one,) if found else (), labels)
     picture = Picture(
         scan, heat, covered, geometry, np.array([LESION]), (float(heat[LESION]),), (1,), 4.0, "nats", outline=covered
     )
