@@ -163,12 +163,6 @@ def _facts(
     }
 
 
-def _colour_table() -> list[list[int]]:
-    """Red, green and blue of the colour scale, from 0 to its end."""
-    table: list[list[int]] = np.rint(COLOURS(np.arange(COLOURS.N))[:, :3] * 255).astype(int).tolist()
-    return table
-
-
 def _peak(shown: _Shown, name: str) -> list[float]:
     """RAS+ mm of the highest voxel that was evaluated: where the cross-hair begins in a scan without candidates."""
     heat = np.where(shown.covered, shown.maps[name], -np.inf) if shown.covered.any() else shown.maps[name]
