@@ -207,6 +207,9 @@ class AugmentSettings(Frozen):
     conditions: dict[str, float | str | None] = Field(
         default_factory=dict, description="fixed conditions of all samples, e.g. {age: 70}; null: missing"
     )
+    reject: bool = Field(
+        True, description="draw again what is implausible or, not being derived from one subject, a near-copy"
+    )
 
 
 class Settings(Frozen):

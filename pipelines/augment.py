@@ -86,7 +86,7 @@ def _write_tables(folder: OutputFolder, whole: SyntheticSet) -> dict[str, object
         rows = _rows(outcomes)
         for file in tables.set_files(rows, whole):
             file.write(folder.path)
-        return tables.counts(rows, whole)
+        return tables.counts(rows, whole, not_generated=sum(one.code == "implausible" for one in outcomes))
 
 
 def _rows(outcomes: Iterable[Outcome]) -> list[tables.Row]:

@@ -21,6 +21,7 @@ def describe(sample: Sample, synthesizer: Synthesizer) -> dict[str, Any]:
         "sources": list(sample.sources),
         "seed": synthesizer.seed,
         "index": sample.index,
+        "draw": sample.attempt + 1,
         "parameters": sample.parameters,
         "settings": synthesizer.settings.model_dump(mode="json"),
         "texture": synthesizer.texture is not None,

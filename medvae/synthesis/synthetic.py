@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medvae.errors import ScanError
 from medvae.io.nifti.file import NiftiFile
 from medvae.run.record import RESEARCH_USE
 from medvae.run.work import JsonFile, Result
 from medvae.synthesis import provenance
+from medvae.synthesis.plausible import Fault
 from medvae.synthesis.to_scan import stored, to_scan
 
 if TYPE_CHECKING:
@@ -22,9 +25,11 @@ if TYPE_CHECKING:
     from medvae.synthesis.copies import CopyCheck, CopyScreen
     from medvae.synthesis.draws import ConditionValues
     from medvae.synthesis.generate import Sample, Synthesizer
+    from medvae.synthesis.plausible import Plausible
 
+log = logging.getLogger(__name__)
+DRAWS = 10  # of one sample, at most: a sampler that is rejected so often has nothing else to offer
 COPY = "a near-copy of a training scan"
-EMPTY = "empty: all its voxels are 0"
 CONDITION = "condition "  # before the name of a condition among the scores (numbers) and facts (words) of a result
 
 
@@ -62,6 +67,7 @@ class Synthetic:
         sources: ids of the training scans that it was derived from; may be empty.
         source_subject: the training subject that it was derived from; None where there is none, or more than one.
         audit: distances to the nearest training scans, and whether it is a near-copy of one.
+        faults: what makes it implausible; empty but with `augment.reject=false`.
         record: how it was generated: the contents of its JSON sidecar.
         sample: the same on the model's grid, in prepared intensities, with its latent code.
 
@@ -79,14 +85,15 @@ class Synthetic:
     sources: tuple[str, ...]
     source_subject: str | None
     audit: CopyCheck
+    faults: tuple[Fault, ...]
     record: dict[str, Any] = field(repr=False)
     sample: Sample = field(repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user of this sample should know."""
-        found = {COPY: bool(self.audit.copy), EMPTY: not self.image.data.any()}
-        return tuple(text for text, so in found.items() if so)
+        copy = (COPY,) if self.audit.copy else ()
+        return (*copy, *(f"implausible: {one.text}" for one in self.faults if one.kind != "near_copy"))
 
     def files(self) -> tuple[File, ...]:
         """Its files, as `medvae augment` writes them: image, JSON sidecar, and label map if there is one."""
@@ -112,7 +119,8 @@ class Synthetic:
         facts = {"class": self.label, "subject": self.source_subject or self.id, "sources": ";".join(self.sources)}
         facts |= {"source_subject": self.source_subject, "image": f"images/{self.id}.nii.gz"}
         facts |= {"label_map": None if self.label_map is None else self._label_map}
-        scores = {"index": self.sample.index, **self.audit.scores}
+        facts |= {"rejected": ";".join(one["kind"] for one in self.record["rejected"])}
+        scores = {"index": self.sample.index, "draws": self.sample.attempt + 1, **self.audit.scores}
         for name, value in self.conditions.items():
             if isinstance(value, str):
                 facts[CONDITION + name] = value
@@ -139,17 +147,49 @@ class SyntheticSet:
     Attributes:
         synthesizer: generates samples on the model's grid.
         screen: compares them with the training scans.
+        plausible: the ranges that they have to lie in.
     """
 
     synthesizer: Synthesizer
     screen: CopyScreen
+    plausible: Plausible
 
     def scan(self, index: int) -> Synthetic:
-        """Scan number `index`, from 0; independent of all others."""
-        sample, model = self.synthesizer.sample(index), self.synthesizer.model
+        """Scan number `index`, from 0; independent of all others.
+
+        A draw that is rejected is drawn again, of the same class, as part of the same sample: which draw is taken
+        depends on nothing but its number.
+
+        Raises:
+            ScanError: `implausible`, where all draws were rejected.
+        """
+        rejected: list[Fault] = []
+        reject = self.synthesizer.settings.reject
+        for attempt in range(DRAWS if reject else 1):
+            sample = self.synthesizer.sample(index, attempt=attempt)
+            audit = self.screen.check(sample.image, sample.mask, sample.z)
+            faults = self._faults(sample, audit)
+            if not faults or not reject:
+                return self._synthetic(sample, audit, faults, rejected)
+            log.info("%s: draw %d rejected: %s", SampleJob(index).id, attempt + 1, _text(faults))
+            rejected.append(faults[0])
+        message = f"all {DRAWS} draws were rejected; the last one: {_text(faults)}"
+        raise ScanError(message, code="implausible")
+
+    def _faults(self, sample: Sample, audit: CopyCheck) -> tuple[Fault, ...]:
+        """What is wrong with a draw. One that is derived from a single subject is said to be so, and not a copy."""
+        faults = self.plausible.faults(sample)
+        if faults or not audit.copy or provenance.source_subject(sample, self.synthesizer.model) is not None:
+            return faults
+        nearest = "a training scan" if audit.image is None else audit.image.id
+        return (Fault("near_copy", f"near-copy of {nearest}"),)
+
+    def _synthetic(
+        self, sample: Sample, audit: CopyCheck, faults: tuple[Fault, ...], rejected: list[Fault]
+    ) -> Synthetic:
+        model = self.synthesizer.model
         image, label_map = to_scan(sample, model)
-        audit = self.screen.check(sample.image, sample.mask, sample.z)
-        one = SampleJob(index).id
+        one = SampleJob(sample.index).id
         return Synthetic(
             id=one,
             image=image,
@@ -159,7 +199,11 @@ class SyntheticSet:
             sources=sample.sources,
             source_subject=provenance.source_subject(sample, model),
             audit=audit,
-            record=self._record(one, sample, audit, with_label_map=label_map is not None),
+            faults=faults,
+            record={
+                **self._record(one, sample, audit, with_label_map=label_map is not None),
+                "rejected": [asdict(fault) for fault in rejected],
+            },
             sample=sample,
         )
 
@@ -174,3 +218,7 @@ class SyntheticSet:
             "label_map": label_map,
             "audit": {**audit.facts, **audit.scores, "copy_threshold": threshold},
         }
+
+
+def _text(faults: tuple[Fault, ...]) -> str:
+    return "; ".join(one.text for one in faults)

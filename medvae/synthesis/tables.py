@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ from medvae.review.samples import Pair, SampleMontage, display_limits
 from medvae.run.work import JsonFile, TextFile
 from medvae.synthesis.decoding import is_binary
 from medvae.synthesis.provenance import no_label_maps, unit_text
-from medvae.synthesis.synthetic import CONDITION, EMPTY
+from medvae.synthesis.synthetic import CONDITION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _SHOWN = 8  # samples in the montage
 _LABELS = ("scan", "subject", "label", "label_map", "synthetic", "sources")
 _NEAREST = ("nearest", "distance", "second_distance", "ratio", "code_nearest", "code_distance", "copy")
-_AUDIT = ("kind", "id", "class", *_NEAREST)
+_AUDIT = ("kind", "id", "class", "sources", *_NEAREST, "draws", "rejected")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,16 @@ class Row:
         return int(self.scores["index"])
 
     @property
+    def attempt(self) -> int:
+        """Draws of it that were rejected."""
+        return int(self.scores["draws"]) - 1
+
+    @property
+    def rejected(self) -> list[str]:
+        """Why draws of it were rejected, one word per draw."""
+        return [kind for kind in (self.facts["rejected"] or "").split(";") if kind]
+
+    @property
     def distance(self) -> float:
         """To the nearest training scan; 0 where it is not known."""
         return float(self.scores["distance"] or 0.0)
@@ -69,16 +80,21 @@ def set_files(rows: Sequence[Row], whole: SyntheticSet) -> tuple[File, ...]:
     return (_labels(rows, whole), _audit(rows, whole), _dataset(rows, whole), *([] if montage is None else [montage]))
 
 
-def counts(rows: Sequence[Row], whole: SyntheticSet) -> dict[str, Any]:
-    """What `run.json` says of a set."""
+def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) -> dict[str, Any]:
+    """What `run.json` says of a set; `not_generated` samples had none of their draws accepted."""
     screen, synthesizer = whole.screen, whole.synthesizer
     return {
         "sampler": synthesizer.settings.sampler,
         "units": unit_text(synthesizer.model),
         "samples": len(rows),
-        "copies": sum(row.facts["copy"] == "yes" for row in rows) if screen.known else None,
+        "not_generated": not_generated,
+        "rejected_draws": dict(Counter(kind for row in rows for kind in row.rejected)),
+        "derived_from_training_scans": sum(bool(row.facts["sources"]) for row in rows),
         "derived_from_one_subject": sum(row.facts["source_subject"] is not None for row in rows),
-        "empty": sum(EMPTY in row.warnings for row in rows),
+        "copies": sum(row.facts["copy"] == "yes" for row in rows) if screen.known else None,
+        "copies_among_real": screen.real_copies if screen.known else None,
+        "distance": _median([row.scores["distance"] for row in rows]),
+        "distance_among_real": _median([one.distance for one in screen.real if one is not None]),
         "copy_threshold": screen.threshold if screen.known else None,
         "copy_ratio_threshold": screen.ratio_threshold if np.isfinite(screen.ratio_threshold) else None,
         "copy_thresholds_from": screen.thresholds_from,
@@ -88,18 +104,41 @@ def counts(rows: Sequence[Row], whole: SyntheticSet) -> dict[str, Any]:
 
 def report(found: Mapping[str, Any]) -> tuple[str, ...]:
     """The counts in words, one line each."""
-    samples = found["samples"]
-    if found["copies"] is None:
-        lines = [f"near-copies: not screened ({found['copy_thresholds_from']})"]
-    else:
-        basis = f"thresholds from {found['copy_thresholds_from']}; see audit.csv"
-        lines = [f"near-copies of a training scan: {found['copies']} of {samples} samples ({basis})"]
-    if found["derived_from_one_subject"]:
-        text = f"{found['derived_from_one_subject']} of {samples} samples; treat them as that person's data"
-        lines.append(f"derived from a single training subject: {text}")
-    if found["empty"]:
-        lines.append(f"empty: {found['empty']} of {samples} samples have no voxel other than 0 (see manifest.jsonl)")
+    lines = [*_rejections(found), *_donors(found), _near_copies(found)]
     return (*lines, f"label maps: {found['label_maps']}")
+
+
+def _rejections(found: Mapping[str, Any]) -> Iterator[str]:
+    if found["rejected_draws"]:
+        reasons = ", ".join(f"{kind} {count}" for kind, count in sorted(found["rejected_draws"].items()))
+        yield f"draws rejected and drawn again: {sum(found['rejected_draws'].values())} ({reasons}; see audit.csv)"
+    if found["not_generated"]:
+        yield f"not generated: {found['not_generated']} samples, all of whose draws were rejected (see manifest.jsonl)"
+
+
+def _donors(found: Mapping[str, Any]) -> Iterator[str]:
+    """Whose data the samples are: a warped patient is still that patient, flagged as a near-copy or not."""
+    samples, one = found["samples"], found["derived_from_one_subject"]
+    several = found["derived_from_training_scans"] - one
+    if one:
+        what = "derived from a patient (sources in audit.csv): treat each as that person's data"
+        yield f"{one} of {samples} samples {what}"
+    if several:
+        yield f"{several} of {samples} samples derived from several training subjects (sources in audit.csv)"
+
+
+def _near_copies(found: Mapping[str, Any]) -> str:
+    if found["copies"] is None:
+        return f"not screened for near-copies ({found['copy_thresholds_from']})"
+    if found["samples"] and found["derived_from_one_subject"] == found["samples"]:
+        return "near-copies: no figure, for all samples are altered scans of patients (distances in audit.csv)"
+    basis = f"real scans of other people: {found['copies_among_real']}; thresholds from {found['copy_thresholds_from']}"
+    return f"screened for near-copies of training scans: {found['copies']} of {found['samples']} flagged ({basis})"
+
+
+def _median(distances: Iterable[float | None]) -> float | None:
+    known = [one for one in distances if one is not None]
+    return float(np.median(known)) if known else None
 
 
 def _labels(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
@@ -176,7 +215,7 @@ def _montage(rows: Sequence[Row], whole: SyntheticSet) -> SampleMontage | None:
 
 def _pair(row: Row, whole: SyntheticSet) -> Pair:
     """A sample, generated again, beside its nearest training scan."""
-    sample, training = whole.synthesizer.sample(row.index), whole.synthesizer.model.training
+    sample, training = whole.synthesizer.sample(row.index, attempt=row.attempt), whole.synthesizer.model.training
     label = "" if row.facts["class"] is None else f"\nclass {row.facts['class']}"
     copy = "\nNEAR-COPY" if row.facts["copy"] == "yes" else ""
     title = f"{row.id}{label}\ndistance {row.distance:.3g}{copy}"

@@ -109,12 +109,6 @@ def test_save_writes_the_files(tmp_path: Path) -> None:
     assert np.allclose(written.affine, sample.image.geometry.affine)
 
 
-def test_an_empty_sample_has_a_warning() -> None:
-    sample = first()
-    sample.image.data[:] = 0
-    assert sample.warnings == ("empty: all its voxels are 0",)
-
-
 def test_the_repr_is_one_short_line() -> None:
     text = repr(first(model={"labels": ("ill",), "conditions": ("age", "sex")}, conditions={"age": 70}))
     assert text.startswith("Synthetic(synthetic-00000; 16x18x14 MR in a.u.; class ill; age 70.0; sex ")
