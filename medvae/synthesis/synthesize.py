@@ -6,6 +6,7 @@ import logging
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
+from medvae import plugins
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
 from medvae.errors import ScanError, SettingsError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medvae.settings import Settings
+    from medvae.synthesis.base_layout import BaseLayout
     from medvae.synthesis.synthetic import Synthetic
 
 log = logging.getLogger(__name__)
@@ -94,10 +96,29 @@ def whole_set(
     return with_screen(synthesizer, on_progress=on_progress)
 
 
-def with_screen(synthesizer: generate.Synthesizer, *, on_progress: Callable[[Progress], None] = ignore) -> SyntheticSet:
+def with_screen(
+    synthesizer: generate.Synthesizer,
+    *,
+    layout: BaseLayout | None = None,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> SyntheticSet:
     """The set of synthetic scans, with its audit; takes one decoding per kept training scan."""
+    written = layout or make_layout(synthesizer)
     screen = copies.fit(synthesizer.model, copies=synthesizer.copies(), on_progress=on_progress)
-    return SyntheticSet(synthesizer, screen, plausible.fit(synthesizer.model))
+    return SyntheticSet(synthesizer, screen, plausible.fit(synthesizer.model), written)
+
+
+def make_layout(synthesizer: generate.Synthesizer, *, merge_with: Path | None = None) -> BaseLayout:
+    """The layout of the settings, with the real set that the samples are appended to.
+
+    Raises:
+        SettingsError: there is none of that name, or the samples cannot be written in it.
+        InputError: the real set cannot be read, or the samples do not fit to it.
+    """
+    kind = plugins.load("layouts", synthesizer.settings.layout).Layout
+    layout: BaseLayout = kind(synthesizer, None if merge_with is None else kind.read(merge_with))
+    layout.check()
+    return layout
 
 
 def _scans(whole: SyntheticSet, count: int) -> Iterator[Synthetic]:

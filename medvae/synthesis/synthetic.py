@@ -13,7 +13,9 @@ from medvae.io.nifti.file import NiftiFile
 from medvae.run.record import RESEARCH_USE
 from medvae.run.work import JsonFile, Result
 from medvae.synthesis import provenance
+from medvae.synthesis.base_layout import relative
 from medvae.synthesis.plausible import Fault
+from medvae.synthesis.rows import CONDITION
 from medvae.synthesis.to_scan import stored, to_scan
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from medvae.run.work import File
     from medvae.scan import Scan
+    from medvae.synthesis.base_layout import BaseLayout, Places
     from medvae.synthesis.copies import CopyCheck, CopyScreen
     from medvae.synthesis.draws import ConditionValues
     from medvae.synthesis.generate import Sample, Synthesizer
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DRAWS = 10  # of one sample, at most: a sampler that is rejected so often has nothing else to offer
 COPY = "a near-copy of a training scan"
-CONDITION = "condition "  # before the name of a condition among the scores (numbers) and facts (words) of a result
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Synthetic:
         faults: what makes it implausible; empty but with `augment.reject=false`.
         record: how it was generated: the contents of its JSON sidecar.
         sample: the same on the model's grid, in prepared intensities, with its latent code.
+        layout: how its files are written (`augment.layout`).
 
     Example:
         >>> sample = next(medvae.synthesize("model", 1))
@@ -88,6 +91,7 @@ class Synthetic:
     faults: tuple[Fault, ...]
     record: dict[str, Any] = field(repr=False)
     sample: Sample = field(repr=False)
+    layout: BaseLayout = field(repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -97,15 +101,22 @@ class Synthetic:
 
     def files(self) -> tuple[File, ...]:
         """Its files, as `medvae augment` writes them: image, JSON sidecar, and label map if there is one."""
+        places, geometry = self.places, self.image.geometry
         text = f"synthetic ({self.record['sampler']}), {self.record['units']}"
-        image: File = NiftiFile(f"images/{self.id}.nii.gz", stored(self.image), self.image.geometry, text)
-        sidecar: File = JsonFile(f"images/{self.id}.json", self.record)
+        image: File = NiftiFile(places.image, stored(self.image), geometry, text)
+        sidecar: File = JsonFile(places.sidecar, self.layout.record(self.record))
         if self.label_map is None:
             return image, sidecar
-        return image, sidecar, NiftiFile(self._label_map, self.label_map, self.image.geometry, "synthetic, label map")
+        labels = self.layout.labels(self.label_map)
+        return image, sidecar, NiftiFile(places.label_map, labels, geometry, "synthetic, label map")
+
+    @property
+    def places(self) -> Places:
+        """Where its files lie below the folder of its set."""
+        return self.layout.places(self.id)
 
     def save(self, folder: Path | str) -> Path:
-        """Write its files below a folder (`images/`, `labels/`); returns the folder.
+        """Write its files below a folder, in the layout of the settings; returns the folder.
 
         Raises:
             OSError: the folder cannot be written, or the disk is full.
@@ -117,8 +128,8 @@ class Synthetic:
     def result(self) -> Result:
         """Its files and its row of the tables, as plain data."""
         facts = {"class": self.label, "subject": self.source_subject or self.id, "sources": ";".join(self.sources)}
-        facts |= {"source_subject": self.source_subject, "image": f"images/{self.id}.nii.gz"}
-        facts |= {"label_map": None if self.label_map is None else self._label_map}
+        facts |= {"source_subject": self.source_subject, "image": self.places.image}
+        facts |= {"label_map": None if self.label_map is None else self.places.label_map}
         facts |= {"rejected": ";".join(one["kind"] for one in self.record["rejected"])}
         scores = {"index": self.sample.index, "draws": self.sample.attempt + 1, **self.audit.scores}
         for name, value in self.conditions.items():
@@ -135,10 +146,6 @@ class Synthetic:
         facts += [f"{name} {value}" for name, value in self.conditions.items()]
         return f"Synthetic({'; '.join([*facts, *self.warnings])})"
 
-    @property
-    def _label_map(self) -> str:
-        return f"labels/{self.id}.nii.gz"
-
 
 @dataclass(frozen=True, eq=False)
 class SyntheticSet:
@@ -148,11 +155,13 @@ class SyntheticSet:
         synthesizer: generates samples on the model's grid.
         screen: compares them with the training scans.
         plausible: the ranges that they have to lie in.
+        layout: how they are written.
     """
 
     synthesizer: Synthesizer
     screen: CopyScreen
     plausible: Plausible
+    layout: BaseLayout
 
     def scan(self, index: int) -> Synthetic:
         """Scan number `index`, from 0; independent of all others.
@@ -205,11 +214,14 @@ class SyntheticSet:
                 "rejected": [asdict(fault) for fault in rejected],
             },
             sample=sample,
+            layout=self.layout,
         )
 
     def _record(self, one: str, sample: Sample, audit: CopyCheck, *, with_label_map: bool) -> dict[str, Any]:
         threshold = self.screen.threshold if self.screen.known else None
-        label_map = f"../labels/{one}.nii.gz" if with_label_map else provenance.no_label_maps(self.synthesizer)
+        places = self.layout.places(one)
+        beside = relative(places.label_map, Path(places.sidecar).parent)
+        label_map = beside if with_label_map else provenance.no_label_maps(self.synthesizer)
         return {
             "id": one,
             "synthetic": True,

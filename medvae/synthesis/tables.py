@@ -1,83 +1,38 @@
-"""What is written about a whole synthetic set: `labels.csv`, `audit.csv`, `dataset.json`, a montage, and its counts."""
+"""What is written about a whole synthetic set: the lists of its layout, `audit.csv`, a montage, and its counts."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medvae.prepare.native import only_channel
 from medvae.review.samples import Pair, SampleMontage, display_limits
-from medvae.run.work import JsonFile, TextFile
+from medvae.run.work import TextFile
 from medvae.synthesis.decoding import is_binary
 from medvae.synthesis.provenance import no_label_maps, unit_text
-from medvae.synthesis.synthetic import CONDITION
+from medvae.synthesis.rows import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from medvae.run.work import File
+    from medvae.synthesis.rows import Row
     from medvae.synthesis.synthetic import SyntheticSet
 
 _SHOWN = 8  # samples in the montage
-_LABELS = ("scan", "subject", "label", "label_map", "synthetic", "sources")
 _NEAREST = ("nearest", "distance", "second_distance", "ratio", "code_nearest", "code_distance", "copy")
 _AUDIT = ("kind", "id", "class", "sources", *_NEAREST, "draws", "rejected")
 
 
-@dataclass(frozen=True)
-class Row:
-    """What is known of one sample of a set after it was written: the fields of its `Result`.
-
-    Attributes:
-        id: of the sample.
-        scores: numbers by name.
-        facts: words by name.
-        warnings: what a user of the sample should know.
-    """
-
-    id: str
-    scores: Mapping[str, Any] = field(repr=False)
-    facts: Mapping[str, str | None] = field(repr=False)
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def index(self) -> int:
-        """Number of the sample in its set."""
-        return int(self.scores["index"])
-
-    @property
-    def attempt(self) -> int:
-        """Draws of it that were rejected."""
-        return int(self.scores["draws"]) - 1
-
-    @property
-    def rejected(self) -> list[str]:
-        """Why draws of it were rejected, one word per draw."""
-        return [kind for kind in (self.facts["rejected"] or "").split(";") if kind]
-
-    @property
-    def distance(self) -> float:
-        """To the nearest training scan; 0 where it is not known."""
-        return float(self.scores["distance"] or 0.0)
-
-    @property
-    def conditions(self) -> dict[str, float | str]:
-        """What it was decoded with, by column."""
-        found = {**self.scores, **self.facts}.items()
-        return {key.removeprefix(CONDITION): v for key, v in found if key.startswith(CONDITION) and v is not None}
-
-
-def set_files(rows: Sequence[Row], whole: SyntheticSet) -> tuple[File, ...]:
-    """The files about a whole set, in the order in which they are written."""
+def set_files(rows: Sequence[Row], whole: SyntheticSet, out: Path) -> tuple[File, ...]:
+    """The files about a whole set, in the order in which they are written into `out`."""
     montage = _montage(rows, whole)
-    return (_labels(rows, whole), _audit(rows, whole), _dataset(rows, whole), *([] if montage is None else [montage]))
+    return (*whole.layout.lists(rows, out), _audit(rows, whole), *([] if montage is None else [montage]))
 
 
 def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) -> dict[str, Any]:
@@ -141,59 +96,11 @@ def _median(distances: Iterable[float | None]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def _labels(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
-    """A list that `medvae train` reads: conditions are further columns."""
-    names = [name for name in whole.synthesizer.model.conditions.names if name not in _LABELS]
-    cells = [
-        {name: row.conditions.get(name) for name in names}
-        | {"scan": row.facts["image"], "label": row.facts["class"], "synthetic": "yes"}
-        | {name: row.facts[name] for name in ("subject", "label_map", "sources")}
-        for row in rows
-    ]
-    return TextFile("labels.csv", _csv((*_LABELS, *names), cells))
-
-
 def _audit(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
     """The samples, and below them the distances between training scans of different subjects."""
     synthetic = [{"kind": "synthetic", "id": row.id, **row.facts, **row.scores} for row in rows]
     real = [{"kind": "real", **row} for row in whole.screen.real_rows()]
-    return TextFile("audit.csv", _csv(_AUDIT, [*synthetic, *real]))
-
-
-def _dataset(rows: Sequence[Row], whole: SyntheticSet) -> JsonFile:
-    """The list that `monai.data.load_decathlon_datalist` reads: a class is a number, a label map is a path."""
-    synthesizer = whole.synthesizer
-    maps = None if no_label_maps(synthesizer) else synthesizer.model.training.label_maps
-    classes = sorted({name for row in rows if (name := row.facts["class"]) is not None})
-    names = {str(number): name for number, name in enumerate(classes)} if maps is None else _map_values(maps)
-    tree = {
-        "name": "synthetic scans",
-        "description": f"Synthetic scans from medvae, sampler {synthesizer.settings.sampler}. Research use only.",
-        "modality": {"0": synthesizer.model.preparation.settings.modality or "unknown"},
-        "labels": names,
-        "classes": classes,
-        "numTraining": len(rows),
-        "numTest": 0,
-        "training": [_item(row, classes, seed=synthesizer.seed) for row in rows],
-        "test": [],
-    }
-    return JsonFile("dataset.json", tree)
-
-
-def _map_values(maps: NDArray[np.int16]) -> dict[str, str]:
-    return {str(int(value)): "background" if value == 0 else str(int(value)) for value in np.unique(maps)}
-
-
-def _item(row: Row, classes: Sequence[str], *, seed: int) -> dict[str, Any]:
-    facts = row.facts
-    item: dict[str, Any] = {**row.conditions, "image": facts["image"]}
-    item.pop("label", None)
-    if facts["label_map"] is not None:
-        item["label"] = facts["label_map"]
-    if facts["class"] is not None:
-        item["class" if facts["label_map"] is not None else "label"] = classes.index(facts["class"])
-    sources = [one for one in (facts["sources"] or "").split(";") if one]
-    return item | {"synthetic": True, "subject": facts["subject"], "sources": sources, "seed": seed}
+    return TextFile("audit.csv", table(_AUDIT, [*synthetic, *real]))
 
 
 def _montage(rows: Sequence[Row], whole: SyntheticSet) -> SampleMontage | None:
@@ -228,12 +135,3 @@ def _pair(row: Row, whole: SyntheticSet) -> Pair:
 
 def _shown(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return only_channel(np.where(mask, image, np.float32(np.nan)))
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        table.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-    return text.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,30 +12,31 @@ from toy_model import toy_model
 
 from medvae.settings import AugmentSettings
 from medvae.synthesis import generate, tables
+from medvae.synthesis.rows import Row
 from medvae.synthesis.synthesize import with_screen
 
 if TYPE_CHECKING:
     from medvae.synthesis.synthetic import SyntheticSet
 
 
-def synthetic_set(count: int, *, model: dict[str, Any] | None = None, **augment: Any) -> tuple[Any, list[tables.Row]]:
+def synthetic_set(count: int, *, model: dict[str, Any] | None = None, **augment: Any) -> tuple[Any, list[Row]]:
     synthesizer = generate.fit(toy_model(**{"n": 8, **(model or {})}), AugmentSettings.model_validate(augment), seed=0)
     whole = with_screen(synthesizer)
     return whole, rows_of(whole, count)
 
 
-def rows_of(whole: SyntheticSet, count: int) -> list[tables.Row]:
+def rows_of(whole: SyntheticSet, count: int) -> list[Row]:
     scans = [whole.scan(index) for index in range(count)]
     results = [(one.id, one.result()) for one in scans]
-    return [tables.Row(name, one.scores, one.facts, one.warnings) for name, one in results]
+    return [Row(name, one.scores, one.facts, one.warnings) for name, one in results]
 
 
 def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def files(rows: list[tables.Row], whole: Any) -> dict[str, Any]:
-    return {file.name: file for file in tables.set_files(rows, whole)}
+def files(rows: list[Row], whole: Any) -> dict[str, Any]:
+    return {file.name: file for file in tables.set_files(rows, whole, Path())}
 
 
 def test_the_list_has_a_row_per_sample() -> None:
@@ -113,7 +115,7 @@ def test_the_counts_in_words() -> None:
 def test_rejected_draws_are_counted_by_reason() -> None:
     whole, rows = synthetic_set(1)
     facts = {**rows[0].facts, "rejected": "volume;near_copy;volume"}
-    found = tables.counts([rows[0], tables.Row("x", rows[0].scores, facts)], whole, not_generated=2)
+    found = tables.counts([rows[0], Row("x", rows[0].scores, facts)], whole, not_generated=2)
     assert found["rejected_draws"]["volume"] == 2
     text = "\n".join(tables.report(found))
     assert "volume 2; see audit.csv" in text
