@@ -24,7 +24,6 @@ from medvae.synthesis.rows import Row
 from medvae.synthesis.synthesize import make_layout, with_screen
 
 if TYPE_CHECKING:
-
     from medvae.checkpoint.model import Model
 
 NAMES = plugins.names("layouts")
