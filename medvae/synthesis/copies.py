@@ -177,7 +177,7 @@ def copy_thresholds(
     """
     others, ratios = [], []
     for row, (image, mask, subject) in enumerate(zip(copies, masks, images.subjects, strict=True)):
-        distances = images.distances(image, mask)
+        distances = images.moved_distances(image, mask)
         other = find_nearest(distances, images.ids, subjects=images.subjects, without=subject)
         if other is not None:
             others.append(other)
