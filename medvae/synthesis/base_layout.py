@@ -81,8 +81,8 @@ class BaseLayout(ABC):
     """How a set is written.
 
     - `places(id)` is a function of the id alone, and no two ids share a place.
-    - `lists` gives the files about the whole set; `audit.csv`, `montage.png`, `run.json` and `manifest.jsonl` are
-      written for every layout.
+    - `lists` gives the files about the whole set, `labels.csv` among them; `audit.csv`, `montage.png`, `run.json` and
+      `manifest.jsonl` are written for every layout.
     - `check` is called before anything is generated.
 
     Attributes:

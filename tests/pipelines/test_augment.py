@@ -296,6 +296,40 @@ def test_a_sample_that_cannot_be_drawn_is_rejected_and_the_others_are_written(
     assert "--set augment.reject=false" in capsys.readouterr().out
 
 
+# ------------------------------------------------------------------------------------------------- layouts
+
+
+def test_layouts_are_written_by_the_command_and_by_python(demo_folder: Path, tmp_path: Path) -> None:
+    model = conditional(demo_folder, tmp_path / "model")
+    raw = tmp_path / "Dataset001_Both"
+    options = ["--sampler", "classical", "--layout", "nnunet"]
+    assert augment(model, raw, 2, *options) == 0
+    chosen = load(model)
+    augmented = chosen.settings.augment.model_copy(update={"layout": "nnunet"})
+    chosen = replace(chosen, settings=chosen.settings.model_copy(update={"augment": augmented}))
+    for sample in synthesize(chosen, 2, sampler="classical"):
+        sample.save(tmp_path / "python")
+    same = [path.relative_to(tmp_path / "python") for path in (tmp_path / "python").rglob("*") if path.is_file()]
+    assert len(same) == 6
+    assert all((raw / name).read_bytes() == (tmp_path / "python" / name).read_bytes() for name in same)
+    assert (raw / "audit.csv").is_file()
+
+    assert augment(model, tmp_path / "more", 3, *options, "--merge-with", str(raw)) == 2, "its names are taken"
+
+
+def test_what_a_layout_cannot_hold_is_refused_before_anything_is_written(
+    demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert augment(demo_folder, tmp_path / "set", 1, "--layout", "nnunet") == 2
+    assert augment(demo_folder, tmp_path / "set", 1, "--layout", "monai", "--merge-with", str(tmp_path)) == 2
+    assert augment(demo_folder, tmp_path / "set", 1, "--layout", "nnunett") == 2
+    text = capsys.readouterr().err
+    assert "needs label maps" in text
+    assert "the list of the real set cannot be read" in text
+    assert "did you mean 'nnunet'?" in text
+    assert not (tmp_path / "set").exists()
+
+
 # ------------------------------------------------------------------------------------------- what is refused
 
 

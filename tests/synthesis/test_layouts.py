@@ -109,6 +109,14 @@ def test_a_sidecar_leads_to_its_label_map(layout: str, out: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", NAMES)
+def test_medvae_reads_it_with_the_people_that_samples_belong_to(layout: str, out: Path) -> None:
+    rows = write_set(out, layout)
+    cohort = find(out / "labels.csv")
+    assert [ref.subject for ref in cohort] == [row.facts["subject"] for row in rows]
+    assert all(ref.path.is_file() and ref.label_map is not None and ref.label_map.is_file() for ref in cohort)
+
+
+@pytest.mark.parametrize("layout", NAMES)
 def test_names_of_values_that_there_are_not_are_refused(layout: str) -> None:
     settings = AugmentSettings(sampler="classical", layout=layout, label_names={2: "organ"})
     with pytest.raises(SettingsError, match=r"names the values \[2\], the label maps have 0, 1"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medvae.cohort.find import find
-from medvae.run.work import JsonFile, TextFile
+from medvae.run.work import JsonFile
 from medvae.synthesis.base_layout import BaseLayout, Places, RealScan, RealSet, relative
 from medvae.synthesis.layouts import _decathlon
-from medvae.synthesis.rows import table
+from medvae.synthesis.layouts._lists import labels_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from medvae.run.work import File
     from medvae.scan import ScanRef
     from medvae.synthesis.rows import Row
-
-_LABELS = ("scan", "subject", "label", "label_map", "synthetic", "sources")
 
 
 class Layout(BaseLayout):
@@ -31,11 +29,9 @@ class Layout(BaseLayout):
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
         """`labels.csv` and `dataset.json`."""
         real = () if self.real is None else self.real.scans
-        names = [name for name in self.synthesizer.model.conditions.names if name not in _LABELS]
-        cells = [_real_cells(scan, out) for scan in real] + [_cells(row) for row in rows]
         items = [_real_item(scan, out, classes=_decathlon.classes_of(self.real)) for scan in real]
         tree = _decathlon.datalist(self, rows, items)
-        return TextFile("labels.csv", table((*_LABELS, *names), cells)), JsonFile("dataset.json", tree)
+        return labels_csv(self, rows, [_real_cells(scan, out) for scan in real]), JsonFile("dataset.json", tree)
 
     @classmethod
     def read(cls, folder: Path) -> RealSet:
@@ -49,12 +45,6 @@ class Layout(BaseLayout):
         """Classes are numbers in `dataset.json`."""
         super().check()
         _decathlon.check_classes(self)
-
-
-def _cells(row: Row) -> dict[str, Any]:
-    """A row of the list that `medvae train` reads: conditions are further columns."""
-    facts = {name: row.facts[name] for name in ("subject", "label_map", "sources")}
-    return {**row.conditions, **facts, "scan": row.facts["image"], "label": row.facts["class"], "synthetic": "yes"}
 
 
 def _said(ref: ScanRef) -> dict[str, Any]:

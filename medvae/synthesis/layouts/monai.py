@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from medvae.run.work import JsonFile
 from medvae.synthesis.base_layout import BaseLayout, Places, RealScan, RealSet, read_json
 from medvae.synthesis.layouts import _decathlon
+from medvae.synthesis.layouts._lists import labels_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +27,10 @@ class Layout(BaseLayout):
         return Places(f"imagesTr/{one}.nii.gz", f"labelsTr/{one}.nii.gz", f"sidecars/{one}.json")
 
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
-        """`dataset.json`."""
+        """`labels.csv` and `dataset.json`."""
+        samples = labels_csv(self, rows)
         if self.real is None:
-            return (JsonFile("dataset.json", _decathlon.datalist(self, rows, ())),)
+            return samples, JsonFile("dataset.json", _decathlon.datalist(self, rows, ()))
         folder = self.real.folder
         items = [_decathlon.moved(scan.item, folder, out) for scan in self.real.scans]
         tree = _decathlon.datalist(self, rows, items)
@@ -36,7 +38,7 @@ class Layout(BaseLayout):
             if name in self.real.tree:
                 plain = [{"image": one} if isinstance(one, str) else one for one in self.real.tree[name]]
                 tree[name] = [_decathlon.moved(one, folder, out) for one in plain]
-        return (JsonFile("dataset.json", {**tree, "numTest": len(tree["test"])}),)
+        return samples, JsonFile("dataset.json", {**tree, "numTest": len(tree["test"])})
 
     @classmethod
     def read(cls, folder: Path) -> RealSet:

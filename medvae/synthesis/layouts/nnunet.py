@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from medvae.errors import InputError
 from medvae.run.work import JsonFile
 from medvae.synthesis import splits
 from medvae.synthesis.base_layout import BaseLayout, Places, RealScan, RealSet, read_json, relative
+from medvae.synthesis.layouts._lists import labels_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _ENDING = ".nii.gz"
 _CHANNELS = {"CT": "CT", "SHAPE": "noNorm"}  # names that choose a normalisation of nnU-Net; others are z-scored
+_SAMPLE = re.compile(r"synthetic-\d{5,}")  # names of samples
 _RAW = "name the raw folder of an nnU-Net v2 dataset with one channel and .nii.gz files"
 
 
@@ -39,8 +42,9 @@ class Layout(BaseLayout):
         return np.searchsorted(self.label_values, label_map).astype(np.int16)
 
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
-        """`dataset.json` and `splits_final.json`."""
-        return JsonFile("dataset.json", self._dataset(rows, out)), JsonFile("splits_final.json", self._folds(rows))
+        """`labels.csv`, `dataset.json` and `splits_final.json`."""
+        dataset = JsonFile("dataset.json", self._dataset(rows, out))
+        return labels_csv(self, rows), dataset, JsonFile("splits_final.json", self._folds(rows))
 
     def lines(self, rows: Sequence[Row]) -> list[str]:
         """Where the splits belong, and whether they leave anything to train on."""
@@ -70,6 +74,9 @@ class Layout(BaseLayout):
         super().check()
         if self.real is None:
             return
+        if clash := [scan.id for scan in self.real.scans if _SAMPLE.fullmatch(scan.id)]:
+            message = f"the real set has a case {clash[0]!r}, as samples are called"
+            raise InputError(message, path=self.real.folder, hint="append to a set without synthetic scans")
         known = {one for one in self.real.tree["labels"].values() if isinstance(one, int)}
         unknown = [value for value in self.label_values if value not in known]
         if unknown and "regions_class_order" not in self.real.tree:
