@@ -1,7 +1,8 @@
 """Synthetic scans while a network is trained on them, not written: a dataset of torch and a transform of MONAI.
 
 Both give what `medvae.synthesize` gives: sample number i depends on the model, the settings and the seed only, so the
-items are the same whatever the number of workers.
+items are the same whatever the number of workers. The copy screen is fitted only where samples are not derived from a
+single subject.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch.utils.data import Dataset
 from medvae.errors import SettingsError
 from medvae.synthesis.provenance import no_label_maps
 from medvae.synthesis.synthesize import whole_set
+from medvae.synthesis.synthetic import SampleJob
+from medvae.synthesis.to_scan import to_scan
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.checkpoint.model import Model
-    from medvae.synthesis.synthetic import Synthetic
+    from medvae.scan import Scan
+    from medvae.synthesis.generate import Sample
 
 _HIGHEST = 2**31 - 1  # numbers of samples that the transform draws from
 
@@ -90,7 +94,8 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
         """
         if not -self.count <= index < self.count:
             raise IndexError(f"item {index} of {self.count}")
-        return as_item(self.whole.scan(index % self.count))
+        sample = self.whole.accepted(index % self.count).sample
+        return as_item(sample, self.whole.synthesizer.model)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -166,17 +171,19 @@ class RandSyntheticd(RandomizableTransform, MapTransform):  # type: ignore[misc]
         return changed
 
 
-def as_item(scan: Synthetic) -> dict[str, Any]:
-    """A synthetic scan as an item of a dataset."""
-    item: dict[str, Any] = {"image": _tensor(scan.image.data, scan), "id": scan.id, "sources": ";".join(scan.sources)}
-    if scan.label_map is not None:
-        item["label"] = _tensor(scan.label_map, scan)
-    if scan.label is not None:
-        item["class"] = scan.label
+def as_item(sample: Sample, model: Model) -> dict[str, Any]:
+    """A sample as an item of a dataset."""
+    scan, label_map = to_scan(sample, model)
+    name = SampleJob(sample.index).id
+    item: dict[str, Any] = {"image": _tensor(scan.data, scan, name), "id": name, "sources": ";".join(sample.sources)}
+    if label_map is not None:
+        item["label"] = _tensor(label_map, scan, name)
+    if sample.label is not None:
+        item["class"] = sample.label
     return item
 
 
-def _tensor(values: NDArray[np.float32] | NDArray[np.int16], scan: Synthetic) -> MetaTensor:
+def _tensor(values: NDArray[np.float32] | NDArray[np.int16], scan: Scan, name: str) -> MetaTensor:
     """Channel first, on the scan's grid."""
-    meta = {"filename_or_obj": scan.id, "synthetic": True}
-    return MetaTensor(torch.from_numpy(values.copy())[None], affine=scan.image.geometry.affine.copy(), meta=meta)
+    meta = {"filename_or_obj": name, "synthetic": True}
+    return MetaTensor(torch.from_numpy(values.copy())[None], affine=scan.geometry.affine.copy(), meta=meta)

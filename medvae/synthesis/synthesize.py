@@ -12,7 +12,7 @@ from medvae.checkpoint.model import Model
 from medvae.errors import ScanError, SettingsError
 from medvae.run.work import Progress, ignore
 from medvae.settings import AugmentSettings, adjust, validate
-from medvae.synthesis import copies, generate, plausible
+from medvae.synthesis import generate, plausible
 from medvae.synthesis.synthetic import SampleJob, SyntheticSet
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def synthesize(
     _require_whole(count)
     given = {"sampler": sampler, "options": options, "classes": classes, "texture": texture, "conditions": conditions}
     whole = whole_set(model, given, seed=seed, device=device, on_progress=on_progress)
+    _ = whole.screen  # what takes long, and whatever is wrong, comes before the first scan
     return _scans(whole, count)
 
 
@@ -89,11 +90,14 @@ def whole_set(
     device: str,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> SyntheticSet:
-    """The set of a model, with changes of `augment.*` by name; what is None stays as the model has it."""
+    """The set of a model, with changes of `augment.*` by name; what is None stays as the model has it.
+
+    The copy screen is fitted when it is first needed.
+    """
     trained = model if isinstance(model, Model) else load(model, device=device)
     settings = _changed(trained.settings.augment, {name: one for name, one in given.items() if one is not None})
     synthesizer = generate.fit(trained, settings, seed=trained.settings.seed if seed is None else seed)
-    return with_screen(synthesizer, on_progress=on_progress)
+    return SyntheticSet(synthesizer, plausible.fit(trained), make_layout(synthesizer), on_progress)
 
 
 def with_screen(
@@ -102,10 +106,11 @@ def with_screen(
     layout: BaseLayout | None = None,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> SyntheticSet:
-    """The set of synthetic scans, with its audit; takes one decoding per kept training scan."""
+    """The set of synthetic scans, with its copy screen fitted; takes one decoding per kept training scan."""
     written = layout or make_layout(synthesizer)
-    screen = copies.fit(synthesizer.model, copies=synthesizer.copies(), on_progress=on_progress)
-    return SyntheticSet(synthesizer, screen, plausible.fit(synthesizer.model), written)
+    whole = SyntheticSet(synthesizer, plausible.fit(synthesizer.model), written, on_progress)
+    _ = whole.screen
+    return whole
 
 
 def make_layout(synthesizer: generate.Synthesizer, *, merge_with: Path | None = None) -> BaseLayout:

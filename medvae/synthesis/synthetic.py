@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from medvae.errors import ScanError
 from medvae.io.nifti.file import NiftiFile
 from medvae.run.record import RESEARCH_USE
-from medvae.run.work import JsonFile, Result
-from medvae.synthesis import provenance
+from medvae.run.work import JsonFile, Progress, Result, ignore
+from medvae.synthesis import copies, provenance
 from medvae.synthesis.base_layout import relative
 from medvae.synthesis.plausible import Fault
 from medvae.synthesis.rows import CONDITION
 from medvae.synthesis.to_scan import stored, to_scan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -148,26 +151,58 @@ class Synthetic:
 
 
 @dataclass(frozen=True, eq=False)
+class Accepted:
+    """A draw that is taken.
+
+    Attributes:
+        sample: the draw.
+        faults: what speaks against it; empty but with `augment.reject=false`.
+        rejected: why each of the draws before was rejected.
+        audit: its comparison with the training scans; None where it was not needed to accept it.
+    """
+
+    sample: Sample
+    faults: tuple[Fault, ...]
+    rejected: tuple[Fault, ...]
+    audit: CopyCheck | None
+
+
+@dataclass(frozen=True, eq=False)
 class SyntheticSet:
     """All synthetic scans of one model, settings and seed; each is generated when it is asked for.
 
     Attributes:
         synthesizer: generates samples on the model's grid.
-        screen: compares them with the training scans.
         plausible: the ranges that they have to lie in.
         layout: how they are written.
+        on_progress: called while the copy screen is fitted.
     """
 
     synthesizer: Synthesizer
-    screen: CopyScreen
     plausible: Plausible
     layout: BaseLayout
+    on_progress: Callable[[Progress], None] = ignore
+
+    @cached_property
+    def screen(self) -> CopyScreen:
+        """Compares samples with the training scans; fitted when it is first needed."""
+        synthesizer = self.synthesizer
+        return copies.fit(synthesizer.model, copies=synthesizer.copies(), on_progress=self.on_progress)
 
     def scan(self, index: int) -> Synthetic:
         """Scan number `index`, from 0; independent of all others.
 
-        A draw that is rejected is drawn again, of the same class, as part of the same sample: which draw is taken
-        depends on nothing but its number.
+        Raises:
+            ScanError: `implausible`, where all draws were rejected.
+        """
+        accepted = self.accepted(index)
+        return self._synthetic(accepted, accepted.audit or self._check(accepted.sample))
+
+    def accepted(self, index: int) -> Accepted:
+        """The first draw of a sample that is not rejected.
+
+        One that is rejected is drawn again, of the same class, as part of the same sample: which draw is taken depends
+        on nothing but its number.
 
         Raises:
             ScanError: `implausible`, where all draws were rejected.
@@ -176,27 +211,31 @@ class SyntheticSet:
         reject = self.synthesizer.settings.reject
         for attempt in range(DRAWS if reject else 1):
             sample = self.synthesizer.sample(index, attempt=attempt)
-            audit = self.screen.check(sample.image, sample.mask, sample.z)
-            faults = self._faults(sample, audit)
+            faults, audit = self._faults(sample)
             if not faults or not reject:
-                return self._synthetic(sample, audit, faults, rejected)
+                return Accepted(sample, faults, tuple(rejected), audit)
             log.info("%s: draw %d rejected: %s", SampleJob(index).id, attempt + 1, _text(faults))
             rejected.append(faults[0])
         message = f"all {DRAWS} draws were rejected; the last one: {_text(faults)}"
         raise ScanError(message, code="implausible")
 
-    def _faults(self, sample: Sample, audit: CopyCheck) -> tuple[Fault, ...]:
-        """What is wrong with a draw. One that is derived from a single subject is said to be so, and not a copy."""
-        faults = self.plausible.faults(sample)
-        if faults or not audit.copy or provenance.source_subject(sample, self.synthesizer.model) is not None:
-            return faults
-        nearest = "a training scan" if audit.image is None else audit.image.id
-        return (Fault("near_copy", f"near-copy of {nearest}"),)
+    def _faults(self, sample: Sample) -> tuple[tuple[Fault, ...], CopyCheck | None]:
+        """What is wrong with a draw, and its audit if it was needed.
 
-    def _synthetic(
-        self, sample: Sample, audit: CopyCheck, faults: tuple[Fault, ...], rejected: list[Fault]
-    ) -> Synthetic:
-        model = self.synthesizer.model
+        A draw that is derived from a single subject is said to be so, and is no copy.
+        """
+        faults = self.plausible.faults(sample)
+        if faults or provenance.source_subject(sample, self.synthesizer.model) is not None:
+            return faults, None
+        audit = self._check(sample)
+        nearest = "a training scan" if audit.image is None else audit.image.id
+        return ((Fault("near_copy", f"near-copy of {nearest}"),) if audit.copy else ()), audit
+
+    def _check(self, sample: Sample) -> CopyCheck:
+        return self.screen.check(sample.image, sample.mask, sample.z)
+
+    def _synthetic(self, accepted: Accepted, audit: CopyCheck) -> Synthetic:
+        sample, model = accepted.sample, self.synthesizer.model
         image, label_map = to_scan(sample, model)
         one = SampleJob(sample.index).id
         return Synthetic(
@@ -208,10 +247,10 @@ class SyntheticSet:
             sources=sample.sources,
             source_subject=provenance.source_subject(sample, model),
             audit=audit,
-            faults=faults,
+            faults=accepted.faults,
             record={
                 **self._record(one, sample, audit, with_label_map=label_map is not None),
-                "rejected": [asdict(fault) for fault in rejected],
+                "rejected": [asdict(fault) for fault in accepted.rejected],
             },
             sample=sample,
             layout=self.layout,
