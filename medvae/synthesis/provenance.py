@@ -38,6 +38,17 @@ def source_subject(sample: Sample, model: Model) -> str | None:
     return subjects.pop() if len(subjects) == 1 else None
 
 
+def donor_shares(sample: Sample) -> list[float]:
+    """The share of the image that is from each source, where images are altered; empty for decoded images.
+
+    A sampler that mixes several scans says it in its parameters, as `donor_share`.
+    """
+    if sample.z is not None:
+        return []
+    said: list[float] = sample.parameters.get("donor_share", [])
+    return said or [1.0] * (len(sample.sources) == 1)
+
+
 def unit_text(model: Model) -> str:
     """The unit of the values, in words."""
     if not has_real_scale(model):

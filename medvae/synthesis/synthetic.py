@@ -133,6 +133,7 @@ class Synthetic:
         facts = {"class": self.label, "subject": self.source_subject or self.id, "sources": ";".join(self.sources)}
         facts |= {"source_subject": self.source_subject, "image": self.places.image}
         facts |= {"label_map": None if self.label_map is None else self.places.label_map}
+        facts |= {"shares": ";".join(f"{one:.3g}" for one in provenance.donor_shares(self.sample))}
         facts |= {"rejected": ";".join(one["kind"] for one in self.record["rejected"])}
         scores = {"index": self.sample.index, "draws": self.sample.attempt + 1, **self.audit.scores}
         for name, value in self.conditions.items():

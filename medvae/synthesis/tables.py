@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 8  # samples in the montage
 _NEAREST = ("nearest", "distance", "second_distance", "ratio", "code_nearest", "code_distance", "copy")
-_AUDIT = ("kind", "id", "class", "sources", *_NEAREST, "draws", "rejected")
+_AUDIT = ("kind", "id", "class", "sources", "shares", *_NEAREST, "draws", "rejected")
 
 
 def set_files(rows: Sequence[Row], whole: SyntheticSet, out: Path) -> tuple[File, ...]:

@@ -76,7 +76,9 @@ def test_an_altered_scan_is_derived_from_its_patient() -> None:
     sample = first(sampler="classical")
     assert sample.source_subject == f"subject-{sample.sources[0][-2:]}"
     assert sample.result().facts["subject"] == sample.source_subject
+    assert sample.result().facts["shares"] == "1"
     between = first(sampler="interpolate")
+    assert between.result().facts["shares"] == "", "an image that is decoded is from nobody's voxels"
     assert between.source_subject is None, "two people"
     assert between.result().facts["subject"] == between.id
 
