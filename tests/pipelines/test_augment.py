@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import outside_sampler
 import pytest
+import torch
 from monai.data import load_decathlon_datalist
 
 import medvae
@@ -206,8 +207,10 @@ def conditional(folder: Path, out: Path) -> Path:
 def test_the_docstring_examples_run(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").symlink_to(demo_folder)
-    for public in (synthesize, medvae.Synthetic):
-        found = doctest.DocTestFinder(recurse=False).find(public, module=False, globs={"medvae": medvae})
+    for public in (synthesize, medvae.Synthetic, medvae.SyntheticDataset, medvae.RandSyntheticd):
+        found = doctest.DocTestFinder(recurse=False).find(
+            public, module=False, globs={"medvae": medvae, "torch": torch}
+        )
         assert [test.examples for test in found] != [[]]
         assert all(doctest.DocTestRunner().run(test).failed == 0 for test in found)
     assert len(files(tmp_path / "synthetic")) == 4
