@@ -13,9 +13,10 @@ all other held-out subjects (cross-fitting).
 shapes of odd rank by volume: for choosing options. The default evaluates the subjects of the split `test`, each with
 those of the other nine, and the shapes of even rank.
 
-With `fused` come the same map without each of its witnesses. Per map: pooled voxel AP; the share of lesion voxels above
-the threshold that 0.5% of the voxels of the other healthy scans exceed; for five healthy brains of a second site the
-share of voxels above the thresholds of 0.5%, 1% and 5%; and the seconds that it takes alone.
+With `fused` come the same map without each of its witnesses, and with `atlas` the same map smoothed by 6 mm. Per map:
+pooled voxel AP with its 95% bootstrap interval over subjects, and that of the paired difference to the first map; the
+share of lesion voxels above the threshold that 0.5% of the voxels of the other healthy scans exceed; for five healthy
+brains of a second site the share of voxels above the thresholds of 0.5%, 1% and 5%; the seconds that it takes alone.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ from medvae.anomaly.calibrate import Statistics
 from medvae.anomaly.configured import configured, usable
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import fused
+from medvae.anomaly.maps._shared import smooth_inside
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cli import console
 from medvae.cohort.find import find
-from medvae.evaluation.metrics import average_precision
+from medvae.evaluation.metrics import ScanVoxels, compare
 from medvae.prepare import intensity
 from medvae.prepare.load import ReadAndPrepare
 from medvae.scan import Selection
@@ -64,6 +66,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPES = {"stroke": "stroke-lesion-masks", "MS": "ms-lesion-masks"}
 RATES = (0.005, 0.01, 0.05)  # of healthy voxels
 WITHOUT = "fused without"
+GATHERED, GATHERED_MM = "atlas, 6 mm", 6.0  # the largest of the scales of residual_z
 
 
 def main() -> None:
@@ -142,7 +145,8 @@ class Healthy:
     ) -> Healthy:
         """Sum up the scans, and take each of them out again."""
         detect = adjust(model.settings, None, overrides, uses=("detect",)).detect
-        names = names or usable(model)
+        first = model.settings.detect.maps[0]
+        names = names or sorted(usable(model), key=lambda name: name != first)
         methods = configured(names, detect.options)
         statistics = Statistics(methods, model.preparation.grid.spacing, reference_of(model).training)
         inferences = {one.subject: infer(model, one, draws=detect.draws) for one in scans}
@@ -172,7 +176,10 @@ def values_of(
 ) -> Values:
     """The foreground values of the maps of one scan; not divided by their scale, which is one number per map."""
     maps = ScanMaps(inference, methods, arrays=arrays)
-    found = {name: maps[name].values[inference.foreground] for name in names if name in methods}
+    inside, spacing = inference.foreground, inference.prepared.grid.spacing
+    found = {name: maps[name].values[inside] for name in names if name in methods}
+    if "atlas" in names:
+        found[GATHERED] = smooth_inside(maps["atlas"].values, inside, spacing=spacing, mm=GATHERED_MM)[inside]
     return found | without_each(inference, methods, maps) if "fused" in names else found
 
 
@@ -181,41 +188,49 @@ def without_each(inference: Inference, methods: Mapping[str, BaseMap], maps: Sca
     method, arrays = methods["fused"], maps.arrays["fused"]
     assert isinstance(method, fused.Map)
     surprises = method.surprises(inference, arrays)
+    inside = inference.foreground
+    deep = fused.within(inside, spacing=inference.prepared.grid.spacing)[inside]
     return {
-        f"{WITHOUT} {name}": fused.combined([one for other, one in surprises.items() if other != name])
+        f"{WITHOUT} {name}": deep * fused.combined([one for other, one in surprises.items() if other != name])
         for name in surprises
     }
 
 
 def report_lesions(healthy: Healthy, scans: Sequence[Prepared], data: Path, *, count: int, rank: int) -> None:
-    """One table of AP and one of lesion voxels above the threshold: a row per map, a column per shapes and filling."""
-    titles, aps, shares = [], [], []
+    """Tables of AP, of the first map's AP less that of the others, and of lesion voxels above the threshold.
+
+    A row per map, a column per set of shapes and kind of filling.
+    """
+    titles, aps, gains, shares = [], [], [], []
     limits = {(s.subject, n): healthy.threshold(n, RATES[0], but=s.subject) for s in scans for n in healthy.names}
+    first, *others = healthy.names
     for shapes, folder in SHAPES.items():
         every = sorted((data / folder).glob("*.nii.gz"))
         ranked = spread_by_volume(every, len(every))[rank::2]
         chosen = [ranked[int((i + 0.5) * len(ranked) / (count * len(scans)))] for i in range(count * len(scans))]
         for kind in get_args(Kind):
             made = list(lesions(healthy, scans, chosen, kind=kind))
-            truth = np.concatenate([one for _, one, _ in made])
-            titles.append(f"{shapes} {kind} ({truth.mean():.4f})")
-            aps.append({n: average_precision(truth, np.concatenate([v[n] for _, _, v in made])) for n in healthy.names})
-            above = {n: [v[n][true] > limits[subject, n] for subject, true, v in made] for n in healthy.names}
-            shares.append({n: float(np.concatenate(found).mean()) for n, found in above.items()})
-    console.out(f"\nvoxel AP ({count * len(scans)} lesions each; in brackets: prevalence)")
+            compared = compare(made, first)
+            titles.append(f"{shapes} {kind} ({compared.prevalence:.4f})")
+            aps.append({name: str(one) for name, one in compared.ap.items()})
+            gains.append({name: str(one) for name, one in compared.gain.items()})
+            above = {n: [one.maps[n][one.truth] > limits[one.subject, n] for one in made] for n in healthy.names}
+            shares.append({n: f"{np.concatenate(found).mean():.4f}" for n, found in above.items()})
+    many = f"{count * len(scans)} lesions in {len(scans)} subjects; in brackets: prevalence"
+    console.out(f"\nvoxel AP with 95% interval over subjects ({many})")
     print_table(healthy.names, titles, aps)
+    console.out(f"\nvoxel AP of {first} less that of each map, paired")
+    print_table(others, titles, gains)
     console.out("\nshare of lesion voxels above the threshold of 0.5% of healthy voxels")
     print_table(healthy.names, titles, shares)
 
 
-def lesions(
-    healthy: Healthy, scans: Sequence[Prepared], shapes: Sequence[Path], *, kind: Kind
-) -> Iterator[tuple[str, NDArray[np.bool_], Values]]:
-    """Subject, truth and maps of each scan with a lesion; the shapes are dealt out to the subjects in turn."""
+def lesions(healthy: Healthy, scans: Sequence[Prepared], shapes: Sequence[Path], *, kind: Kind) -> Iterator[ScanVoxels]:
+    """Truth and maps of each scan with a lesion; the shapes are dealt out to the subjects in turn."""
     for place, scan in enumerate(scans):
         for path in shapes[place :: len(scans)]:
             ill, truth = with_lesion(scan, path, healthy.model, kind=kind)
-            yield scan.subject, truth[scan.mask[0]], healthy.of(ill)
+            yield ScanVoxels(scan.subject, truth[scan.mask[0]], healthy.of(ill))
 
 
 def with_lesion(scan: Prepared, shape: Path, model: Model, *, kind: Kind) -> tuple[Prepared, NDArray[np.bool_]]:
@@ -234,10 +249,10 @@ def report_site(healthy: Healthy, scans: Sequence[Prepared]) -> None:
     columns = []
     for rate in RATES:
         limits = {name: healthy.threshold(name, rate) for name in healthy.names}
-        columns.append({n: float((np.concatenate([one[n] for one in found]) > limits[n]).mean()) for n in limits})
-    timed = [name for name in healthy.names if not name.startswith(WITHOUT)]
-    columns.append(dict.fromkeys(healthy.names, float("nan")))
-    columns[-1] |= {name: median(seconds(healthy, name, scan) for scan in scans) for name in timed}
+        above = {n: np.concatenate([one[n] for one in found]) > limit for n, limit in limits.items()}
+        columns.append({n: f"{one.mean():.4f}" for n, one in above.items()})
+    times = {name: median(seconds(healthy, name, scan) for scan in scans) for name in healthy.methods}
+    columns.append({name: f"{times[name]:.2f}" if name in times else "" for name in healthy.names})
     console.out("\nshare of healthy voxels of the second site above each threshold; seconds of the map alone")
     print_table(healthy.names, [*titles, "s"], columns)
 
@@ -249,9 +264,9 @@ def seconds(healthy: Healthy, name: str, scan: Prepared) -> float:
     return time.perf_counter() - begun
 
 
-def print_table(names: Sequence[str], titles: Sequence[str], columns: Sequence[Mapping[str, float]]) -> None:
+def print_table(names: Sequence[str], titles: Sequence[str], columns: Sequence[Mapping[str, str]]) -> None:
     """A row per map."""
-    console.table(["map", *titles], [[name, *(f"{column[name]:.4f}" for column in columns)] for name in names])
+    console.table(["map", *titles], [[name, *(column[name] for column in columns)] for name in names])
 
 
 if __name__ == "__main__":

@@ -189,10 +189,11 @@ class DetectSettings(Frozen):
         0.01, gt=0, le=1, description="the score of a scan is the mean of this fraction of its highest voxels"
     )
     healthy_fpr: float = Field(
-        0.1, gt=0, le=10, description="candidates per healthy scan, which sets the threshold of candidates"
+        0.1, gt=0, le=10, description="candidates per healthy scan, which sets the mass that a region must exceed"
     )
     min_ml: float = Field(0.05, ge=0, description="smallest volume of a candidate, mL")
     montage: bool = Field(True, description="write a picture per scan")
+    review: bool = Field(True, description="write a worklist and a page per scan, to be reviewed in a browser")
 
 
 class AugmentSettings(Frozen):

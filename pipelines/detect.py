@@ -21,6 +21,8 @@ from medvae.cohort.names import digest
 from medvae.cohort.values import tell_of_conditions
 from medvae.io.files import write_text
 from medvae.prepare.load import Loaded, ReadAndPrepare
+from medvae.review.scan_page import ScanPage
+from medvae.review.worklist import Worklist
 from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder, disk_errors
@@ -107,9 +109,14 @@ def run(
             write_text(out / "findings.csv", findings_table((row.id, _candidates(row)) for row in rows))
         units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
         facts = {"units": {name: units[name] for name in options.maps}, "thresholds": _thresholds(reference, options)}
-        folder.finish(summary, reference=reference.status, warnings=list(trained.warnings), **facts)
-    line = f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.status})"
-    return Finished(out, summary, (line,) if summary.exit_code < 2 else ())
+        card = trained.card
+        folder.finish(summary, reference=reference.status, warnings=list(trained.warnings), model=card, **facts)
+        if options.review:
+            with folder.rows() as rows, disk_errors(out):
+                Worklist.of_run(out, rows).write(out)
+    lines = [f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.status})"]
+    lines += [f"{out}/review/index.html: the pages, to be opened in a browser"] if options.review else []
+    return Finished(out, summary, tuple(lines) if summary.exit_code < 2 else ())
 
 
 def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSettings) -> Result:
@@ -121,7 +128,10 @@ def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSet
     scores |= {"coverage": found.brain_share, "candidates": len(found.candidates.each)}
     candidates = json.dumps([one.to_json() for one in found.candidates.each])
     facts = {"candidates": candidates, "subject": digest(ref.subject)}  # a hash: `evaluate` only asks who is the same
-    return Result(found.files(f"scans/{ref.id}"), scores=scores, facts=facts, warnings=found.warnings)
+    maps = {name: one.data for name, one in found.maps.items()}
+    pages = (ScanPage(ref.id, maps=maps),) if options.review else ()
+    files = (*found.files(f"scans/{ref.id}"), *pages)
+    return Result(files, scores=scores, facts=facts, warnings=found.warnings)
 
 
 def _candidates(outcome: Outcome) -> list[dict[str, Any]]:
@@ -131,12 +141,12 @@ def _candidates(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _thresholds(reference: Reference, options: DetectSettings) -> dict[str, Any]:
-    """By map, what healthy scans do not exceed: the peak for candidates, and voxels by their share."""
+    """By map, what healthy scans do not exceed: the mass of a region for candidates, and voxels by their share."""
     found = {}
     for name in options.maps:
         extremes = reference.maps[name].extremes
         voxels = {f"{rate:g}": extremes.voxel_threshold(rate) for rate in RATES}
-        found[name] = {"candidates": extremes.peak_threshold(options.healthy_fpr), "voxels": voxels}
+        found[name] = {"candidates": extremes.mass_threshold(options.healthy_fpr), "voxels": voxels}
     return found
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvae.cohort.names import scan_id
 from medvae.errors import InputError
 from medvae.evaluation.lesions import Curve, mean_measures, measure, read_volume
+from medvae.evaluation.masks import Masks
 from medvae.evaluation.metrics import compare, scan_auroc
 from medvae.evaluation.report import froc, markdown, precision_recall
 from medvae.evaluation.truth import read_scores
-from medvae.io.discover import stem_of
+from medvae.evaluation.verdicts import read_verdicts
 from medvae.io.files import atomic, write_json, write_text
 from medvae.run.folder import disk_errors
 from medvae.run.manifest import Manifest
@@ -41,38 +40,55 @@ class Evaluation:
     lines: tuple[str, ...]
 
 
-def evaluate(out: Path | str, truth: Path | str, *, healthy: bool = False) -> Evaluation:
-    """Compare the maps of `medvae detect` with masks of lesions, as `medvae evaluate detect` does.
+def evaluate(
+    out: Path | str, truth: Path | str | None = None, *, healthy: bool = False, verdicts: Path | str | None = None
+) -> Evaluation:
+    """Compare the maps of `medvae detect` with masks of lesions, and count a reader's verdicts on its candidates.
+
+    `medvae evaluate detect` does the same.
 
     Args:
         out: output folder of `detect`; the evaluation is written into its folder `evaluation`.
         truth: folder of masks on the scans' grids. The mask of a scan has its file name, or the same path below the
             folder; whatever is not 0 is lesion.
         healthy: scans without a mask are healthy; else they are left out.
+        verdicts: JSON that the pages exported.
 
     Raises:
-        InputError: no run of `detect` in the folder, no lesion among the masks, or two masks that could be one scan's.
+        InputError: no run of `detect` in the folder, no lesion among the masks, two masks that could be one scan's, or
+            no verdicts on scans of the run.
         ScanError: a mask cannot be read or does not lie on its scan.
         OutputError: the folder cannot be written.
     """
-    out, truth = Path(out), Path(truth)
+    out = Path(out)
     record = _record(out)
-    thresholds: dict[str, Any] = record["thresholds"]
-    cases = _cases(out, truth, healthy=healthy)
-    found = {name: _of_map(out, name, cases, known["voxels"]) for name, known in thresholds.items()}
-    counts = next(iter(found.values())).counts  # the same of every map
-    tree: dict[str, Any] = {"scans": len(cases), **counts, "maps": {name: one.tree for name, one in found.items()}}
+    if truth is None and verdicts is None:
+        raise InputError("neither masks nor verdicts", path=out, hint="pass truth= or verdicts=")
+    tree, pictures = ({}, {}) if truth is None else _against(Path(truth), out, record, healthy=healthy)
+    if verdicts is not None:
+        tree["verdicts"] = read_verdicts(Path(verdicts), out).to_json()
     tree["reference"] = record["reference"]
     place = out / "evaluation"
     with disk_errors(place):
         write_json(place / "evaluation.json", tree)
         write_text(place / "evaluation.md", markdown(tree))
-        pictures = {"froc.png": froc(tree)} | {f"precision_recall_{name}.png": one.png for name, one in found.items()}
         for name, png in pictures.items():
             with atomic(place / name) as partial:
                 partial.write_bytes(png)
     written = ", ".join(["evaluation.json", "evaluation.md", *pictures])
     return Evaluation(place, tree, (*markdown(tree).splitlines(), f"{place}: {written}"))
+
+
+def _against(
+    truth: Path, out: Path, record: Mapping[str, Any], *, healthy: bool
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The maps against masks: what `evaluation.json` has of it, and the pictures by name."""
+    thresholds: dict[str, Any] = record["thresholds"]
+    cases = _cases(out, truth, healthy=healthy)
+    found = {name: _of_map(out, name, cases, known["voxels"]) for name, known in thresholds.items()}
+    counts = next(iter(found.values())).counts  # the same of every map
+    tree: dict[str, Any] = {"scans": len(cases), **counts, "maps": {name: one.tree for name, one in found.items()}}
+    return tree, {"froc.png": froc(tree)} | {f"precision_recall_{name}.png": one.png for name, one in found.items()}
 
 
 def _record(out: Path) -> dict[str, Any]:
@@ -110,29 +126,15 @@ def _cases(out: Path, truth: Path, *, healthy: bool) -> list[_Case]:
         InputError: no scan has a mask, or two masks could be that of one scan.
     """
     subjects = {one.id: one.facts.get("subject") for one in Manifest(out / "manifest.jsonl").outcomes().values()}
-    masks = _masks(truth)
+    masks = Masks.below(truth)
     cases = []
     for name in sorted(path.parent.name for path in out.glob("scans/*/coverage.nii.gz")):
-        found = masks.get(name, [])
-        if len(found) > 1:
-            files = ", ".join(path.relative_to(truth).as_posix() for path in found)
-            hint = "name each mask by the id of its scan"
-            raise InputError(f"several masks could be that of {name}: {files}", path=truth, hint=hint)
-        if found or healthy:
-            cases.append(_Case(name, subjects.get(name) or name, found[0] if found else None))
+        mask = masks.of(name)
+        if mask is not None or healthy:
+            cases.append(_Case(name, subjects.get(name) or name, mask))
     if not any(case.truth for case in cases):
         raise InputError("none of the scans has a mask", path=truth, hint="name each mask by the id of its scan")
     return cases
-
-
-def _masks(truth: Path) -> dict[str, list[Path]]:
-    """The masks that may belong to each id: by their path below the folder, and by their name alone."""
-    files = sorted(path for path in truth.rglob("*") if path.name.endswith((".nii", ".nii.gz")))
-    by_path, by_name = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
-    for path in files:
-        by_path[scan_id(path, truth)].append(path)
-        by_name[stem_of(path.name)].append(path)
-    return {**by_name, **by_path}
 
 
 def _of_map(out: Path, name: str, cases: Sequence[_Case], thresholds: Mapping[str, float]) -> _OfMap:

@@ -35,7 +35,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     assert tops == {"medvae"}, "a top-level `pipelines` would clash with folders of that name"
     for source, target in (("medvae", "medvae"), ("pipelines", "medvae/pipelines"), ("configs", "medvae/configs")):
         for path in (ROOT / source).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".typed"):
+            if path.suffix in (".py", ".yaml", ".typed", ".html", ".css", ".js"):
                 assert f"{target}/{path.relative_to(ROOT / source).as_posix()}" in names
     assert any(name.endswith("/licenses/NOTICE") for name in names), "the template's terms go along"
 

@@ -2,7 +2,7 @@
 
 Every map is fitted to sums of what its `statistics` gives for each healthy scan; a map that uses another one waits
 until that one is fitted. A last pass takes each scan out of the sums again, maps it against the rest, and notes score,
-spread, peaks and upper quantiles: a scan is never compared with itself.
+spread, upper quantiles and largest regions: a scan is never compared with itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from medvae.anomaly.anomaly_map import ScanMaps
 from medvae.anomaly.base_map import BaseMap, Healthy, MapArrays
 from medvae.anomaly.configured import configured, usable, with_defaults
-from medvae.anomaly.extremes import Extremes, highest_peaks, tail_quantiles
+from medvae.anomaly.extremes import Extremes, UpperEnd
 from medvae.anomaly.inference import infer
 from medvae.anomaly.options import check_maps, check_options
 from medvae.anomaly.reference import NAME, MapReference, Reference, reference_of, with_reference
@@ -129,8 +129,11 @@ def reference_from(
         _compare(inference, statistics, seen, top=detect.top)
         traits.append(scan_traits(inference))
         hashes.append(inference.prepared.source_hash)
+    voxel_ml = model.preparation.grid.voxel_volume / 1000
     maps = {
-        name: seen[name].reference(statistics.arrays[name], method, with_defaults(name, detect.options))
+        name: seen[name].reference(
+            statistics.arrays[name], method, with_defaults(name, detect.options), voxel_ml=voxel_ml
+        )
         for name, method in methods.items()
     }
     return Reference(
@@ -263,17 +266,19 @@ class _Seen:
     scores: list[float] = field(default_factory=list)
     squares: list[float] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
-    ends: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
+    ends: list[UpperEnd] = field(default_factory=list)
 
     def note(self, found: AnomalyMap, foreground: NDArray[np.bool_], *, top: float) -> None:
         inside = found.values[foreground]
         self.scores.append(found.score(foreground, top=top))
         self.squares.append(float(np.mean(inside**2)))
         self.limits.append(float(np.quantile(inside, LIMIT)))
-        self.ends.append((highest_peaks(found.values, foreground), tail_quantiles(inside)))
+        self.ends.append(UpperEnd.of_map(found.values, foreground))
 
-    def reference(self, arrays: Arrays, method: BaseMap, options: Mapping[str, object]) -> MapReference:
+    def reference(
+        self, arrays: Arrays, method: BaseMap, options: Mapping[str, object], *, voxel_ml: float
+    ) -> MapReference:
         scale = (float(np.sqrt(np.mean(self.squares))) or 1.0) if method.STANDARDISED else 1.0
         scores = np.sort(np.array(self.scores, np.float32) / scale)
-        extremes = Extremes.of_scans(self.ends, scale=scale)
+        extremes = Extremes.of_scans(self.ends, scale=scale, voxel_ml=voxel_ml)
         return MapReference(arrays, scale, scores, float(np.mean(self.limits)) / scale, options, extremes)

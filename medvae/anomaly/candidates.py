@@ -1,4 +1,4 @@
-"""Candidates: the connected regions of a map that healthy scans do not have, and where they lie."""
+"""Candidates: the connected regions of a map that are larger than those of healthy scans, and where they lie."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
-from medvae.anomaly.extremes import NEIGHBOURS
+from medvae.anomaly.extremes import region_masses, regions_above
 from medvae.prepare.native import only_channel, to_native
 
 if TYPE_CHECKING:
@@ -27,17 +26,18 @@ MIDLINE_MM = 5.0  # a peak that is nearer to the template's midsagittal plane ha
 
 @dataclass(frozen=True)
 class Candidate:
-    """One connected region of a map above its threshold.
+    """One connected region of a map above its level, with more mass than healthy scans have.
 
     Attributes:
-        number: from 1, by falling peak; its label in `candidates.nii.gz`.
+        number: from 1, by falling mass; its label in `candidates.nii.gz`.
         ras: position of the peak in the scanner's mm, x to the right, y to the front, z to the head.
         mni: position of the peak in the template's mm, as RAS; None for a model that is not aligned.
         side: left, right or midline of the patient; None for a model that is not aligned.
         volume_ml: of the region, in the scanner's mm.
         peak: the highest value of the region, in the map's unit.
         mean: its mean.
-        p: conformal p of the peak against the highest voxels of healthy scans.
+        mass: Σ (value − level) times the volume of a voxel of the model's grid, in the map's unit · mL.
+        p: conformal p of the mass against the largest regions of healthy scans.
         witness: the written map that lies highest above its own healthy limit at the peak.
     """
 
@@ -48,6 +48,7 @@ class Candidate:
     volume_ml: float
     peak: float
     mean: float
+    mass: float
     p: float
     witness: str
 
@@ -68,6 +69,7 @@ class Candidate:
             "volume_ml": float(f"{self.volume_ml:.6g}"),
             "peak": float(f"{self.peak:.6g}"),
             "mean": float(f"{self.mean:.6g}"),
+            "mass": float(f"{self.mass:.6g}"),
             "p": float(f"{self.p:.6g}"),
             "witness": self.witness,
         }
@@ -79,12 +81,14 @@ class Candidates:
 
     Attributes:
         map: name of the map that they are regions of.
-        threshold: every voxel of them lies above; infinite without healthy scans.
-        each: by falling peak.
+        level: every voxel of them lies above, in the map's unit; infinite without healthy scans.
+        threshold: their mass lies above, in the map's unit · mL; infinite without healthy scans.
+        each: by falling mass.
         labels: uint16 `(X, Y, Z)` on the scan's own grid: 0 = none, k = candidate number k.
     """
 
     map: str
+    level: float
     threshold: float
     each: tuple[Candidate, ...]
     labels: NDArray[np.uint16] = field(repr=False)
@@ -98,17 +102,17 @@ class Candidates:
         """
         if not np.isfinite(self.threshold):
             return "candidates unknown: there are no healthy scans to compare with"
-        limit = f"the healthy limit of {self.threshold:.3g} {unit}"
+        limit = f"the healthy limit of {self.threshold:.3g} {unit}·mL above {self.level:.3g} {unit}"
         if not self.each:
-            return f"no finding above {limit}; this does not exclude disease"
+            return f"no finding beyond {limit}; this does not exclude disease"
         many = f"{len(self.each)} candidates" if len(self.each) > 1 else "1 candidate"
         some = f"; the first {shown} are shown" if len(self.each) > shown else ""
-        return f"{many} above {limit}, numbered as in findings.csv{some}"
+        return f"{many} beyond {limit}, numbered as in findings.csv{some}"
 
     def to_json(self, *, status: str, unit: str) -> dict[str, Any]:
         """As `findings.json` has it."""
-        threshold = float(f"{self.threshold:.6g}") if np.isfinite(self.threshold) else None
-        facts = {"map": self.map, "unit": unit, "threshold": threshold, "reference": status}
+        level, threshold = (float(f"{one:.6g}") if np.isfinite(one) else None for one in (self.level, self.threshold))
+        facts = {"map": self.map, "unit": unit, "level": level, "threshold": threshold, "reference": status}
         return {**facts, "candidates": [one.to_json() for one in self.each]}
 
 
@@ -121,21 +125,23 @@ def find_candidates(
         maps: of the scan, on the model's grid; the first says where candidates are.
         prepared: the scan on that grid.
         reference: of the model.
-        options: `healthy_fpr`, candidates per healthy scan, and `min_ml`, the smallest size.
+        options: `healthy_fpr`, candidates per healthy scan, and `min_ml`, the smallest volume.
         aligned: whether the model's grid lies in the template's space.
     """
     first = next(iter(maps.values()))
     extremes = reference.maps[first.name].extremes
-    threshold = extremes.peak_threshold(options.healthy_fpr)
+    level, threshold = extremes.level, extremes.mass_threshold(options.healthy_fpr)
     to_world = prepared.input.affine @ prepared.to_input
     voxel_ml = float(abs(np.linalg.det(to_world[:3, :3]))) / 1000
-    above = only_channel(prepared.mask) & (first.values > threshold)
-    regions = _regions(above, first.values, least=options.min_ml / voxel_ml)
+    inside = np.where(only_channel(prepared.mask), first.values, np.float32(-np.inf))
+    regions, masses = _by_mass(inside, level, voxel_ml=prepared.grid.voxel_volume / 1000)
+    large = (masses > threshold) & (np.bincount(regions.ravel())[1:] >= options.min_ml / voxel_ml)
+    regions = np.concatenate([[0], np.where(large, np.cumsum(large), 0)]).astype(np.int32)[regions]
     each = []
-    for number in range(1, int(regions.max()) + 1):
-        inside = np.argwhere(regions == number)
-        values = first.values[tuple(inside.T)]
-        at = inside[int(values.argmax())]
+    for number, mass in enumerate(masses[large], start=1):
+        voxels = np.argwhere(regions == number)
+        values = first.values[tuple(voxels.T)]
+        at = voxels[int(values.argmax())]
         mni = _point(prepared.grid.affine, at) if aligned else None
         each.append(
             Candidate(
@@ -143,14 +149,15 @@ def find_candidates(
                 ras=_point(to_world, at),
                 mni=mni,
                 side=None if mni is None else side_of(mni[0]),
-                volume_ml=len(inside) * voxel_ml,
+                volume_ml=len(voxels) * voxel_ml,
                 peak=float(values.max()),
                 mean=float(values.mean()),
-                p=extremes.p_value(float(values.max())),
+                mass=float(mass),
+                p=extremes.p_value(float(mass)),
                 witness=_witness(maps.values(), reference, tuple(at)),
             )
         )
-    return Candidates(first.name, threshold, tuple(each), _native(regions, each, prepared))
+    return Candidates(first.name, level, threshold, tuple(each), _native(regions, each, prepared))
 
 
 def side_of(x: float) -> str:
@@ -160,18 +167,16 @@ def side_of(x: float) -> str:
     return "right" if x > 0 else "left"
 
 
-def _regions(above: NDArray[np.bool_], values: NDArray[np.float32], *, least: float) -> NDArray[np.int32]:
-    """Connected regions of `least` voxels or more, numbered by falling peak, 0 elsewhere."""
-    labels, count = ndimage.label(above, NEIGHBOURS)
-    numbers = np.arange(1, count + 1)
-    peaks = np.asarray(ndimage.maximum(values, labels, numbers), np.float32)
-    large = np.bincount(labels.ravel(), minlength=count + 1)[1:] >= least
-    new = np.zeros(count + 1, np.int32)
-    order = np.argsort(-peaks, kind="stable")
-    order = order[large[order]]
+def _by_mass(
+    values: NDArray[np.float32], level: float, *, voxel_ml: float
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The connected regions above a level, numbered by falling mass, 0 elsewhere; and their masses, falling."""
+    regions = regions_above(values, level)
+    masses = region_masses(values, regions, level=level) * np.float32(voxel_ml)
+    order = np.argsort(-masses, kind="stable")
+    new = np.zeros(order.size + 1, np.int32)
     new[order + 1] = np.arange(1, order.size + 1)
-    numbered: NDArray[np.int32] = new[labels]
-    return numbered
+    return new[regions], masses[order]
 
 
 def _native(regions: NDArray[np.int32], each: Iterable[Candidate], prepared: Prepared) -> NDArray[np.uint16]:

@@ -160,7 +160,17 @@ def detect_prepared(
             template_brain=outline(prepared) if aligned else None,
         ),
         with_montage=options.montage,
+        with_review=options.review,
+        modality=scan.modality,
+        units=scan.units,
+        to_mni=_to_mni(prepared) if aligned else None,
     )
+
+
+def _to_mni(prepared: Prepared) -> NDArray[np.float64]:
+    """The scanner's RAS+ mm -> mm of the template that the scan was aligned to."""
+    matrix: NDArray[np.float64] = prepared.grid.affine @ np.linalg.inv(prepared.input.affine @ prepared.to_input)
+    return matrix
 
 
 def _native(found: AnomalyMap, prepared: Prepared, covered: NDArray[np.uint8], *, limit: float) -> NativeMap:

@@ -8,17 +8,21 @@ from html import escape
 from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medvae.io.nifti.file import NiftiFile
+from medvae.review.grey import Grey
 from medvae.review.montage import PEAKS, Montage
+from medvae.review.scan_page import BRAIN, FINDINGS, SCAN
+from medvae.review.thumbnail import Thumbnail
+from medvae.review.worklist import THUMBNAIL
 from medvae.run.folder import RESEARCH_USE
 from medvae.run.work import JsonFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from medvae.anomaly.candidates import Candidates
     from medvae.review.montage import Picture
     from medvae.run.work import File
-    from medvae.scan import Geometry
+    from medvae.scan import Geometry, Modality, Units
 
 _LINE = 150  # letters of a line over the picture
 
@@ -86,6 +90,10 @@ class Detection:
         candidates: regions of the first map that healthy scans do not have.
         picture: of the first map.
         with_montage: whether `files` has a picture, too (`detect.montage`).
+        with_review: whether `files` has what the pages need besides (`detect.review`).
+        modality: of the scan.
+        units: of the scan.
+        to_mni: 4×4, the scanner's RAS+ mm -> mm of the template; None for a model that is not aligned.
     """
 
     id: str
@@ -99,6 +107,10 @@ class Detection:
     candidates: Candidates
     picture: Picture
     with_montage: bool
+    with_review: bool
+    modality: Modality | None
+    units: Units
+    to_mni: NDArray[np.float64] | None = field(repr=False)
 
     @property
     def first(self) -> NativeMap:
@@ -127,9 +139,38 @@ class Detection:
         maps.append(NiftiFile(f"{before}coverage.nii.gz", self.coverage, geometry, description=text))
         text = f"candidates of {self.first.name}, by number, {self.status}; research use only"
         maps.append(NiftiFile(f"{before}candidates.nii.gz", self.candidates.labels, geometry, description=text))
-        findings = self.candidates.to_json(status=self.status, unit=self.first.unit)
-        maps.append(JsonFile(f"{before}findings.json", findings))
-        return (*maps, self._montage(f"{before}montage.png")) if self.with_montage else tuple(maps)
+        maps.append(JsonFile(f"{before}{FINDINGS}", self._findings()))
+        pictures: list[File] = [self._montage(f"{before}montage.png")] if self.with_montage else []
+        return (*maps, *pictures, *(self._for_review(before) if self.with_review else ()))
+
+    def _findings(self) -> dict[str, Any]:
+        """What `findings.json` has: the candidates, and all that a reader of one scan should know."""
+        maps = {
+            name: {"score": one.score, "p": one.p, "unit": self.maps[name].unit, "limit": self.maps[name].limit}
+            for name, one in self.scores.items()
+        }
+        return {
+            "id": self.id,
+            **self.candidates.to_json(status=self.status, unit=self.first.unit),
+            "n": self.n,
+            "scores": maps,
+            "coverage": self.brain_share,
+            "warnings": list(self.warnings),
+            "modality": self.modality,
+            "units": self.units,
+            "to_mni": None if self.to_mni is None else np.round(self.to_mni, 6).tolist(),
+        }
+
+    def _for_review(self, before: str) -> Iterator[File]:
+        """The scan in few bits, where the template's brain lies in it, and a small picture."""
+        geometry, picture = self.first.geometry, self.picture
+        grey = Grey.of(picture.scan, picture.covered, units=self.units)
+        text = f"{self.units}, rounded for display; research use only"
+        yield NiftiFile(f"{before}{SCAN}", grey.data, geometry, description=text, scale=grey.scale)
+        if picture.outline is not None:
+            brain = picture.outline.astype(np.uint8)
+            yield NiftiFile(f"{before}{BRAIN}", brain, geometry, description="1 = brain of the template")
+        yield Thumbnail(f"{before}{THUMBNAIL}", picture)
 
     def save(self, folder: Path | str) -> Path:
         """Write the files of the command, e.g. `residual_z.nii.gz`, into a folder; returns the folder.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("id", "number", "x_ras", "y_ras", "z_ras", "x_lps", "y_lps", "z_lps", "x_mni", "y_mni", "z_mni"),
-    *("side", "volume_ml", "peak", "mean", "p", "q", "witness"),
+    *("side", "volume_ml", "peak", "mean", "mass", "p", "q", "witness"),
 )
 
 
@@ -33,6 +33,6 @@ def findings_table(scans: Iterable[tuple[str, Iterable[dict[str, Any]]]]) -> str
     table.writerow(COLUMNS)
     for (name, one), adjusted in zip(found, q, strict=True):
         place = [*one["ras"], *one["lps"], *(one["mni"] or [""] * 3)]
-        size = [one["volume_ml"], one["peak"], one["mean"], one["p"], f"{adjusted:.6g}"]
+        size = [one["volume_ml"], one["peak"], one["mean"], one["mass"], one["p"], f"{adjusted:.6g}"]
         table.writerow([name, one["number"], *place, one["side"] or "", *size, one["witness"]])
     return text.getvalue()

@@ -37,7 +37,7 @@ class MapReference:
         scores: sorted leave-one-out scores of the healthy scans, float32 `(n,)`.
         limit: 99.9% of healthy foreground voxels lie below; the range of the colour scale.
         options: that all this was computed with.
-        extremes: peaks and quantiles of the leave-one-out maps, in the order of the scans.
+        extremes: largest regions and quantiles of the leave-one-out maps, in the order of the scans.
     """
 
     arrays: Arrays = field(repr=False)
@@ -104,7 +104,7 @@ class Reference:
             arrays |= {f"{name}/training/{key}": values for key, values in trained.items()}
         for name, one in self.maps.items():
             arrays[f"{name}/scores"] = one.scores
-            arrays[f"{name}/peaks"] = one.extremes.peaks
+            arrays[f"{name}/masses"] = one.extremes.masses
             arrays[f"{name}/quantiles"] = one.extremes.quantiles
             if one.arrays is not self.training.get(name):
                 arrays |= {f"{name}/healthy/{key}": values for key, values in one.arrays.items()}
@@ -132,7 +132,7 @@ class Reference:
             name: MapReference(
                 fitted[name],
                 scores=kept.arrays[f"{name}/scores"],
-                extremes=Extremes(kept.arrays[f"{name}/peaks"], kept.arrays[f"{name}/quantiles"]),
+                extremes=Extremes(kept.arrays[f"{name}/masses"], kept.arrays[f"{name}/quantiles"]),
                 **{key: one[key] for key in _OF_MAPS},
             )
             for name, one in facts["maps"].items()

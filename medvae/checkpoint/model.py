@@ -96,6 +96,22 @@ class Model:
         figures = f"error {own:.3g} against {other:.3g} on its validation scans"
         return (f"the model reconstructs worse than the mean of its training scans ({figures}): train it longer",)
 
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a reader of its results should know of it, for their records; no identity."""
+        prepare = self.settings.prepare
+        known = {key: self.record.get(key) for key in ("training", "steps", "validation_error", "mean_image_error")}
+        return {
+            "network": self.settings.model.name,
+            "detector": self.detector is not None,
+            "modality": prepare.modality,
+            "align": prepare.align,
+            "spacing": list(prepare.spacing),
+            "shape": list(prepare.shape),
+            "conditions": list(self.conditions.names),
+            **known,
+        }
+
     def with_set(self, name: str, kept: ArraySet) -> Model:
         """The same model with a set added or replaced."""
         return replace(self, sets={**self.sets, name: kept})

@@ -102,11 +102,22 @@ def detect(args: argparse.Namespace) -> int:
     return _end(finished)
 
 
+def review(args: argparse.Namespace) -> int:
+    """Write the pages of a run."""
+    from medvae.pipelines import review as pipeline
+
+    with console.progress() as on_progress:
+        reviewed = pipeline.run(args.run, truth=args.truth, on_progress=on_progress)
+    console.say(reviewed.lines)
+    return 0
+
+
 def evaluate(args: argparse.Namespace) -> int:
     """Compare maps with known lesions."""
     from medvae.pipelines import evaluate as pipeline
 
-    console.say(pipeline.evaluate(args.run, args.truth, healthy=args.healthy).lines)
+    found = pipeline.evaluate(args.run, args.truth, healthy=args.healthy, verdicts=args.verdicts)
+    console.say(found.lines)
     return 0
 
 

@@ -78,7 +78,8 @@ def make_parser() -> argparse.ArgumentParser:
         command("calibrate", "compute reference statistics from healthy scans that were not used in training")
     )
     _add_detect(command("detect", "write anomaly maps, scores and pictures", lists="maps"))
-    _add_evaluate(command("evaluate", "compare the maps of detect with masks of known lesions"))
+    _add_review(command("review", "write the worklist and the pages of a detect run, to be opened in a browser"))
+    _add_evaluate(command("evaluate", "compare the maps of detect with masks of known lesions or a reader's verdicts"))
     _add_augment(command("augment", "write synthetic scans and their labels", lists="samplers"))
     _add_demo(command("demo", "train, calibrate, detect and augment on simulated scans, in a few minutes"))
     return parser
@@ -127,12 +128,19 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, commands.detect, config="a YAML file with changes")
 
 
+def _add_review(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
+    parser.add_argument(
+        "--truth", metavar="MASKS", type=Path, help="folder of masks, named as the scans, to be outlined"
+    )
+    _add_loudness(parser, commands.review)
+
+
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("detect",), help="which command wrote the folder")
     parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
-    parser.add_argument(
-        "--truth", metavar="MASKS", type=Path, required=True, help="folder of masks, named as the scans"
-    )
+    parser.add_argument("--truth", metavar="MASKS", type=Path, help="folder of masks, named as the scans")
+    parser.add_argument("--verdicts", metavar="FILE", type=Path, help="verdicts of a reader that the pages exported")
     parser.add_argument("--healthy", action="store_true", help="scans without a mask are healthy, not left out")
     _add_loudness(parser, commands.evaluate)
 

@@ -25,8 +25,15 @@ _TITLES = {
 
 def markdown(tree: Mapping[str, Any]) -> str:
     """The tables of `evaluation.json` as Markdown: value and interval."""
+    lines = ["# Evaluation", "", f"{tree['reference']}.", ""]
+    lines += _maps(tree) if "maps" in tree else []
+    lines += _verdicts(tree["verdicts"]) if "verdicts" in tree else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _maps(tree: Mapping[str, Any]) -> list[str]:
     counts = f"{tree['scans']} scans of {tree['subjects']} subjects, {tree['with_lesion']} with a lesion"
-    lines = ["# Evaluation", "", f"{counts}; prevalence {tree['prevalence']:.4g}. {tree['reference']}.", ""]
+    lines = [f"{counts}; prevalence {tree['prevalence']:.4g}.", ""]
     lines += ["| map | pooled AP | AP per scan | AUROC of scans | oracle Dice |", "|---|---|---|---|---|"]
     for name, one in tree["maps"].items():
         cells = [_cell(one["ap"]), _cell(one["ap_per_scan"]), _cell(one["auroc"]), f"{one['oracle_dice']:.3f}"]
@@ -41,7 +48,17 @@ def markdown(tree: Mapping[str, Any]) -> str:
         for rate, row in one["at_healthy_fpr"].items():
             cells = [_cell(row[key]) for key in _TITLES]
             lines.append(f"| `{name}` | {100 * float(rate):g}% | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return [*lines, ""]
+
+
+def _verdicts(said: Mapping[str, Any]) -> list[str]:
+    """What a reader said of the candidates."""
+    others = f"; {said['others']} more scans in the file are not of this run" if said["others"] else ""
+    judged = f"{said['judged']} of {said['candidates']} candidates judged, in {said['scans']} scans{others}."
+    counts = " | ".join(str(count) for count in said["counts"].values())
+    names = " | ".join(said["counts"])
+    lines = [judged, "", f"| {names} | precision |", "|---|" + "---|" * len(said["counts"])]
+    return [*lines, f"| {counts} | {_cell(said['precision'])} |", ""]
 
 
 def froc(tree: Mapping[str, Any]) -> bytes:

@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from medvae.io.files import atomic
 from medvae.prepare.grid import nearest_ras
+from medvae.review.frame import turned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ _PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
 _MARGIN_MM = 8.0  # around what is covered
 _CROSS = "#00d0ff"
 _CLEAR = 0.5  # below this share of the healthy limit a map is transparent
-_TOP = 3.0  # the colour scale ends at so many healthy limits
+TOP = 3.0  # the colour scale ends at so many healthy limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +197,7 @@ class _Layers:
 
     @classmethod
     def from_picture(cls, picture: Picture, turn: NDArray[np.float64]) -> _Layers:
-        scan, heat, covered = (_turned(one, turn) for one in (picture.scan, picture.heat, picture.covered))
+        scan, heat, covered = (turned(one, turn) for one in (picture.scan, picture.heat, picture.covered))
         spacing = np.array(picture.geometry.spacing) @ np.abs(turn[:3, :3])
         low, high = np.percentile(scan[covered] if covered.any() else scan, (0.5, 99.5))
         box = []
@@ -205,8 +206,8 @@ class _Layers:
             margin = _MARGIN_MM / spacing[axis]
             first, last = (inside[0], inside[-1]) if len(inside) else (0, covered.shape[axis] - 1)
             box.append((max(-0.5, first - margin), min(covered.shape[axis] - 0.5, last + margin)))
-        outline = None if picture.outline is None else _turned(picture.outline, turn)
-        return cls(scan, heat, outline, spacing, box, Normalize(float(low), float(high)), _scale(picture))
+        outline = None if picture.outline is None else turned(picture.outline, turn)
+        return cls(scan, heat, outline, spacing, box, Normalize(float(low), float(high)), colour_scale(picture.limit))
 
     def draw(self, ax: Axes, *, axis: int, at: NDArray[np.intp], heat: bool) -> None:
         """One plane, head or front up, the patient's right on the left; the template's outline on the plain one."""
@@ -214,7 +215,7 @@ class _Layers:
         look = {"origin": "lower", "aspect": self.spacing[up] / self.spacing[across], "interpolation": "nearest"}
         ax.imshow(np.take(self.scan, at[axis], axis=axis).T, cmap="gray", norm=self.grey, **look)
         if heat:
-            ax.imshow(np.take(self.heat, at[axis], axis=axis).T, cmap=_COLOURS, norm=self.scale, **look)
+            ax.imshow(np.take(self.heat, at[axis], axis=axis).T, cmap=COLOURS, norm=self.scale, **look)
         else:
             self._draw_outline(ax, axis=axis, at=int(at[axis]))
         ax.set_xlim(*(self.box[across][::-1] if across == 0 else self.box[across]))
@@ -232,7 +233,9 @@ class _Layers:
 
 
 def _colour_bar(figure: Figure, axes: NDArray[np.object_], picture: Picture) -> None:
-    bar = figure.colorbar(ScalarMappable(_scale(picture), _COLOURS), ax=axes, shrink=0.7, pad=0.01, extend="max")
+    bar = figure.colorbar(
+        ScalarMappable(colour_scale(picture.limit), COLOURS), ax=axes, shrink=0.7, pad=0.01, extend="max"
+    )
     bar.set_label(f"{picture.unit} (same scale in all pictures of this run)", color="white", fontsize=8)
     bar.ax.tick_params(colors="white", labelsize=7)
     bar.ax.set_facecolor("black")
@@ -242,24 +245,21 @@ def _colour_bar(figure: Figure, axes: NDArray[np.object_], picture: Picture) -> 
     bar.ax.text(-0.15, picture.limit, text, color="white", fontsize=6, va="bottom", ha="right", transform=beside)
 
 
-def _scale(picture: Picture) -> Normalize:
-    return Normalize(0.0, _TOP * max(picture.limit, 1e-6))
+def colour_scale(limit: float) -> Normalize:
+    """From a map's value to 0..1 on the colour scale, the same in all pictures of a run.
+
+    Args:
+        limit: 99.9% of healthy voxels lie below.
+    """
+    return Normalize(0.0, TOP * max(limit, 1e-6))
 
 
 def _ramp() -> ListedColormap:
     """Transparent below half the healthy limit, then ever more opaque up to the limit."""
     colours = colormaps["inferno"](np.linspace(0.35, 1, 256))
-    limits = np.linspace(0, _TOP, 256)
+    limits = np.linspace(0, TOP, 256)
     colours[:, 3] = 0.75 * np.clip((limits - _CLEAR) / (1 - _CLEAR), 0, 1)
     return ListedColormap(colours)
 
 
-_COLOURS = _ramp()
-
-
-def _turned(volume: NDArray[Any], turn: NDArray[np.float64]) -> NDArray[Any]:
-    """The same voxels with axes along R, A, S."""
-    order = np.abs(turn[:3, :3]).argmax(axis=0)
-    flips = tuple(new for new, old in enumerate(order) if turn[old, new] < 0)
-    turned: NDArray[Any] = np.flip(volume.transpose(order), flips)
-    return turned
+COLOURS = _ramp()

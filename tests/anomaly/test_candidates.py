@@ -51,9 +51,10 @@ def prepared(where: Geometry) -> Prepared:
 
 
 def reference(maxima: Any, **limits: float) -> Reference:
-    peaks = np.full((len(maxima), KEPT), -np.inf, np.float32)
-    peaks[:, 0] = maxima
-    extremes = Extremes(peaks, np.zeros((len(maxima), TAIL.size), np.float32))
+    """Regions are formed above 4; their masses in healthy scans, in mL on the model's grid, are the maxima."""
+    masses = np.zeros((len(maxima), KEPT), np.float32)
+    masses[:, 0] = maxima
+    extremes = Extremes(masses, np.full((len(maxima), TAIL.size), 4, np.float32))
     maps = {name: MapReference({}, 1.0, np.zeros(1, np.float32), one, {}, extremes) for name, one in limits.items()}
     return Reference(maps, {}, 0.01, 8, len(maxima), True, "", "")
 
@@ -62,7 +63,7 @@ def found(where: Geometry, values: Any, *, second: Any = None, aligned: bool = T
     maps = {"residual": AnomalyMap("residual", values, "a.u.")}
     maps["nll"] = AnomalyMap("nll", values * 0 if second is None else second, "nats")
     chosen = DetectSettings(**options)
-    known = reference([1.0, 2.0, 3.0, 4.0], residual=1.0, nll=2.0)
+    known = reference([0.1, 0.2, 0.3, 0.4], residual=1.0, nll=2.0)
     return find_candidates(maps, prepared(where), known, options=chosen, aligned=aligned)
 
 
@@ -81,14 +82,15 @@ def lesions() -> Any:
 def test_a_lesion_is_a_candidate_at_its_place(name: str) -> None:
     where = INPUTS[name]
     result = found(where, lesions())
-    assert result.threshold == 4
+    assert (result.level, result.threshold) == (4, pytest.approx(0.4))
     assert [(one.number, one.peak, one.side) for one in result.each] == [
-        (1, 9, "right"),
-        (2, 8, "left"),
+        (1, 8, "left"),
+        (2, 9, "right"),
         (3, 7, "midline"),
     ]
+    assert [one.mass / 0.216 for one in result.each] == pytest.approx([26 * 2 + 4, 7 + 5, 3], rel=1e-5)
     voxel_ml = 0.216 * 1.1 * 0.95
-    for one, index, voxels in zip(result.each, [(22, 12, 10), (9, 21, 16), (16, 30, 25)], [8, 27, 1], strict=True):
+    for one, index, voxels in zip(result.each, [(9, 21, 16), (22, 12, 10), (16, 30, 25)], [27, 8, 1], strict=True):
         assert one.mni == pytest.approx(tuple(GRID.to_world(index)), abs=1e-3)
         assert one.ras == pytest.approx(tuple((WORLD @ [*GRID.to_world(index), 1])[:3]), abs=1e-3)
         assert one.lps == pytest.approx((-one.ras[0], -one.ras[1], one.ras[2]))
@@ -98,20 +100,20 @@ def test_a_lesion_is_a_candidate_at_its_place(name: str) -> None:
         assert np.abs(where.to_world(labelled) - one.ras).min(axis=0).max() < max(where.spacing)
     assert result.labels.dtype == np.uint16
     if name != "thick":
-        assert (result.labels == 2).sum() * where.voxel_volume / 1000 == pytest.approx(27 * voxel_ml, rel=0.25)
+        assert (result.labels == 1).sum() * where.voxel_volume / 1000 == pytest.approx(27 * voxel_ml, rel=0.25)
 
 
 def test_p_mean_and_witness() -> None:
     second = np.zeros(GRID.shape, np.float32)
     second[22, 12, 10] = 30  # 15 healthy limits, where the first map has 9
     one, two, _ = found(INPUTS["RAS"], lesions(), second=second, healthy_fpr=1.0).each[:3]
-    assert (one.witness, two.witness) == ("nll", "residual")
-    assert two.mean == pytest.approx((26 * 6 + 8) / 27)
+    assert (one.witness, two.witness) == ("residual", "nll")
+    assert one.mean == pytest.approx((26 * 6 + 8) / 27)
     assert one.p == pytest.approx(1 / 5)
 
 
 def test_the_rate_sets_the_threshold_and_the_size_the_least_volume() -> None:
-    assert found(INPUTS["RAS"], lesions(), healthy_fpr=0.6).threshold == 2
+    assert found(INPUTS["RAS"], lesions(), healthy_fpr=0.6).threshold == pytest.approx(0.2)
     assert [one.number for one in found(INPUTS["RAS"], lesions(), min_ml=1.0).each] == [1, 2]
     assert found(INPUTS["RAS"], lesions() * 0).each == ()
 
@@ -167,11 +169,12 @@ def test_few_healthy_scans_warn_of_little() -> None:
 def test_what_was_found_in_words() -> None:
     labels = np.zeros((1, 1, 1), np.uint16)
     three = found(INPUTS["RAS"], lesions())
-    many = "3 candidates above the healthy limit of 4 z, numbered as in findings.csv"
+    many = "3 candidates beyond the healthy limit of 0.4 z·mL above 4 z, numbered as in findings.csv"
     assert three.in_words("z", shown=3) == many
     assert three.in_words("z", shown=2) == f"{many}; the first 2 are shown"
-    assert replace(three, each=three.each[:1]).in_words("z", shown=3).startswith("1 candidate above")
+    assert replace(three, each=three.each[:1]).in_words("z", shown=3).startswith("1 candidate beyond")
     none = replace(three, each=(), labels=labels)
-    assert none.in_words("z", shown=3) == "no finding above the healthy limit of 4 z; this does not exclude disease"
+    words = "no finding beyond the healthy limit of 0.4 z·mL above 4 z; this does not exclude disease"
+    assert none.in_words("z", shown=3) == words
     unknown = replace(none, threshold=np.inf)
     assert "unknown" in unknown.in_words("z", shown=3), "nothing to compare with is no good news"

@@ -42,7 +42,7 @@ def command(scans: Path, model: Path, out: Path) -> Path:
 def same_files(ours: Path, theirs: Path) -> None:
     names = sorted(path.name for path in theirs.iterdir())
     assert sorted(path.name for path in ours.iterdir()) == names
-    assert len(names) == len(MAPS) + 4
+    assert len(names) == len(MAPS) + 7
     for name in names:
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
 
@@ -140,7 +140,7 @@ def test_the_picture_has_the_values_of_the_file_the_highest_first(model_folder: 
     assert [number for number in picture.numbers if number] == [one.number for one in each][: len(picture.numbers)]
     for number, peak in zip(picture.numbers, picture.peaks, strict=True):
         assert not number or np.array_equal(peak, np.rint(found.first.geometry.to_index(each[number - 1].ras)))
-    (montage,) = (file for file in found.files("scans/ill") if file.name.endswith(".png"))
+    (montage,) = (file for file in found.files("scans/ill") if file.name.endswith("montage.png"))
     assert montage.name == "scans/ill/montage.png"
     assert "p = 0.250 (smallest possible with n = 3), calibrated" in montage.title  # type: ignore[attr-defined]
     assert montage.footer.startswith("calibrated, n=3. Research use only.")  # type: ignore[attr-defined]
@@ -152,7 +152,8 @@ def test_a_scan_that_was_seen_before_is_warned_of(
     model = replace(medvae.load_model(model_folder), record={})  # nothing is known of its reconstructions
     found = medvae.detect(brains / "healthy" / "h0.nii.gz", model, maps=["intensity"])
     assert found.warnings == ("seen_in_calibration",)
-    assert "warning: seen_in_calibration" in found.files()[-1].title  # type: ignore[attr-defined]
+    (montage,) = (file for file in found.files() if file.name == "montage.png")
+    assert "warning: seen_in_calibration" in montage.title  # type: ignore[attr-defined]
     assert "not calibrated" not in caplog.text
     trained = medvae.detect(brains / "train" / "t0.nii.gz", model, maps=["intensity"])
     assert trained.warnings == ("seen_in_training",)

@@ -92,7 +92,7 @@ def test_a_file_gives_it_back(changes: dict[str, Any], tmp_path: Any) -> None:
         theirs = again.maps[name]
         assert (theirs.scale, theirs.limit, theirs.options) == (mine.scale, mine.limit, mine.options)
         assert np.array_equal(theirs.scores, mine.scores)
-        assert np.array_equal(theirs.extremes.peaks, mine.extremes.peaks)
+        assert np.array_equal(theirs.extremes.masses, mine.extremes.masses)
         assert np.array_equal(theirs.extremes.quantiles, mine.extremes.quantiles)
         assert same(theirs.arrays, mine.arrays)
     assert set(again.training) == set(made.training)
@@ -106,7 +106,7 @@ def same(ours: Any, theirs: Any) -> bool:
 def test_what_calibration_left_as_it_was_is_stored_once() -> None:
     stored = reference().to_set().arrays
     assert {name for name in stored if name.startswith("atlas/")} == {
-        "atlas/peaks",
+        "atlas/masses",
         "atlas/quantiles",
         "atlas/scores",
         "atlas/training/mean",

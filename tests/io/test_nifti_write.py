@@ -14,6 +14,7 @@ from nifti_oracle import AFFINE, by_nibabel, by_sitk, ramp, ref
 
 from medvae.io import reading
 from medvae.io.formats import nifti
+from medvae.io.nifti import write as nifti_write
 from medvae.scan import Geometry
 from medvae.settings import ReadSettings
 
@@ -244,3 +245,15 @@ def test_a_map_is_in_the_unit_of_its_scan(tmp_path: Path, unit: str) -> None:
 def test_only_single_files_are_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"written to \.nii or \.nii\.gz"):
         written(tmp_path / name, ramp())
+
+
+def test_a_slope_and_an_intercept_are_what_every_reader_applies(tmp_path: Path) -> None:
+    path, data = tmp_path / "a.nii.gz", ramp(dtype="u1")
+    header = written(path, data, scale=(0.25, -8.0))
+    values = data.astype(np.float32) * 0.25 - 8
+    assert (float(header["cal_min"]), float(header["cal_max"])) == (values.min(), values.max())
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), values)
+    np.testing.assert_array_equal(reading.read(ref(path), ReadSettings()).data, values)
+    assert (
+        nifti_write.gzipped(data, GEOMETRY, description="residual_z, unit z", scale=(0.25, -8.0)) == path.read_bytes()
+    )

@@ -204,11 +204,14 @@ def test_a_reference_computed_with_other_options_is_used_with_them(
     assert np.abs(np.gradient(wide)).mean() < np.abs(np.gradient(usual)).mean(), "the wider scale is smoother"
 
 
+OF_PAGES = ("scan", "template_brain")
+
+
 def test_maps_are_0_where_nothing_was_evaluated(brains: Path, model_folder: Path, tmp_path: Path) -> None:
     assert detect(brains / "new" / "ill.nii.gz", model_folder, tmp_path / "out", "--workers", "0") == 0
     folder = tmp_path / "out" / "scans" / "ill"
     covered = np.asarray(nib.load(folder / "coverage.nii.gz").dataobj) > 0
-    for path in set(folder.glob("*.nii.gz")) - {folder / "coverage.nii.gz"}:
+    for path in set(folder.glob("*.nii.gz")) - {folder / f"{name}.nii.gz" for name in ("coverage", *OF_PAGES)}:
         values = np.asarray(nib.load(path).dataobj)
         assert (values[~covered] == 0).all()
         assert values[covered].any()
@@ -243,5 +246,26 @@ def test_progress_is_given_to_the_caller_and_nothing_is_printed(
     assert finished.exit_code == 0
     assert finished.lines == (
         f"{tmp_path / 'out'}: scores.csv, findings.csv, and one folder per scan in scans/ (calibrated, n=3)",
+        f"{tmp_path / 'out'}/review/index.html: the pages, to be opened in a browser",
     )
     assert capsys.readouterr().out == ""
+
+
+def test_the_pages_are_those_that_review_makes_from_the_disk(brains: Path, model_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert detect(brains / "new", model_folder, out, "--workers", "0", "--map", "residual", "--map", "intensity") == 0
+    there = {path: path.read_bytes() for path in (out / "review").rglob("*") if path.is_file()}
+    assert {"index.html", "run.js", "ill.html", "well.html", "niivue.js"} <= {path.name for path in there}
+    shutil.rmtree(out / "review")
+    assert main(["review", str(out), "--quiet"]) == 0
+    assert {path: path.read_bytes() for path in (out / "review").rglob("*") if path.is_file()} == there
+    card = json.loads((out / "run.json").read_text("utf-8"))["model"]
+    assert (card["training"], card["align"], card["modality"]) == (4, "mni152", "MR"), "one is for validation"
+
+
+def test_without_review_nothing_of_the_pages_is_written(brains: Path, model_folder: Path, tmp_path: Path) -> None:
+    few = ("--workers", "0", "--map", "residual", "--set", "detect.montage=false", "--set", "detect.review=false")
+    assert detect(brains / "new" / "ill.nii.gz", model_folder, tmp_path / "out", *few) == 0
+    assert not (tmp_path / "out" / "review").exists()
+    names = {path.name for path in (tmp_path / "out" / "scans" / "ill").iterdir()}
+    assert names == {"residual.nii.gz", "coverage.nii.gz", "candidates.nii.gz", "findings.json"}

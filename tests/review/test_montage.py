@@ -13,7 +13,8 @@ from scipy.spatial.distance import pdist
 
 from medvae.prepare.grid import nearest_ras
 from medvae.prepare.preparation import Preparation, prepare
-from medvae.review.montage import _COLOURS, Montage, Picture, _draw_rows, _Layers, _scale, _turned, find_peaks
+from medvae.review.frame import turned
+from medvae.review.montage import COLOURS, Montage, Picture, _draw_rows, _Layers, colour_scale, find_peaks
 from medvae.scan import Geometry, Scan
 from medvae.settings import PrepareSettings
 
@@ -82,8 +83,8 @@ def test_the_right_of_the_patient_is_on_the_left(name: str) -> None:
     corners = geometry.to_world(np.argwhere(np.ones(geometry.shape, bool)))
     right_front_top = np.argwhere(np.ones(geometry.shape, bool))[(corners @ [1, 1, 1]).argmax()]
     marked[tuple(right_front_top)] = 1
-    turned = _turned(marked, nearest_ras(geometry))
-    assert np.argwhere(turned)[0].tolist() == [n - 1 for n in turned.shape], "the last voxel along R, A and S"
+    ras = turned(marked, nearest_ras(geometry))
+    assert np.argwhere(ras)[0].tolist() == [n - 1 for n in ras.shape], "the last voxel along R, A and S"
     picture = Picture(
         marked, marked, np.ones(geometry.shape, bool), geometry, np.zeros((1, 3), np.intp), (0.0,), (0,), 1, "z"
     )
@@ -118,8 +119,8 @@ def test_colours_mean_the_same_in_all_pictures() -> None:
             heat, heat, heat > 0, Geometry((4, 4, 4), np.eye(4)), np.zeros((1, 3), np.intp), (top,), (0,), 2.0, "z"
         )
 
-    assert _scale(picture(1)).vmax == _scale(picture(50)).vmax == 6.0
-    alpha = _COLOURS(_scale(picture(1))(np.array([0.0, 0.9, 2.0, 6.0])))[:, 3]
+    assert colour_scale(picture(1).limit).vmax == colour_scale(picture(50).limit).vmax == 6.0
+    alpha = COLOURS(colour_scale(picture(1).limit)(np.array([0.0, 0.9, 2.0, 6.0])))[:, 3]
     assert alpha[0] == alpha[1] == 0, "healthy values are transparent"
     assert alpha[2] == pytest.approx(0.75, abs=0.02)
 

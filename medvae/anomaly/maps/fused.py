@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from medvae.anomaly.base_map import BaseMap
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _LOWEST, _STEP, _STEPS = -5.0, 0.05, 1100  # bins in which the values of a witness are counted, before its scale
 _USUAL, _RARE = 1e-2, 1e-4  # the tail is extended beyond the second along its slope between the two
+_RIM_MM = 2.0  # so near to the border of the foreground a mask may hold dura or lack brain
 
 
 class Map(BaseMap):
@@ -26,7 +28,9 @@ class Map(BaseMap):
     The harmonic mean p-value (Wilson, PNAS 2019) of K witnesses, which may depend on each other. One witness that is
     sure is enough, and those that see nothing take little from it, while Fisher's sum asks all of them. No weight is
     fitted and no lesion is needed. Beyond what one in 10⁴ healthy voxels reaches, ln P_k falls on along its slope
-    between one in 10² and one in 10⁴.
+    between one in 10² and one in 10⁴. P_k is no smaller than among the training scans: their own networks fit them too
+    well, but they are more, and of more kinds of people, than a few scans for calibration. 0 within 2 mm of the border
+    of the foreground, where masks differ.
     """
 
     UNIT = "nats"
@@ -40,14 +44,17 @@ class Map(BaseMap):
         return {name: _counts(one.map[inside]) for name, one in arrays.used.items()}
 
     def fit(self, healthy: Healthy) -> Arrays:
-        """−ln P at the lower end of each bin, by witness."""
-        return {name: _surprise(one.total) for name, one in healthy.moments.items()}
+        """−ln P at the lower end of each bin, by witness: the lower one of these scans' and the training scans'."""
+        found = {name: _surprise(one.total) for name, one in healthy.moments.items()}
+        before = healthy.training or found
+        return {name: np.minimum(one, before[name]) for name, one in found.items()}
 
     def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """The map of one scan."""
-        result = np.zeros(inference.foreground.shape, np.float32)
-        result[inference.foreground] = combined(list(self.surprises(inference, arrays).values()))
-        return result
+        inside = inference.foreground
+        result = np.zeros(inside.shape, np.float32)
+        result[inside] = combined(list(self.surprises(inference, arrays).values()))
+        return np.where(within(inside, spacing=inference.prepared.grid.spacing), result, np.float32(0))
 
     def surprises(self, inference: Inference, arrays: MapArrays) -> dict[str, NDArray[np.float32]]:
         """−ln P_k of each foreground voxel, `(n,)`, by witness: what the map is made of."""
@@ -55,6 +62,14 @@ class Map(BaseMap):
         return {
             name: np.interp(one.map[inside], ends, arrays[name]).astype(np.float32) for name, one in arrays.used.items()
         }
+
+
+def within(foreground: NDArray[np.bool_], *, spacing: tuple[float, float, float]) -> NDArray[np.bool_]:
+    """The foreground without its rim: voxels whose centre is more than 2 mm away from that of any voxel outside."""
+    if foreground.all():
+        return foreground
+    deep: NDArray[np.bool_] = ndimage.distance_transform_edt(foreground, sampling=spacing) > _RIM_MM
+    return deep
 
 
 def combined(surprises: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

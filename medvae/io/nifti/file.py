@@ -26,6 +26,7 @@ class NiftiFile:
         geometry: where its voxels lie.
         description: what it is and its unit, at most 79 bytes.
         limits: display range; the data's own if None.
+        scale: what a reader makes of a stored number: number · scale[0] + scale[1].
     """
 
     name: str
@@ -33,7 +34,9 @@ class NiftiFile:
     geometry: Geometry
     description: str
     limits: tuple[float, float] | None = None
+    scale: tuple[float, float] = (1.0, 0.0)
 
     def write(self, folder: Path) -> None:
         """Write it below `folder`."""
-        write(folder / self.name, self.data, self.geometry, description=self.description, limits=self.limits)
+        text, limits, scale = self.description, self.limits, self.scale
+        write(folder / self.name, self.data, self.geometry, description=text, limits=limits, scale=scale)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -33,16 +34,18 @@ def write(
     *,
     description: str,
     limits: tuple[float, float] | None = None,
+    scale: tuple[float, float] = (1.0, 0.0),
 ) -> None:
     """Write `data` `(X, Y, Z)` in its own type under a header made from scratch, atomically; gzipped for `.gz`.
 
     Args:
         path: ends in `.nii` or `.nii.gz`.
-        data: float32, uint8, uint16 or int16. Nothing is scaled or rounded.
+        data: float32, uint8, uint16 or int16. Nothing is rounded.
         geometry: where it lies, RAS+ mm. If it was read from a NIfTI file, length unit, qform and codes are those of
             that file: a map opens wherever its scan opens, and lies on it in every reader.
         description: what it is and its unit, at most 79 bytes.
         limits: display range (`cal_min`, `cal_max`); the data's own if None.
+        scale: what a reader makes of a stored number: number · scale[0] + scale[1] (`scl_slope`, `scl_inter`).
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -51,22 +54,48 @@ def write(
     name = path.name.lower()
     if not name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"NIfTI is written to .nii or .nii.gz, not to {path.name}")
-    header = _header(data, geometry, description=description, limits=limits)
-    voxels = data.ravel(order="F").view(np.uint8).data
+    header = _header(data, geometry, description=description, limits=limits, scale=scale)
     with atomic(path) as partial, open(partial, "wb") as raw:
         if name.endswith(".gz"):
-            with igzip.IGzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=raw, mtime=0) as file:
-                file.write(header[:_FIRST])
-                file.flush(isal_zlib.Z_SYNC_FLUSH)
-                file.write(header[_FIRST:])
-                file.write(voxels)
+            _write_gzip(raw, header, data)
         else:
             raw.write(header)
-            raw.write(voxels)
+            raw.write(_voxels(data))
+
+
+def gzipped(
+    data: NDArray[np.float32] | NDArray[np.integer],
+    geometry: Geometry,
+    *,
+    description: str,
+    limits: tuple[float, float] | None = None,
+    scale: tuple[float, float] = (1.0, 0.0),
+) -> bytes:
+    """The bytes of the `.nii.gz` that `write` writes."""
+    raw = BytesIO()
+    _write_gzip(raw, _header(data, geometry, description=description, limits=limits, scale=scale), data)
+    return raw.getvalue()
+
+
+def _write_gzip(raw: BinaryIO, header: bytes, data: NDArray[np.generic]) -> None:
+    with igzip.IGzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=raw, mtime=0) as file:
+        file.write(header[:_FIRST])
+        file.flush(isal_zlib.Z_SYNC_FLUSH)
+        file.write(header[_FIRST:])
+        file.write(_voxels(data))
+
+
+def _voxels(data: NDArray[np.generic]) -> memoryview:
+    return data.ravel(order="F").view(np.uint8).data
 
 
 def _header(
-    data: NDArray[np.generic], geometry: Geometry, *, description: str, limits: tuple[float, float] | None
+    data: NDArray[np.generic],
+    geometry: Geometry,
+    *,
+    description: str,
+    limits: tuple[float, float] | None,
+    scale: tuple[float, float],
 ) -> bytes:
     if data.shape != geometry.shape:
         raise ValueError(f"data {data.shape} does not fit the geometry {geometry.shape}")
@@ -79,10 +108,10 @@ def _header(
     header.set_data_dtype(data.dtype)
     header.set_data_shape(data.shape)
     _place(header, geometry)
-    header.set_slope_inter(1.0, 0.0)
+    header.set_slope_inter(*scale)
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
-    header["cal_min"], header["cal_max"] = limits or (low, high)
+    header["cal_min"], header["cal_max"] = limits or (low * scale[0] + scale[1], high * scale[0] + scale[1])
     header["descrip"] = description.encode("utf-8")[:79].decode("utf-8", "ignore").encode("utf-8")
     return bytes(header.binaryblock) + b"\0\0\0\0"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from medvae.anomaly.anomaly_map import ScanMaps, anomaly_map
+from medvae.anomaly.base_map import Healthy
 from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.configured import configured
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import fused
 from medvae.anomaly.reference import reference_of
+from medvae.statistics import Moments
 
 if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
@@ -56,7 +59,8 @@ def test_beside_the_plain_version() -> None:
     inside = prepared.mask[0]
     shares = {name: np.array([(counted[name] >= value).mean() for value in own[name]]) for name in WITNESSES}
     usual = np.all([share > 0.02 for share in shares.values()], axis=0)
-    assert usual.mean() > 0.5
+    usual &= fused.within(inside, spacing=prepared.grid.spacing)[inside]
+    assert usual.mean() > 0.3
     expected = np.log(np.mean([1 / share[usual] for share in shares.values()], axis=0))
     found = anomaly_map("fused", infer(model(), prepared)).values[inside][usual]
     # residual_z clips to a range that all scans gave, the one left out too; values are counted in bins
@@ -75,6 +79,37 @@ def test_one_sure_witness_is_enough_and_nothing_overflows() -> None:
     quiet, sure = np.zeros(1, np.float32), np.full(1, 400, np.float32)
     assert fused.combined([quiet, quiet, sure]) == pytest.approx(400 - np.log(3))
     assert fused.combined([quiet, quiet]) == 0
+
+
+def test_a_value_is_no_rarer_than_among_the_training_scans() -> None:
+    """A few scans for calibration may hold none of a kind of people that the training scans hold."""
+
+    def moments(values: np.ndarray) -> Healthy:
+        counts = fused._counts(values.astype(np.float32))
+        sums = Moments.empty(counts.shape)
+        sums.add(counts, np.ones((), bool))
+        return Healthy({"asymmetry": sums}, spacing=(2, 2, 2), training=None)
+
+    rng = np.random.default_rng(0)
+    few, many = (moments(rng.normal(0, spread, 50_000)) for spread in (1, 2))
+    narrow, wide = (fused.Map(None).fit(one) for one in (few, many))
+    both = fused.Map(None).fit(replace(few, training=wide))
+    np.testing.assert_array_equal(both["asymmetry"], np.minimum(narrow["asymmetry"], wide["asymmetry"]))
+    assert np.interp(4, np.arange(1100) * 0.05 - 5, both["asymmetry"]) < 5 < -np.log(3.2e-5)
+
+
+def test_the_rim_of_the_foreground_is_left_out() -> None:
+    foreground = np.zeros((9, 9, 9), bool)
+    foreground[2:8, 2:8, :] = True
+    fine, coarse = (fused.within(foreground, spacing=(mm, mm, mm)) for mm in (2.0, 3.0))
+    assert fine.sum() == 4 * 4 * 9, "where the grid ends is no border"
+    assert (coarse == foreground).all()
+    prepared = linear_model.scan(0, lesion=3.0)
+    values = anomaly_map("fused", infer(model(), prepared)).values
+    deep = fused.within(prepared.mask[0], spacing=prepared.grid.spacing)
+    assert prepared.mask[0][~deep].any()
+    assert (values[~deep] == 0).all()
+    assert (values[deep] > 0).all()
 
 
 def test_the_tail_goes_on_along_its_slope() -> None:

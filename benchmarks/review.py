@@ -1,0 +1,120 @@
+"""How long the pages of a `detect` run take to build and to open, and how large they are.
+
+    python benchmarks/review.py OUT [--rows 200] [--rounds 3]
+
+OUT is an output folder of `medvae detect` with pages. Building a page is timed from the files on the disk, as `detect`
+does it after it has written them, with the picture of the scan, and compared with the seconds that the manifest has for
+the rest of the scan. The worklist is opened in headless Chromium with the scans of OUT repeated to `--rows` rows;
+interactive is when all rows are laid out and a click has sorted them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+
+from medvae.io.nifti.file import NiftiFile
+from medvae.review.grey import Grey
+from medvae.review.montage import Picture
+from medvae.review.scan_page import SCAN, ScanPage
+from medvae.review.thumbnail import Thumbnail
+from medvae.review.worklist import Worklist
+from medvae.run.manifest import Manifest
+from medvae.scan import Geometry
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from chromium import Browser, executable
+
+if TYPE_CHECKING:
+    from medvae.run.outcomes import Outcome
+
+SORT = "document.querySelectorAll('thead button')[0].click(); document.querySelector('table').offsetHeight"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description="time and size of the pages of a detect run")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    there = Manifest(options.out / "manifest.jsonl").outcomes().values()
+    done = [one for one in there if one.status == "ok" and (options.out / ScanPage(one.id).name).is_file()]
+    print("| scan | voxels | detect, s | page, s | share | page, MB |\n|---|---|---|---|---|---|")
+    for one in done:
+        seconds = median(built(options.out, one.id) for _ in range(options.rounds))
+        shape = nib.load(options.out / "scans" / one.id / SCAN).shape
+        size = (options.out / ScanPage(one.id).name).stat().st_size / 1e6
+        rest = one.seconds - seconds  # the manifest's seconds contain those of the page
+        print(f"| {one.id} | {shape} | {rest:.1f} | {seconds:.2f} | {seconds / rest:.1%} | {size:.1f} |", flush=True)
+    if executable():
+        with tempfile.TemporaryDirectory() as scratch:
+            index = worklist(options.out, Path(scratch), done, rows=options.rows)
+            size, seconds = index.stat().st_size / 1e6, opened(index)
+            print(f"worklist of {options.rows} rows, {size:.1f} MB: {seconds:.2f} s until interactive")
+
+
+def built(out: Path, name: str) -> float:
+    """Seconds for all that `detect.review` adds to one scan."""
+    folder = out / "scans" / name
+    found = json.loads((folder / "findings.json").read_text("utf-8"))
+    image, heat = nib.load(folder / SCAN), nib.load(folder / f"{found['map']}.nii.gz")
+    scan, values = (np.asarray(one.dataobj, np.float32) for one in (image, heat))
+    covered = np.asarray(nib.load(folder / "coverage.nii.gz").dataobj) > 0
+    geometry = Geometry(scan.shape, image.affine)
+    maps = {key: np.asarray(nib.load(folder / f"{key}.nii.gz").dataobj, np.float32) for key in found["scores"]}
+    limit, at = found["scores"][found["map"]]["limit"], np.zeros((1, 3), np.intp)
+    picture = Picture(scan, values, covered, geometry, at, (0.0,), (0,), limit, found["unit"])
+    with tempfile.TemporaryDirectory() as scratch:
+        begun = time.perf_counter()
+        grey = Grey.of(scan, covered, units=found["units"])
+        NiftiFile("scan.nii.gz", grey.data, geometry, description="", scale=grey.scale).write(Path(scratch))
+        Thumbnail("thumbnail.png", picture).write(Path(scratch))
+        ScanPage(name, maps=maps).write(out)
+        return time.perf_counter() - begun
+
+
+def worklist(out: Path, place: Path, done: list[Outcome], *, rows: int) -> Path:
+    """The worklist of so many scans, copies of those that are there."""
+    outcomes = []
+    for number in range(rows):
+        one = done[number % len(done)]
+        copy = replace(one, id=f"{one.id}-{number:03d}")
+        (place / "scans" / copy.id).mkdir(parents=True)
+        for name in ("findings.json", "thumbnail.png"):
+            shutil.copy(out / "scans" / one.id / name, place / "scans" / copy.id)
+        (place / ScanPage(copy.id).name).parent.mkdir(parents=True, exist_ok=True)
+        (place / ScanPage(copy.id).name).touch()
+        outcomes.append(copy)
+    shutil.copy(out / "run.json", place)
+    return Worklist.of_run(place, outcomes).write(place)
+
+
+def opened(index: Path) -> float:
+    """Seconds from the request to a sorted table; the third of three visits, as a warm browser has it."""
+    with Browser() as browser:
+        tab = browser.tab()
+        for _ in range(3):
+            tab.open("about:blank")
+            tab.open(index)
+            tab.js(SORT)
+            milliseconds = tab.js("performance.getEntriesByType('navigation')[0].loadEventEnd")
+            begun = time.perf_counter()
+            tab.js(SORT)
+            seconds = milliseconds / 1000 + time.perf_counter() - begun
+    return float(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Pages are files of `page/` with data put in, as text that no browser takes for markup or runs."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from medvae.io.files import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ASSETS = ("niivue.js", "page.css", "verdicts.js", "index.js", "outlines.js", "viewer.js", "scan.js")  # beside all pages
+_FOLDER = "page"
+_HERE = "<!-- data -->"  # where a template takes its data
+
+
+def json_text(tree: Any) -> str:
+    """JSON without `<`, `>` and `&`: nothing in it can end the element that it lies in, or begin another one."""
+    text = json.dumps(tree, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def base64_text(data: bytes) -> str:
+    """Bytes in letters, digits, `+`, `/` and `=`."""
+    return b64encode(data).decode("ascii")
+
+
+def filled(template: str, data: Mapping[str, str]) -> str:
+    """A page of `page/` with data in it.
+
+    Args:
+        template: name of the file.
+        data: texts of `json_text` or `base64_text` by the id of the element that gets them.
+
+    Raises:
+        ValueError: a text or an id that could be markup.
+    """
+    for name, text in data.items():
+        if "<" in text or not name.isidentifier():
+            raise ValueError(f"the data {name!r} could be taken for markup")
+    elements = [f'<script type="text/plain" id="{name}">{text}</script>' for name, text in data.items()]
+    return _read(template).decode("utf-8").replace(_HERE, "\n".join(elements))
+
+
+def write_assets(folder: Path) -> None:
+    """Write what all pages share into `folder`/page."""
+    for name in ASSETS:
+        there, data = folder / _FOLDER / name, _read(name)
+        if not there.is_file() or there.read_bytes() != data:
+            with atomic(there) as partial:
+                partial.write_bytes(data)
+
+
+def _read(name: str) -> bytes:
+    return (files("medvae.review") / _FOLDER / name).read_bytes()

@@ -1,0 +1,62 @@
+"""A scan as whole numbers to be looked at, not measured: 8 bits, or Hounsfield units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medvae.scan import Units
+
+_HEADROOM = 1.25  # the scale ends at so many times what 99.9% of the evaluated region lies below
+_WINDOW = (0.5, 99.5)  # percentiles of the evaluated region that the grey values run between, as in the montage
+
+
+@dataclass(frozen=True, eq=False)
+class Grey:
+    """A scan in few bits.
+
+    Attributes:
+        data: `(X, Y, Z)`, uint8, or int16 for Hounsfield units.
+        scale: slope and intercept: number · scale[0] + scale[1] is the value in the scan's unit.
+    """
+
+    data: NDArray[np.integer] = field(repr=False)
+    scale: tuple[float, float]
+
+    @classmethod
+    def of(cls, data: NDArray[np.float32], covered: NDArray[np.bool_], *, units: Units) -> Grey:
+        """A scan, rounded: CT to 1 HU, so that narrow windows show steps of tissue, all else to 256 grey values.
+
+        Values above the scale are at its end: single bright voxels outside of what was evaluated would leave few grey
+        values for the rest.
+
+        Args:
+            data: `(X, Y, Z)` in its unit.
+            covered: bool `(X, Y, Z)`, what was evaluated.
+            units: of the data.
+        """
+        if units == "HU":
+            ends = np.iinfo(np.int16)
+            return cls(np.rint(np.clip(data, ends.min, ends.max)).astype(np.int16), (1.0, 0.0))
+        seen = data[covered] if covered.any() else data
+        low, high = float(data.min()), float(data.max())
+        usual = low + _HEADROOM * (float(np.percentile(seen, 99.9)) - low)
+        step = (min(high, usual) - low) / 255 or 1.0
+        return cls(np.rint(np.clip((data - low) / step, 0, 255)).astype(np.uint8), (step, low))
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """In the scan's unit, float32 `(X, Y, Z)`."""
+        values: NDArray[np.float32] = self.data.astype(np.float32) * np.float32(self.scale[0])
+        return values + np.float32(self.scale[1])
+
+    def window(self, covered: NDArray[np.bool_]) -> tuple[float, float]:
+        """The values between which grey runs from black to white, in the scan's unit."""
+        low, high = np.percentile(self.data[covered] if covered.any() else self.data, _WINDOW)
+        low, high = float(low), float(max(high, low + 1))
+        return low * self.scale[0] + self.scale[1], high * self.scale[0] + self.scale[1]

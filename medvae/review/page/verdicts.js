@@ -1,0 +1,168 @@
+"use strict";
+// What all pages share: elements made without markup, and a reader's verdicts, kept in the browser and as JSON files.
+globalThis.medvae = (() => {
+  const PREFIX = "medvae-review:";
+  const FORMAT = "medvae-verdicts";
+  const CHOICES = ["lesion", "normal variant", "artefact", "unsure"];
+  const LONGEST_NOTE = 10000;
+  const memory = new Map(); // where the browser keeps nothing for pages from files
+  const kept = keeps();
+  let unsaved = false;
+
+  function keeps() {
+    try {
+      localStorage.setItem(`${PREFIX}probe`, "1");
+      localStorage.removeItem(`${PREFIX}probe`);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  function read(key) {
+    const text = kept ? localStorage.getItem(PREFIX + key) : memory.get(key);
+    try {
+      return cleaned(JSON.parse(text ?? "{}"));
+    } catch {
+      return cleaned({});
+    }
+  }
+
+  function write(key, review) {
+    const text = JSON.stringify(cleaned(review));
+    memory.set(key, text);
+    unsaved = !kept;
+    if (!kept) return;
+    try {
+      localStorage.setItem(PREFIX + key, text);
+    } catch {
+      unsaved = true; // the browser's space is used up
+    }
+  }
+
+  // Only what is known, of the right type: a file may come from anywhere.
+  function cleaned(tree) {
+    const note = typeof tree?.note === "string" ? tree.note.slice(0, LONGEST_NOTE) : "";
+    const candidates = {};
+    for (const [number, verdict] of Object.entries(tree?.candidates ?? {})) {
+      if (/^[1-9]\d{0,4}$/.test(number) && CHOICES.includes(verdict)) candidates[number] = verdict;
+    }
+    return { note, candidates };
+  }
+
+  function isEmpty(review) {
+    return review.note === "" && Object.keys(review.candidates).length === 0;
+  }
+
+  // The JSON of scans: rows with id and key.
+  function exported(rows, notice) {
+    const scans = rows.map(({ id, key }) => ({ id, key, ...read(key) })).filter((one) => !isEmpty(one));
+    const head = { format: FORMAT, version: 1, exported: new Date().toISOString(), notice };
+    unsaved = false;
+    return `${JSON.stringify({ ...head, scans }, null, 2)}\n`;
+  }
+
+  // Takes verdicts of the scans among rows; says how many, and how many belong to another result.
+  function imported(text, rows) {
+    const tree = JSON.parse(text);
+    if (tree?.format !== FORMAT || !Array.isArray(tree.scans)) throw new Error("not a file of verdicts");
+    const keys = new Set(rows.map((row) => row.key));
+    const known = tree.scans.filter((one) => keys.has(one?.key));
+    for (const one of known) write(one.key, one);
+    return { taken: known.length, others: tree.scans.length - known.length };
+  }
+
+  function download(name, text) {
+    const link = make("a", { download: name });
+    link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
+  // An element; text never becomes markup.
+  function make(tag, attributes = {}, children = []) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name === "text") element.textContent = value;
+      else if (value === true) element.setAttribute(name, "");
+      else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+    }
+    element.append(...children);
+    return element;
+  }
+
+  function byId(id) {
+    return document.getElementById(id);
+  }
+
+  function data(id) {
+    return JSON.parse(byId(id).textContent);
+  }
+
+  // Numbers to three digits, without exponents where they can be read.
+  function number(value, digits = 3) {
+    if (value === null || value === undefined) return "";
+    const size = Math.abs(value);
+    return size >= 1000 ? String(Math.round(value)) : String(Number(value.toPrecision(digits)));
+  }
+
+  function pInWords(p, n) {
+    if (p === null || p === undefined) return "no p: there are no healthy scans to compare with";
+    const least = Math.abs(p - 1 / (n + 1)) < 1e-9 ? ` (smallest possible with n = ${n})` : "";
+    return `p = ${number(p)}${least}`;
+  }
+
+  function pageOf(id) {
+    return `scans/${encodeURIComponent(id)}.html`;
+  }
+
+  // Buttons that write and read a file of verdicts.
+  function wireFiles(rows, { name, notice, onChange, say }) {
+    byId("export").addEventListener("click", () => {
+      const text = exported(rows, notice);
+      download(name, text);
+      say(`${JSON.parse(text).scans.length} reviewed scans exported`);
+    });
+    byId("import").addEventListener("change", async (event) => {
+      for (const file of event.target.files) {
+        try {
+          const { taken, others } = imported(await file.text(), rows);
+          say(`${taken} scans imported${others ? `; ${others} left out: of other scans or another run` : ""}`);
+        } catch (problem) {
+          say(`not imported: ${problem.message}`);
+        }
+      }
+      event.target.value = "";
+      onChange();
+    });
+    if (!kept) say("This browser keeps nothing for pages from files: export the verdicts before you close the page.");
+    addEventListener("beforeunload", (event) => {
+      if (unsaved) event.preventDefault();
+    });
+  }
+
+  // The run's facts below every page.
+  function showCard(place, card) {
+    const model = card?.model ?? {};
+    const grid = model.shape ? `${model.shape.join(" × ")} voxels of ${model.spacing.join(" × ")} mm` : "";
+    const error = model.validation_error
+      ? `${number(model.validation_error)} (mean of the training scans: ${number(model.mean_image_error)})`
+      : "";
+    const facts = [
+      ["Reference", card?.reference],
+      ["Model", card?.hash?.slice(0, 12)],
+      ["Trained on", model.training ? `${model.training} scans` : ""],
+      ["For", [model.modality, model.align].filter(Boolean).join(", ")],
+      ["Grid", grid],
+      ["Validation error", error],
+      ["Candidates per healthy scan", card?.detect?.healthy_fpr],
+      ["medvae", card?.medvae],
+      ["Warnings", (card?.warnings ?? []).join("; ")],
+    ];
+    for (const [name, value] of facts) {
+      if (value) place.append(make("dt", { text: name }), make("dd", { text: String(value) }));
+    }
+  }
+
+  return { CHOICES, byId, data, make, number, pInWords, pageOf, read, showCard, wireFiles, write };
+})();

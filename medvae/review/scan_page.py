@@ -1,0 +1,204 @@
+"""The page of one scan, made from the files that `detect` wrote for it: it shows what they hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Self
+
+import nibabel as nib
+import numpy as np
+
+from medvae.io.files import write_text
+from medvae.io.formats import nifti
+from medvae.io.nifti.write import gzipped
+from medvae.io.reading import read_mask
+from medvae.review.filling import base64_text, filled, json_text
+from medvae.review.frame import Frame
+from medvae.review.grey import Grey
+from medvae.review.montage import COLOURS, TOP
+from medvae.run.record import RESEARCH_USE
+from medvae.settings import ReadSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from medvae.scan import Geometry
+
+FOLDER = "review"
+SCAN, BRAIN, FINDINGS = "scan.nii.gz", "template_brain.nii.gz", "findings.json"
+_STEPS = 16  # quantisation steps from 0 to the healthy limit
+_MIDDLE = 128  # what stands for 0 in one byte
+_MOST = 32000  # the largest number of steps in two bytes
+_MARKS = {"brain": 1, "truth": 2, "candidates": 4}  # bits
+_READ = ReadSettings()
+
+
+@dataclass(frozen=True)
+class ScanPage:
+    """An HTML page to be written, after all files of its scan.
+
+    Attributes:
+        id: of the scan: the name of its folder in `scans/`.
+        truth: the mask of its lesions, on its grid, where it is known.
+        maps: by name, those that are still in memory as they lie in their files, float32 `(X, Y, Z)`; others are read.
+    """
+
+    id: str
+    truth: Path | None = None
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Path below the output folder."""
+        return f"{FOLDER}/scans/{self.id}.html"
+
+    def write(self, folder: Path) -> None:
+        """Write it below `folder`, atomically, from what lies in `folder`/scans/<id>.
+
+        Raises:
+            ScanError: a file cannot be read, or the truth does not lie on the scan's grid.
+        """
+        write_text(folder / self.name, _page(folder / "scans" / self.id, self))
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What a page shows of one scan, in its frame.
+
+    Attributes:
+        grey: the scan.
+        covered: bool, what was evaluated.
+        maps: by name, float32, as in their files.
+        marks: uint8, the bits of `_MARKS`.
+    """
+
+    frame: Frame
+    grey: Grey
+    covered: NDArray[np.bool_] = field(repr=False)
+    maps: Mapping[str, NDArray[np.float32]] = field(repr=False)
+    marks: NDArray[np.uint8] = field(repr=False)
+
+    @classmethod
+    def read(cls, folder: Path, page: ScanPage, *, names: Iterable[str]) -> Self:
+        """From the folder of a scan."""
+        covered, geometry = nifti.read_values(folder / "coverage.nii.gz", _READ)
+        marks = _marks(folder, page.truth, geometry)
+        frame = Frame.around((covered > 0) | (marks & ~np.uint8(_MARKS["brain"]) > 0), geometry)
+        values = {}
+        for name in names:
+            known = page.maps.get(name)
+            known = nifti.read_values(folder / f"{name}.nii.gz", _READ)[0] if known is None else known
+            values[name] = frame.cut(known)
+        proxy = nib.load(folder / SCAN).dataobj
+        scale = (float(proxy.slope), float(proxy.inter))
+        grey = Grey(frame.cut(np.asarray(proxy.get_unscaled())), scale)
+        return cls(frame, grey, frame.cut(covered) > 0, values, frame.cut(marks))
+
+
+def _marks(folder: Path, truth: Path | None, geometry: Geometry) -> NDArray[np.uint8]:
+    """Regions whose outlines are drawn, on the scan's own grid."""
+    labels, _ = nifti.read_values(folder / "candidates.nii.gz", _READ)
+    marks = np.where(labels > 0, _MARKS["candidates"], 0).astype(np.uint8)
+    if (folder / BRAIN).is_file():
+        marks |= np.where(nifti.read_values(folder / BRAIN, _READ)[0] > 0, np.uint8(_MARKS["brain"]), np.uint8(0))
+    if truth is not None:
+        marks |= np.where(read_mask(truth, geometry, _READ), np.uint8(_MARKS["truth"]), np.uint8(0))
+    return marks
+
+
+def _page(folder: Path, page: ScanPage) -> str:
+    text = (folder / FINDINGS).read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)
+    shown = _Shown.read(folder, page, names=found["scores"])
+    maps, data = [], _volumes(shown)
+    for number, (name, one) in enumerate(found["scores"].items()):
+        grey = quantised(shown.maps[name], one["limit"])
+        data[f"volume_{number}"] = _text_of(grey, shown.frame, f"{name}, steps of {grey.scale[0]:.3g} {one['unit']}")
+        maps.append({"name": name, **one, "step": grey.scale[0]})
+    montage = folder / "montage.png"
+    if montage.is_file():
+        data["montage"] = base64_text(montage.read_bytes())
+    facts = _facts(found, shown, maps, key=key_of(text), truth=page.truth)
+    return filled("scan.html", {"facts": json_text(facts), **data})
+
+
+def _volumes(shown: _Shown) -> dict[str, str]:
+    """The scan and the regions that are outlined, as the page holds them."""
+    marks = Grey(shown.marks, (1.0, 0.0))
+    return {
+        "volume_scan": _text_of(shown.grey, shown.frame, "for display only"),
+        "volume_marks": _text_of(marks, shown.frame, "outlines"),
+    }
+
+
+def _text_of(grey: Grey, frame: Frame, description: str) -> str:
+    """A volume as a NIfTI file in letters."""
+    return base64_text(gzipped(grey.data, frame.geometry, description=description, scale=grey.scale))
+
+
+def _facts(
+    found: dict[str, Any], shown: _Shown, maps: list[dict[str, Any]], *, key: str, truth: Path | None
+) -> dict[str, Any]:
+    """What the page's script is told: numbers and words, no voxels."""
+    grid = {"shape": shown.frame.geometry.shape, "affine": shown.frame.geometry.affine.tolist()}
+    bits = {name: bit for name, bit in _MARKS.items() if bool((shown.marks & bit).any()) or name == "candidates"}
+    return {
+        **found,
+        "key": key,
+        "notice": RESEARCH_USE,
+        "maps": maps,
+        "scan": {"step": shown.grey.scale[0], "window": shown.grey.window(shown.covered)},
+        "peak": _peak(shown, found["map"]),
+        "grid": {**grid, "to_file": shown.frame.to_file.tolist()},
+        "marks": {**bits, **({} if truth is None else {"truth": _MARKS["truth"]})},
+        "colours": {
+            "table": np.rint(COLOURS(np.arange(COLOURS.N))[:, :3] * 255).astype(int).tolist(),
+            "top": TOP,
+        },
+    }
+
+
+def _colour_table() -> list[list[int]]:
+    """Red, green and blue of the colour scale, from 0 to its end."""
+    table: list[list[int]] = np.rint(COLOURS(np.arange(COLOURS.N))[:, :3] * 255).astype(int).tolist()
+    return table
+
+
+def _peak(shown: _Shown, name: str) -> list[float]:
+    """RAS+ mm of the highest voxel that was evaluated: where the cross-hair begins in a scan without candidates."""
+    heat = np.where(shown.covered, shown.maps[name], -np.inf) if shown.covered.any() else shown.maps[name]
+    at = np.unravel_index(int(heat.argmax()), heat.shape)
+    peak: list[float] = shown.frame.geometry.to_world(at).tolist()
+    return peak
+
+
+def key_of(findings: str) -> str:
+    """Under which the reviewer's verdicts of a scan are kept: another result of a scan has another key.
+
+    Args:
+        findings: the text of its `findings.json`.
+    """
+    return sha256(findings.encode("utf-8")).hexdigest()[:16]
+
+
+def quantised(values: NDArray[np.float32], limit: float) -> Grey:
+    """A map in whole steps, the same step in all scans of a run: a 16th of the healthy limit.
+
+    One byte holds eight limits, two hold two thousand; only a map that exceeds them gets a larger step.
+
+    Args:
+        values: of the map.
+        limit: 99.9% of healthy voxels lie below.
+    """
+    highest = max(float(values.max()), -float(values.min()))
+    step = float(np.float32(max(limit / _STEPS, highest / _MOST, 1e-9)))  # as the header holds it
+    codes = values / np.float32(step)
+    np.rint(codes, out=codes)
+    if highest / step < _MIDDLE - 1:
+        return Grey((codes + _MIDDLE).astype(np.uint8), (step, -_MIDDLE * step))
+    return Grey(codes.astype(np.int16), (step, 0.0))

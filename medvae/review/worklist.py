@@ -1,0 +1,127 @@
+"""The worklist of a run: one row per scan, however it ended, with what all pages share."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from medvae.errors import InputError
+from medvae.io.files import write_text
+from medvae.review.filling import base64_text, filled, json_text, write_assets
+from medvae.review.scan_page import FINDINGS, FOLDER, ScanPage, key_of
+from medvae.run.record import RESEARCH_USE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from medvae.run.outcomes import Outcome
+
+THUMBNAIL = "thumbnail.png"
+
+
+@dataclass(frozen=True)
+class Worklist:
+    """`review/index.html` and what it and the pages load.
+
+    Attributes:
+        record: of the run, as `run.json` has it.
+        outcomes: of all scans of the folder, by id.
+        q: by scan and number, of the candidates.
+    """
+
+    record: Mapping[str, Any]
+    outcomes: Sequence[Outcome]
+    q: Mapping[str, Mapping[str, float]]
+
+    @classmethod
+    def of_run(cls, out: Path, outcomes: Sequence[Outcome]) -> Self:
+        """From `run.json` and `findings.csv` of a folder.
+
+        Raises:
+            InputError: the folder holds no run of `detect`.
+        """
+        q = defaultdict[str, dict[str, float]](dict)
+        if (out / "findings.csv").is_file():
+            with open(out / "findings.csv", encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    q[row["id"]][row["number"]] = float(row["q"])
+        return cls(require_run(out), outcomes, q)
+
+    def write(self, out: Path) -> Path:
+        """Write it into `out`/review; returns the page.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
+        folder = out / FOLDER
+        write_assets(folder)
+        rows = [_row(one, out) for one in self.outcomes]
+        facts = {"notice": RESEARCH_USE, "rows": rows, "q": self.q, "card": _card(self.record)}
+        write_text(folder / "run.js", f'"use strict";\nglobalThis.medvaeRun = {json_text(facts)};\n')
+        write_text(folder / "index.html", filled("index.html", {"thumbnails": json_text(_thumbnails(rows, out))}))
+        return folder / "index.html"
+
+
+def require_run(out: Path) -> dict[str, Any]:
+    """The record of a run of `detect`.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    try:
+        record = json.loads((out / "run.json").read_text("utf-8"))
+        is_run = record["command"] == "detect"
+    except (OSError, ValueError, LookupError, TypeError):
+        is_run = False
+    if not is_run:
+        raise InputError("no run of detect", path=out, hint="pass the output folder of detect")
+    found: dict[str, Any] = record
+    return found
+
+
+def _row(outcome: Outcome, out: Path) -> dict[str, Any]:
+    """What the worklist shows of a scan."""
+    row = {key: getattr(outcome, key) for key in ("id", "status", "code", "message", "hint")}
+    row["warnings"] = list(outcome.warnings)
+    findings = out / "scans" / Path(outcome.id).name / FINDINGS
+    if outcome.status != "ok" or not findings.is_file():
+        return row
+    text = findings.read_text("utf-8")
+    found = json.loads(text)
+    name = found["map"]
+    return {
+        **row,
+        "key": key_of(text),
+        "page": (out / ScanPage(outcome.id).name).is_file(),
+        "map": name,
+        "unit": found["unit"],
+        "score": outcome.scores.get(name),
+        "p": outcome.scores.get(f"{name}_p"),
+        "coverage": outcome.scores.get("coverage"),
+        "candidates": len(found["candidates"]),
+        "volume_ml": sum(one["volume_ml"] for one in found["candidates"]),
+    }
+
+
+def _thumbnails(rows: Iterable[dict[str, Any]], out: Path) -> dict[str, str]:
+    files = {row["id"]: out / "scans" / Path(row["id"]).name / THUMBNAIL for row in rows if row["status"] == "ok"}
+    return {name: base64_text(file.read_bytes()) for name, file in files.items() if file.is_file()}
+
+
+def _card(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to be known of the model and the run."""
+    identity = record.get("identity", {})
+    options = identity.get("settings", {}).get("detect", {})
+    return {
+        "model": record.get("model", {}),
+        "hash": identity.get("model", ""),
+        "medvae": record.get("medvae", ""),
+        "reference": record.get("reference", ""),
+        "warnings": record.get("warnings", []),
+        "detect": {key: options.get(key) for key in ("maps", "healthy_fpr", "min_ml", "top")},
+        "units": record.get("units", {}),
+    }
