@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import prepare as prepare_scan
     from medvae.scan import Geometry, Scan, ScanRef, Selection
     from medvae.settings import Settings, load_settings
+    from medvae.synthesis.dataset import RandSyntheticd, SyntheticDataset
     from medvae.synthesis.synthesize import synthesize
     from medvae.synthesis.synthetic import Synthetic
 
@@ -44,6 +45,7 @@ __all__ = [
     "Model",
     "Preparation",
     "Prepared",
+    "RandSyntheticd",
     "Reference",
     "RunError",
     "Scan",
@@ -52,6 +54,7 @@ __all__ = [
     "Selection",
     "Settings",
     "Synthetic",
+    "SyntheticDataset",
     "anomaly_map",
     "calibrate",
     "coverage",
@@ -81,6 +84,7 @@ _HOMES = {
     "Model": ("checkpoint.model", "Model"),
     "Preparation": ("prepare.preparation", "Preparation"),
     "Prepared": ("prepare.preparation", "Prepared"),
+    "RandSyntheticd": ("synthesis.dataset", "RandSyntheticd"),
     "Reference": ("anomaly.reference", "Reference"),
     "RunError": ("errors", "RunError"),
     "Scan": ("scan", "Scan"),
@@ -89,6 +93,7 @@ _HOMES = {
     "Selection": ("scan", "Selection"),
     "Settings": ("settings", "Settings"),
     "Synthetic": ("synthesis.synthetic", "Synthetic"),
+    "SyntheticDataset": ("synthesis.dataset", "SyntheticDataset"),
     "anomaly_map": ("anomaly.anomaly_map", "anomaly_map"),
     "calibrate": ("pipelines.calibrate", "calibrate"),
     "coverage": ("prepare.native", "coverage"),

@@ -99,6 +99,11 @@ CODES: dict[str, Code] = {
     "seen_in_training": Code(
         "skipped", "the scan or its subject was used in training", "ignore it: it is not used for calibration"
     ),
+    "implausible": Code(
+        "rejected",
+        "every draw of a synthetic scan was implausible or a near-copy",
+        "train longer or on more scans, choose another sampler, or set augment.reject=false to write it all the same",
+    ),
     "claimed": Code(
         "skipped",
         "another run is working on this scan",

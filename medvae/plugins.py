@@ -1,4 +1,4 @@
-"""A folder is a registry: a map, sampler, network, likelihood or format is found by its file's name, unimported.
+"""A folder is a registry: a map, sampler, network or any other plug-in is found by its file's name, unimported.
 
 Outside packages add more through entry points of the group ``medvae.<kind>`` (e.g. ``medvae.maps``).
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
     from types import ModuleType
 
-Kind = Literal["maps", "samplers", "networks", "likelihoods", "formats"]
+Kind = Literal["maps", "samplers", "networks", "likelihoods", "formats", "layouts"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _FOLDERS: dict[str, str] = {
     "maps": "anomaly.maps",
@@ -23,6 +23,7 @@ _FOLDERS: dict[str, str] = {
     "networks": "vae.networks",
     "likelihoods": "vae.likelihoods",
     "formats": "io.formats",
+    "layouts": "synthesis.layouts",
 }
 
 

@@ -208,6 +208,13 @@ class AugmentSettings(Frozen):
     conditions: dict[str, float | str | None] = Field(
         default_factory=dict, description="fixed conditions of all samples, e.g. {age: 70}; null: missing"
     )
+    layout: str = Field("medvae", description="folders and lists of the synthetic set (see Layouts)")
+    label_names: dict[int, str] = Field(
+        default_factory=dict, description="names of the label map's values, e.g. {1: anterior}; for the lists"
+    )
+    reject: bool = Field(
+        True, description="draw again what is implausible or, not being derived from one subject, a near-copy"
+    )
 
 
 class Settings(Frozen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvae.checkpoint.folder import load
 from medvae.run.engine import run_jobs
@@ -13,7 +13,8 @@ from medvae.run.processes import Processes
 from medvae.run.record import disk_errors, hash_of
 from medvae.run.work import ignore
 from medvae.synthesis import generate, tables
-from medvae.synthesis.synthesize import augment_settings, with_screen
+from medvae.synthesis.rows import Row
+from medvae.synthesis.synthesize import augment_settings, make_layout, with_screen
 from medvae.synthesis.synthetic import SampleJob
 
 if TYPE_CHECKING:
@@ -33,25 +34,30 @@ def run(
     count: int,
     config: str | None = None,
     overrides: tuple[str, ...] = (),
+    merge_with: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Finished:
     """Write `count` synthetic scans and what a training run needs to read them.
 
-    Sample number i is the same whatever the count; a second run with a larger one adds to the set.
+    Sample number i is the same whatever the count; a second run with a larger one adds to the set. With `merge_with`, a
+    real set in the same layout, the lists hold its scans, too.
 
     Raises:
         ModelError: the checkpoint cannot be read, or holds too little for the sampler.
         SettingsError: an unknown sampler or setting, or a setting that has no effect here.
+        InputError: the real set cannot be read, or the samples do not fit to it.
         OutputError: the folder holds another run, or the disk is full.
     """
     trained = load(model, device=device)
     options = augment_settings(trained.settings, config, overrides)
     synthesizer = generate.fit(trained, options.augment, seed=options.seed)
+    layout = make_layout(synthesizer, merge_with=merge_with)
     identity = {"augment": options.augment.model_dump(mode="json"), "seed": options.seed, **_identity(trained)}
+    identity |= {} if layout.real is None else {"merge_with": layout.real.folder.name}
     with OutputFolder(out, command="augment", identity=identity, overwrite=overwrite) as folder:
-        whole = with_screen(synthesizer, on_progress=on_progress)
+        whole = with_screen(synthesizer, layout=layout, on_progress=on_progress)
         summary = run_jobs(
             [SampleJob(index) for index in range(count)],
             _nothing_to_read,
@@ -61,9 +67,9 @@ def run(
             stage="augment",
             on_progress=on_progress,
         )
-        counts = _write_tables(folder, whole)
+        rows, counts = _write_tables(folder, whole)
         folder.finish(summary, **counts)
-    return Finished(out, summary, tables.report(counts))
+    return Finished(out, summary, (*tables.report(counts), *layout.lines(rows)))
 
 
 def _identity(trained: Model) -> dict[str, str]:
@@ -80,16 +86,16 @@ def _generate(job: SampleJob, _: None, *, whole: SyntheticSet) -> Result:
     return whole.scan(job.index).result()
 
 
-def _write_tables(folder: OutputFolder, whole: SyntheticSet) -> dict[str, object]:
-    """The files about all samples in the folder, those of other runs included; returns their counts."""
+def _write_tables(folder: OutputFolder, whole: SyntheticSet) -> tuple[list[Row], dict[str, Any]]:
+    """The files about all samples in the folder, those of other runs included; returns their rows and counts."""
     with folder.rows() as outcomes, disk_errors(folder.path):
         rows = _rows(outcomes)
-        for file in tables.set_files(rows, whole):
+        for file in tables.set_files(rows, whole, folder.path):
             file.write(folder.path)
-        return tables.counts(rows, whole)
+        return rows, tables.counts(rows, whole, not_generated=sum(one.code == "implausible" for one in outcomes))
 
 
-def _rows(outcomes: Iterable[Outcome]) -> list[tables.Row]:
+def _rows(outcomes: Iterable[Outcome]) -> list[Row]:
     """The samples that were written, in the order of their numbers."""
     done = (one for one in outcomes if one.status == "ok")
-    return sorted((tables.Row(one.id, one.scores, one.facts, one.warnings) for one in done), key=lambda row: row.index)
+    return sorted((Row(one.id, one.scores, one.facts, one.warnings) for one in done), key=lambda row: row.index)

@@ -35,6 +35,7 @@ TITLES: dict[plugins.Kind, str] = {
     "networks": "Networks (`model.name`)",
     "likelihoods": "Likelihoods (`likelihood.family`)",
     "formats": "Formats",
+    "layouts": "Layouts (`--layout`)",
 }
 PAGE = """# Settings
 

@@ -35,7 +35,14 @@ LAYERS = [
     ("medvae.cli",),
     ("medvae.__main__",),
 ]
-PLUGIN_FOLDERS = ("anomaly.maps", "synthesis.samplers", "vae.networks", "vae.likelihoods", "io.formats")
+PLUGIN_FOLDERS = (
+    "anomaly.maps",
+    "synthesis.samplers",
+    "vae.networks",
+    "vae.likelihoods",
+    "io.formats",
+    "synthesis.layouts",
+)
 LIGHT = ("cli.main", "cli.parser", "cli.commands", "cli.console", "cli.words", "errors", "plugins", "__main__")
 READING = ("medvae.io", "medvae.prepare", "medvae.cohort", "medvae.run", "medvae.scan", "medvae.settings")
 HEAVY = {"torch", "monai", "lightning_fabric", "safetensors"}  # the reading workers never load these

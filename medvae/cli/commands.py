@@ -131,6 +131,7 @@ def augment(args: argparse.Namespace) -> int:
             args.model,
             out=args.out,
             count=args.count,
+            merge_with=args.merge_with,
             config=args.config,
             overrides=overrides,
             device=args.device,
@@ -186,6 +187,8 @@ def _overrides(args: argparse.Namespace) -> tuple[str, ...]:
         texts.append(f"detect.maps=[{', '.join(plugins.check('maps', name) for name in args.map)}]")
     if named.get("sampler"):
         texts.append(f"augment.sampler={plugins.check('samplers', args.sampler)}")
+    if named.get("layout"):
+        texts.append(f"augment.layout={plugins.check('layouts', args.layout)}")
     return tuple(texts)
 
 

@@ -12,9 +12,9 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"\bset read\.on_doubtful=", "use --on-doubtful "),
     (r"\bset ([a-z_]+(?:\.[a-z_]+)+)=", r"use --set \1="),
     (r"\b(overwrite|resume|check|hash_ids)=True\b", r"--\1"),
-    (rf"\b({_OPTIONS})='([^']*)'", r"--\1 \2"),
-    (rf"\b({_OPTIONS})=(?=\w)", r"--\1 "),
-    (rf"\b({_OPTIONS})=", r"--\1"),
+    (rf"(?<!\.)\b({_OPTIONS})='([^']*)'", r"--\1 \2"),
+    (rf"(?<!\.)\b({_OPTIONS})=(?=\w)", r"--\1 "),
+    (rf"(?<!\.)\b({_OPTIONS})=", r"--\1"),
     (rf"\bmedvae\.({_COMMANDS})\b(\([^)]*\))?", r"`medvae \1`"),
 )
 

@@ -85,6 +85,12 @@ class CopyScreen:
         """Whether near-copies can be found."""
         return bool(np.isfinite(self.threshold))
 
+    @property
+    def real_copies(self) -> str:
+        """How many training scans the same rule takes for copies of another subject's scan, e.g. "1 of 20"."""
+        known = [one for one in self.real if one is not None]
+        return f"{sum(self._is_copy(one) for one in known)} of {len(known)}"
+
     def real_rows(self) -> list[dict[str, float | str | None]]:
         """The distances between training scans of different subjects, one row per scan, as columns of `audit.csv`."""
         images = {} if self.images is None else dict(zip(self.images.ids, self.real, strict=True))
@@ -107,11 +113,12 @@ class CopyScreen:
         """
         near = None if self.images is None else self.images.nearest(image, mask)
         code = None if z is None else self.codes.nearest(z)
-        copy = None
-        if near is not None and self.known:
-            singled_out = not near.ratio >= self.ratio_threshold  # also where there is no one else to compare with
-            copy = near.distance < self.threshold and singled_out
+        copy = self._is_copy(near) if near is not None and self.known else None
         return CopyCheck(near, code, copy)
+
+    def _is_copy(self, near: Nearest) -> bool:
+        singled_out = not near.ratio >= self.ratio_threshold  # also where there is no one else to compare with
+        return near.distance < self.threshold and singled_out
 
 
 def fit(
@@ -170,7 +177,7 @@ def copy_thresholds(
     """
     others, ratios = [], []
     for row, (image, mask, subject) in enumerate(zip(copies, masks, images.subjects, strict=True)):
-        distances = images.distances(image, mask)
+        distances = images.moved_distances(image, mask)
         other = find_nearest(distances, images.ids, subjects=images.subjects, without=subject)
         if other is not None:
             others.append(other)

@@ -46,7 +46,8 @@ class ImageDraw:
         mask: bool `(1, X, Y, Z)`, its foreground.
         label_map: int16 `(1, X, Y, Z)`, transformed with the image; None where its source has none.
         sources: ids of the training scans that it was derived from.
-        parameters: what was drawn and with which options, as plain data for the sidecar.
+        parameters: what was drawn and with which options, as plain data for the sidecar; of several sources also
+            `donor_share`, the share of the image that is from each.
         conditions: of the training scan that it was derived from; None to use those given to `draw`.
     """
 

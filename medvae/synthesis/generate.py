@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medvae.synthesis.texture import Texture
 
 _TEXTURE_SCANS = 16  # residuals of so many scans give the spectrum of all
+Key = tuple[int, int]  # number of a sample, and of the attempt to draw it
 _DRAW, _TEXTURE, _INTENSITY, _COPY, _CONDITIONS = range(5)  # random streams of one sample: one never shifts another
 
 
@@ -36,7 +37,8 @@ class Sample:
     """One synthetic scan on the model's grid, in prepared intensities.
 
     Attributes:
-        index: its number in the set; seed, settings, model and this number give the same sample again.
+        index: its number in the set; seed, settings, model, this number and `attempt` give the same sample again.
+        attempt: how many draws of this number were rejected before.
         label: its class, None without classes.
         conditions: what it was decoded with, by column; a value that is missing is not in it.
         image: float32 `(1, X, Y, Z)`, background outside the mask.
@@ -50,6 +52,7 @@ class Sample:
     """
 
     index: int
+    attempt: int
     label: str | None
     conditions: ConditionValues
     image: NDArray[np.float32] = field(repr=False)
@@ -86,16 +89,22 @@ class Synthesizer:
     texture: Texture | None = field(repr=False)
     seed: int
 
-    def sample(self, index: int) -> Sample:
-        """Sample number `index` (from 0): the same whatever the number of samples and their order."""
-        label = pick(self.weights, index)
-        given = self._given(label, index)
-        draw = self.fitted.draw(label, self._generator(index, _DRAW), given)
+    def sample(self, index: int, *, attempt: int = 0) -> Sample:
+        """Sample number `index` (from 0): the same whatever the number of samples and their order.
+
+        Args:
+            index: of the sample.
+            attempt: another one gives another draw of the same class.
+        """
+        label, key = pick(self.weights, index), (index, attempt)
+        given = self._given(label, key)
+        draw = self.fitted.draw(label, self._generator(key, _DRAW), given)
         conditions = self._with_fixed(given if draw.conditions is None else draw.conditions)
-        values, mask = self._on_grid(draw, conditions, index)
-        source, intensity = self._intensity(label, draw.sources, index)
+        values, mask = self._on_grid(draw, conditions, key)
+        source, intensity = self._intensity(label, draw.sources, key)
         return Sample(
             index=index,
+            attempt=attempt,
             label=label,
             conditions=conditions,
             image=finish(values, mask, self.model),
@@ -120,13 +129,13 @@ class Synthesizer:
         latents = self.model.latents
         for row, at in enumerate(rows_of_training(self.model)):
             mask, mean = self.model.training.masks[row], latents.mean[at]
-            noise = self._generator(row, _COPY).standard_normal(mean.shape, dtype=np.float32)
+            noise = self._generator((row, 0), _COPY).standard_normal(mean.shape, dtype=np.float32)
             z = mean + np.exp(0.5 * latents.log_variance[at]) * noise
             decoded = decode(self.model, z, conditions_of(self.model, at))
-            yield finish(self._textured(decoded, mask, row), mask, self.model)
+            yield finish(self._textured(decoded, mask, (row, 0)), mask, self.model)
 
     def _on_grid(
-        self, draw: Draw, conditions: ConditionValues, index: int
+        self, draw: Draw, conditions: ConditionValues, key: Key
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Values and foreground of a draw, both `(1, X, Y, Z)`."""
         if not isinstance(draw, LatentDraw):
@@ -136,18 +145,18 @@ class Synthesizer:
             mask = np.ones_like(decoded[:1], bool)
         else:
             mask = self.outline.mask(draw.z, self.model.conditions.vector(conditions))
-        return self._textured(decoded, mask, index), mask
+        return self._textured(decoded, mask, key), mask
 
-    def _textured(self, decoded: NDArray[np.float32], mask: NDArray[np.bool_], index: int) -> NDArray[np.float32]:
+    def _textured(self, decoded: NDArray[np.float32], mask: NDArray[np.bool_], key: Key) -> NDArray[np.float32]:
         if self.texture is None:
             return decoded
-        return decoded + self.texture.draw(decoded, mask, self._generator(index, _TEXTURE))
+        return decoded + self.texture.draw(decoded, mask, self._generator(key, _TEXTURE))
 
-    def _given(self, label: str | None, index: int) -> ConditionValues:
+    def _given(self, label: str | None, key: Key) -> ConditionValues:
         """ConditionValues of a training scan of the class, and the fixed ones."""
         if not self.model.conditions.columns:
             return {}
-        row = int(self._generator(index, _CONDITIONS).choice(self._rows_of(label)))
+        row = int(self._generator(key, _CONDITIONS).choice(self._rows_of(label)))
         return self._with_fixed(conditions_of(self.model, row))
 
     def _with_fixed(self, conditions: Mapping[str, float | str]) -> ConditionValues:
@@ -156,13 +165,13 @@ class Synthesizer:
         known = {name: values.get(name) for name in self.model.conditions.names}
         return {name: value for name, value in known.items() if _is_known(value)}
 
-    def _intensity(self, label: str | None, sources: tuple[str, ...], index: int) -> tuple[str | None, Intensity]:
+    def _intensity(self, label: str | None, sources: tuple[str, ...], key: Key) -> tuple[str | None, Intensity]:
         """The scale of the first source, else of a training scan of the class, so that samples vary as scans do."""
         ids = list(self.model.training.ids)
         choices = [one for one in sources[:1] if one in ids] or self._kept_of(label) or ids
         if not choices:
             return None, typical_intensity(self.model)
-        source = str(self._generator(index, _INTENSITY).choice(choices))
+        source = str(self._generator(key, _INTENSITY).choice(choices))
         return source, self.model.training.intensities[ids.index(source)]
 
     def _kept_of(self, label: str | None) -> list[str]:
@@ -175,8 +184,10 @@ class Synthesizer:
         labels = self.model.latents.labels
         return [row for row, one in enumerate(labels) if one == label] or list(range(len(labels)))
 
-    def _generator(self, index: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(index, stream)))
+    def _generator(self, key: Key, stream: int) -> np.random.Generator:
+        index, attempt = key
+        again = (attempt,) if attempt else ()  # the first draws are those of before there were others
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(index, stream, *again)))
 
 
 def fit(model: Model, settings: AugmentSettings, *, seed: int) -> Synthesizer:

@@ -1,14 +1,17 @@
 """The training scan nearest to an image or to a latent code.
 
-Images are compared on the model's grid, in prepared intensities.
+Images are compared on the model's grid, in prepared intensities, at the best of some small moves.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from medvae.synthesis import moves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 1 << 24  # values that are compared at once
+_CLOSEST = 8  # scans whose distance is measured at their best move
 
 
 @dataclass(frozen=True)
@@ -86,35 +90,55 @@ class TrainingImages:
         region = np.asarray(masks.any(axis=0))
         return cls(tuple(ids), tuple(subjects), region, images[:, region], masks[:, region], background)
 
-    def distances(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def distances(
+        self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, rows: NDArray[np.intp] | None = None
+    ) -> NDArray[np.float64]:
         """Root mean squared difference to each scan over the union of both foregrounds, `(n,)`.
 
         Args:
             image: `(C, X, Y, Z)`, background outside its mask.
             mask: `(1, X, Y, Z)`.
+            rows: of the scans; None for all.
         """
         mask = np.broadcast_to(mask, image.shape)
+        chosen = np.arange(len(self.ids)) if rows is None else rows
         beyond = image[mask & ~self.region].astype(np.float64) - self.background  # all scans are background there
-        extra = (float(np.square(beyond).sum()), beyond.size)
-        return self._distances(image[self.region].astype(np.float32), mask[self.region], extra=extra)
+        inside = mask[self.region]
+        union = np.array([np.count_nonzero(self.inside[row] | inside) for row in chosen]) + beyond.size
+        values = self.values if rows is None else self.values[rows]
+        squares = float(np.square(beyond).sum())
+        return _rms(values, image[self.region].astype(np.float32), squares=squares, count=union)
+
+    def moved_distances(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The same at the best of `moves.MOVES` for the scans that come nearest by one, `(n,)`."""
+        distances = self.distances(image, mask)
+        at, known = self._probed
+        best, squares = moves.best_moves(image.astype(np.float32), known, at, fill=self.background)
+        closest = np.argsort(squares, kind="stable")[:_CLOSEST]
+        for number in np.unique(best[closest]):
+            rows, move = closest[best[closest] == number], moves.MOVES[number]
+            moved = move.apply(image, fill=self.background), move.apply(mask, fill=False)
+            distances[rows] = np.minimum(distances[rows], self.distances(*moved, rows=rows))
+        return distances
 
     def nearest(
         self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
     ) -> Nearest | None:
         """The scan nearest to an image, leaving out those of the subject `without`."""
-        return find_nearest(self.distances(image, mask), self.ids, subjects=self.subjects, without=without)
+        return find_nearest(self.moved_distances(image, mask), self.ids, subjects=self.subjects, without=without)
 
     def nearest_other_subjects(self) -> Iterator[Nearest | None]:
         """For each scan the nearest scan of another subject; None where there is no other subject."""
         for values, inside, subject in zip(self.values, self.inside, self.subjects, strict=True):
-            distances = self._distances(values.astype(np.float32), inside)
-            yield find_nearest(distances, self.ids, subjects=self.subjects, without=subject)
+            image, mask = np.full(self.region.shape, self.background, np.float32), np.zeros(self.region.shape, bool)
+            image[self.region], mask[self.region] = values, inside
+            yield self.nearest(image, mask, without=subject)
 
-    def _distances(
-        self, values: NDArray[np.float32], inside: NDArray[np.bool_], *, extra: tuple[float, int] = (0.0, 0)
-    ) -> NDArray[np.float64]:
-        union = np.array([np.count_nonzero(row | inside) for row in self.inside]) + extra[1]
-        return _rms(self.values, values, squares=extra[0], count=union)
+    @cached_property
+    def _probed(self) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """The voxels that moves are compared on, as places in a flattened image, and the scans' values there."""
+        chosen = moves.probe(self.region)
+        return np.flatnonzero(self.region)[chosen], self.values[:, chosen].astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ def describe(sample: Sample, synthesizer: Synthesizer) -> dict[str, Any]:
         "sources": list(sample.sources),
         "seed": synthesizer.seed,
         "index": sample.index,
+        "draw": sample.attempt + 1,
         "parameters": sample.parameters,
         "settings": synthesizer.settings.model_dump(mode="json"),
         "texture": synthesizer.texture is not None,
@@ -35,6 +36,17 @@ def source_subject(sample: Sample, model: Model) -> str | None:
     subject_of = dict(zip(model.latents.ids, model.latents.subjects, strict=True))
     subjects = {subject_of[one] for one in sample.sources}
     return subjects.pop() if len(subjects) == 1 else None
+
+
+def donor_shares(sample: Sample) -> list[float]:
+    """The share of the image that is from each source, where images are altered; empty for decoded images.
+
+    A sampler that mixes several scans says it in its parameters, as `donor_share`.
+    """
+    if sample.z is not None:
+        return []
+    said: list[float] = sample.parameters.get("donor_share", [])
+    return said or [1.0] * (len(sample.sources) == 1)
 
 
 def unit_text(model: Model) -> str:

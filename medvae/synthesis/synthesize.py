@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
+from medvae import plugins
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
-from medvae.errors import SettingsError
+from medvae.errors import ScanError, SettingsError
 from medvae.run.work import Progress, ignore
 from medvae.settings import AugmentSettings, adjust, validate
-from medvae.synthesis import copies, generate
-from medvae.synthesis.synthetic import SyntheticSet
+from medvae.synthesis import generate, plausible
+from medvae.synthesis.synthetic import SampleJob, SyntheticSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from medvae.settings import Settings
+    from medvae.synthesis.base_layout import BaseLayout
     from medvae.synthesis.synthetic import Synthetic
 
+log = logging.getLogger(__name__)
 USES = ("augment", "seed")  # settings that have an effect on synthetic scans
 
 
@@ -39,7 +43,8 @@ def synthesize(
     """Generate synthetic scans, one at a time; `save` writes the same files as `medvae augment`.
 
     Scan number i depends on the model, the settings and the seed only, not on `count`. What is left at None is taken
-    from the model's settings (`augment.*` and `seed`). Samples are screened for near-copies of training scans; that is
+    from the model's settings (`augment.*` and `seed`). What is implausible is drawn again; a sample all of whose draws
+    are rejected is left out, with a warning in the log. Samples are screened for near-copies of training scans; that is
     no proof of anonymity.
 
     Args:
@@ -71,18 +76,64 @@ def synthesize(
         ('synthetic-00001', 3)
     """
     _require_whole(count)
-    trained = model if isinstance(model, Model) else load(model, device=device)
     given = {"sampler": sampler, "options": options, "classes": classes, "texture": texture, "conditions": conditions}
+    whole = whole_set(model, given, seed=seed, device=device, on_progress=on_progress)
+    _ = whole.screen  # what takes long, and whatever is wrong, comes before the first scan
+    return _scans(whole, count)
+
+
+def whole_set(
+    model: Model | Path | str,
+    given: Mapping[str, Any],
+    *,
+    seed: int | None,
+    device: str,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> SyntheticSet:
+    """The set of a model, with changes of `augment.*` by name; what is None stays as the model has it.
+
+    The copy screen is fitted when it is first needed.
+    """
+    trained = model if isinstance(model, Model) else load(model, device=device)
     settings = _changed(trained.settings.augment, {name: one for name, one in given.items() if one is not None})
     synthesizer = generate.fit(trained, settings, seed=trained.settings.seed if seed is None else seed)
-    whole = with_screen(synthesizer, on_progress=on_progress)
-    return (whole.scan(index) for index in range(count))
+    return SyntheticSet(synthesizer, plausible.fit(trained), make_layout(synthesizer), on_progress)
 
 
-def with_screen(synthesizer: generate.Synthesizer, *, on_progress: Callable[[Progress], None] = ignore) -> SyntheticSet:
-    """The set of synthetic scans, with the screen for near-copies; takes one decoding per kept training scan."""
-    screen = copies.fit(synthesizer.model, copies=synthesizer.copies(), on_progress=on_progress)
-    return SyntheticSet(synthesizer, screen)
+def with_screen(
+    synthesizer: generate.Synthesizer,
+    *,
+    layout: BaseLayout | None = None,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> SyntheticSet:
+    """The set of synthetic scans, with its copy screen fitted; takes one decoding per kept training scan."""
+    written = layout or make_layout(synthesizer)
+    whole = SyntheticSet(synthesizer, plausible.fit(synthesizer.model), written, on_progress)
+    _ = whole.screen
+    return whole
+
+
+def make_layout(synthesizer: generate.Synthesizer, *, merge_with: Path | None = None) -> BaseLayout:
+    """The layout of the settings, with the real set that the samples are appended to.
+
+    Raises:
+        SettingsError: there is none of that name, or the samples cannot be written in it.
+        InputError: the real set cannot be read, or the samples do not fit to it.
+    """
+    kind = plugins.load("layouts", synthesizer.settings.layout).Layout
+    layout: BaseLayout = kind(synthesizer, None if merge_with is None else kind.read(merge_with))
+    layout.check()
+    return layout
+
+
+def _scans(whole: SyntheticSet, count: int) -> Iterator[Synthetic]:
+    for index in range(count):
+        try:
+            scan = whole.scan(index)
+        except ScanError as problem:
+            log.warning("%s is left out: %s", SampleJob(index).id, problem)
+        else:
+            yield scan
 
 
 def augment_settings(base: Settings, config: str | None, overrides: tuple[str, ...]) -> Settings:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medvae.errors import ScanError
 from medvae.io.nifti.file import NiftiFile
 from medvae.run.record import RESEARCH_USE
-from medvae.run.work import JsonFile, Result
-from medvae.synthesis import provenance
+from medvae.run.work import JsonFile, Progress, Result, ignore
+from medvae.synthesis import copies, provenance
+from medvae.synthesis.base_layout import relative
+from medvae.synthesis.plausible import Fault
+from medvae.synthesis.rows import CONDITION
 from medvae.synthesis.to_scan import stored, to_scan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
     from medvae.run.work import File
     from medvae.scan import Scan
+    from medvae.synthesis.base_layout import BaseLayout, Places
     from medvae.synthesis.copies import CopyCheck, CopyScreen
     from medvae.synthesis.draws import ConditionValues
     from medvae.synthesis.generate import Sample, Synthesizer
+    from medvae.synthesis.plausible import Plausible
 
+log = logging.getLogger(__name__)
+DRAWS = 10  # of one sample, at most: a sampler that is rejected so often has nothing else to offer
 COPY = "a near-copy of a training scan"
-EMPTY = "empty: all its voxels are 0"
-CONDITION = "condition "  # before the name of a condition among the scores (numbers) and facts (words) of a result
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,10 @@ class Synthetic:
         sources: ids of the training scans that it was derived from; may be empty.
         source_subject: the training subject that it was derived from; None where there is none, or more than one.
         audit: distances to the nearest training scans, and whether it is a near-copy of one.
+        faults: what makes it implausible; empty but with `augment.reject=false`.
         record: how it was generated: the contents of its JSON sidecar.
         sample: the same on the model's grid, in prepared intensities, with its latent code.
+        layout: how its files are written (`augment.layout`).
 
     Example:
         >>> sample = next(medvae.synthesize("model", 1))
@@ -79,26 +91,35 @@ class Synthetic:
     sources: tuple[str, ...]
     source_subject: str | None
     audit: CopyCheck
+    faults: tuple[Fault, ...]
     record: dict[str, Any] = field(repr=False)
     sample: Sample = field(repr=False)
+    layout: BaseLayout = field(repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user of this sample should know."""
-        found = {COPY: bool(self.audit.copy), EMPTY: not self.image.data.any()}
-        return tuple(text for text, so in found.items() if so)
+        copy = (COPY,) if self.audit.copy else ()
+        return (*copy, *(f"implausible: {one.text}" for one in self.faults if one.kind != "near_copy"))
 
     def files(self) -> tuple[File, ...]:
         """Its files, as `medvae augment` writes them: image, JSON sidecar, and label map if there is one."""
+        places, geometry = self.places, self.image.geometry
         text = f"synthetic ({self.record['sampler']}), {self.record['units']}"
-        image: File = NiftiFile(f"images/{self.id}.nii.gz", stored(self.image), self.image.geometry, text)
-        sidecar: File = JsonFile(f"images/{self.id}.json", self.record)
+        image: File = NiftiFile(places.image, stored(self.image), geometry, text)
+        sidecar: File = JsonFile(places.sidecar, self.layout.record(self.record))
         if self.label_map is None:
             return image, sidecar
-        return image, sidecar, NiftiFile(self._label_map, self.label_map, self.image.geometry, "synthetic, label map")
+        labels = self.layout.labels(self.label_map)
+        return image, sidecar, NiftiFile(places.label_map, labels, geometry, "synthetic, label map")
+
+    @property
+    def places(self) -> Places:
+        """Where its files lie below the folder of its set."""
+        return self.layout.places(self.id)
 
     def save(self, folder: Path | str) -> Path:
-        """Write its files below a folder (`images/`, `labels/`); returns the folder.
+        """Write its files below a folder, in the layout of the settings; returns the folder.
 
         Raises:
             OSError: the folder cannot be written, or the disk is full.
@@ -110,9 +131,11 @@ class Synthetic:
     def result(self) -> Result:
         """Its files and its row of the tables, as plain data."""
         facts = {"class": self.label, "subject": self.source_subject or self.id, "sources": ";".join(self.sources)}
-        facts |= {"source_subject": self.source_subject, "image": f"images/{self.id}.nii.gz"}
-        facts |= {"label_map": None if self.label_map is None else self._label_map}
-        scores = {"index": self.sample.index, **self.audit.scores}
+        facts |= {"source_subject": self.source_subject, "image": self.places.image}
+        facts |= {"label_map": None if self.label_map is None else self.places.label_map}
+        facts |= {"shares": ";".join(f"{one:.3g}" for one in provenance.donor_shares(self.sample))}
+        facts |= {"rejected": ";".join(one["kind"] for one in self.record["rejected"])}
+        scores = {"index": self.sample.index, "draws": self.sample.attempt + 1, **self.audit.scores}
         for name, value in self.conditions.items():
             if isinstance(value, str):
                 facts[CONDITION + name] = value
@@ -127,9 +150,22 @@ class Synthetic:
         facts += [f"{name} {value}" for name, value in self.conditions.items()]
         return f"Synthetic({'; '.join([*facts, *self.warnings])})"
 
-    @property
-    def _label_map(self) -> str:
-        return f"labels/{self.id}.nii.gz"
+
+@dataclass(frozen=True, eq=False)
+class Accepted:
+    """A draw that is taken.
+
+    Attributes:
+        sample: the draw.
+        faults: what speaks against it; empty but with `augment.reject=false`.
+        rejected: why each of the draws before was rejected.
+        audit: its comparison with the training scans; None where it was not needed to accept it.
+    """
+
+    sample: Sample
+    faults: tuple[Fault, ...]
+    rejected: tuple[Fault, ...]
+    audit: CopyCheck | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,18 +174,71 @@ class SyntheticSet:
 
     Attributes:
         synthesizer: generates samples on the model's grid.
-        screen: compares them with the training scans.
+        plausible: the ranges that they have to lie in.
+        layout: how they are written.
+        on_progress: called while the copy screen is fitted.
     """
 
     synthesizer: Synthesizer
-    screen: CopyScreen
+    plausible: Plausible
+    layout: BaseLayout
+    on_progress: Callable[[Progress], None] = ignore
+
+    @cached_property
+    def screen(self) -> CopyScreen:
+        """Compares samples with the training scans; fitted when it is first needed."""
+        synthesizer = self.synthesizer
+        return copies.fit(synthesizer.model, copies=synthesizer.copies(), on_progress=self.on_progress)
 
     def scan(self, index: int) -> Synthetic:
-        """Scan number `index`, from 0; independent of all others."""
-        sample, model = self.synthesizer.sample(index), self.synthesizer.model
+        """Scan number `index`, from 0; independent of all others.
+
+        Raises:
+            ScanError: `implausible`, where all draws were rejected.
+        """
+        accepted = self.accepted(index)
+        return self._synthetic(accepted, accepted.audit or self._check(accepted.sample))
+
+    def accepted(self, index: int) -> Accepted:
+        """The first draw of a sample that is not rejected.
+
+        One that is rejected is drawn again, of the same class, as part of the same sample: which draw is taken depends
+        on nothing but its number.
+
+        Raises:
+            ScanError: `implausible`, where all draws were rejected.
+        """
+        rejected: list[Fault] = []
+        reject = self.synthesizer.settings.reject
+        for attempt in range(DRAWS if reject else 1):
+            sample = self.synthesizer.sample(index, attempt=attempt)
+            faults, audit = self._faults(sample)
+            if not faults or not reject:
+                return Accepted(sample, faults, tuple(rejected), audit)
+            log.info("%s: draw %d rejected: %s", SampleJob(index).id, attempt + 1, _text(faults))
+            rejected.append(faults[0])
+        message = f"all {DRAWS} draws were rejected; the last one: {_text(faults)}"
+        raise ScanError(message, code="implausible")
+
+    def _faults(self, sample: Sample) -> tuple[tuple[Fault, ...], CopyCheck | None]:
+        """What is wrong with a draw, and its audit if it was needed.
+
+        A draw that is derived from a single subject is said to be so, and is no copy.
+        """
+        faults = self.plausible.faults(sample)
+        if faults or provenance.source_subject(sample, self.synthesizer.model) is not None:
+            return faults, None
+        audit = self._check(sample)
+        nearest = "a training scan" if audit.image is None else audit.image.id
+        return ((Fault("near_copy", f"near-copy of {nearest}"),) if audit.copy else ()), audit
+
+    def _check(self, sample: Sample) -> CopyCheck:
+        return self.screen.check(sample.image, sample.mask, sample.z)
+
+    def _synthetic(self, accepted: Accepted, audit: CopyCheck) -> Synthetic:
+        sample, model = accepted.sample, self.synthesizer.model
         image, label_map = to_scan(sample, model)
-        audit = self.screen.check(sample.image, sample.mask, sample.z)
-        one = SampleJob(index).id
+        one = SampleJob(sample.index).id
         return Synthetic(
             id=one,
             image=image,
@@ -159,13 +248,20 @@ class SyntheticSet:
             sources=sample.sources,
             source_subject=provenance.source_subject(sample, model),
             audit=audit,
-            record=self._record(one, sample, audit, with_label_map=label_map is not None),
+            faults=accepted.faults,
+            record={
+                **self._record(one, sample, audit, with_label_map=label_map is not None),
+                "rejected": [asdict(fault) for fault in accepted.rejected],
+            },
             sample=sample,
+            layout=self.layout,
         )
 
     def _record(self, one: str, sample: Sample, audit: CopyCheck, *, with_label_map: bool) -> dict[str, Any]:
         threshold = self.screen.threshold if self.screen.known else None
-        label_map = f"../labels/{one}.nii.gz" if with_label_map else provenance.no_label_maps(self.synthesizer)
+        places = self.layout.places(one)
+        beside = relative(places.label_map, Path(places.sidecar).parent)
+        label_map = beside if with_label_map else provenance.no_label_maps(self.synthesizer)
         return {
             "id": one,
             "synthetic": True,
@@ -174,3 +270,7 @@ class SyntheticSet:
             "label_map": label_map,
             "audit": {**audit.facts, **audit.scores, "copy_threshold": threshold},
         }
+
+
+def _text(faults: tuple[Fault, ...]) -> str:
+    return "; ".join(one.text for one in faults)

@@ -1,84 +1,55 @@
-"""What is written about a whole synthetic set: `labels.csv`, `audit.csv`, `dataset.json`, a montage, and its counts."""
+"""What is written about a whole synthetic set: the lists of its layout, `audit.csv`, a montage, and its counts."""
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import dataclass, field
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medvae.prepare.native import only_channel
 from medvae.review.samples import Pair, SampleMontage, display_limits
-from medvae.run.work import JsonFile, TextFile
+from medvae.run.work import TextFile
 from medvae.synthesis.decoding import is_binary
 from medvae.synthesis.provenance import no_label_maps, unit_text
-from medvae.synthesis.synthetic import CONDITION, EMPTY
+from medvae.synthesis.rows import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from medvae.run.work import File
+    from medvae.synthesis.rows import Row
     from medvae.synthesis.synthetic import SyntheticSet
 
 _SHOWN = 8  # samples in the montage
-_LABELS = ("scan", "subject", "label", "label_map", "synthetic", "sources")
 _NEAREST = ("nearest", "distance", "second_distance", "ratio", "code_nearest", "code_distance", "copy")
-_AUDIT = ("kind", "id", "class", *_NEAREST)
+_AUDIT = ("kind", "id", "class", "sources", "shares", *_NEAREST, "draws", "rejected")
 
 
-@dataclass(frozen=True)
-class Row:
-    """What is known of one sample of a set after it was written: the fields of its `Result`.
-
-    Attributes:
-        id: of the sample.
-        scores: numbers by name.
-        facts: words by name.
-        warnings: what a user of the sample should know.
-    """
-
-    id: str
-    scores: Mapping[str, Any] = field(repr=False)
-    facts: Mapping[str, str | None] = field(repr=False)
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def index(self) -> int:
-        """Number of the sample in its set."""
-        return int(self.scores["index"])
-
-    @property
-    def distance(self) -> float:
-        """To the nearest training scan; 0 where it is not known."""
-        return float(self.scores["distance"] or 0.0)
-
-    @property
-    def conditions(self) -> dict[str, float | str]:
-        """What it was decoded with, by column."""
-        found = {**self.scores, **self.facts}.items()
-        return {key.removeprefix(CONDITION): v for key, v in found if key.startswith(CONDITION) and v is not None}
-
-
-def set_files(rows: Sequence[Row], whole: SyntheticSet) -> tuple[File, ...]:
-    """The files about a whole set, in the order in which they are written."""
+def set_files(rows: Sequence[Row], whole: SyntheticSet, out: Path) -> tuple[File, ...]:
+    """The files about a whole set, in the order in which they are written into `out`."""
     montage = _montage(rows, whole)
-    return (_labels(rows, whole), _audit(rows, whole), _dataset(rows, whole), *([] if montage is None else [montage]))
+    return (*whole.layout.lists(rows, out), _audit(rows, whole), *([] if montage is None else [montage]))
 
 
-def counts(rows: Sequence[Row], whole: SyntheticSet) -> dict[str, Any]:
-    """What `run.json` says of a set."""
+def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) -> dict[str, Any]:
+    """What `run.json` says of a set; `not_generated` samples had none of their draws accepted."""
     screen, synthesizer = whole.screen, whole.synthesizer
     return {
         "sampler": synthesizer.settings.sampler,
         "units": unit_text(synthesizer.model),
         "samples": len(rows),
-        "copies": sum(row.facts["copy"] == "yes" for row in rows) if screen.known else None,
+        "not_generated": not_generated,
+        "rejected_draws": dict(Counter(kind for row in rows for kind in row.rejected)),
+        "derived_from_training_scans": sum(bool(row.facts["sources"]) for row in rows),
         "derived_from_one_subject": sum(row.facts["source_subject"] is not None for row in rows),
-        "empty": sum(EMPTY in row.warnings for row in rows),
+        "copies": sum(row.facts["copy"] == "yes" for row in rows) if screen.known else None,
+        "copies_among_real": screen.real_copies if screen.known else None,
+        "distance": _median([row.scores["distance"] for row in rows]),
+        "distance_among_real": _median([one.distance for one in screen.real if one is not None]),
         "copy_threshold": screen.threshold if screen.known else None,
         "copy_ratio_threshold": screen.ratio_threshold if np.isfinite(screen.ratio_threshold) else None,
         "copy_thresholds_from": screen.thresholds_from,
@@ -88,73 +59,48 @@ def counts(rows: Sequence[Row], whole: SyntheticSet) -> dict[str, Any]:
 
 def report(found: Mapping[str, Any]) -> tuple[str, ...]:
     """The counts in words, one line each."""
-    samples = found["samples"]
-    if found["copies"] is None:
-        lines = [f"near-copies: not screened ({found['copy_thresholds_from']})"]
-    else:
-        basis = f"thresholds from {found['copy_thresholds_from']}; see audit.csv"
-        lines = [f"near-copies of a training scan: {found['copies']} of {samples} samples ({basis})"]
-    if found["derived_from_one_subject"]:
-        text = f"{found['derived_from_one_subject']} of {samples} samples; treat them as that person's data"
-        lines.append(f"derived from a single training subject: {text}")
-    if found["empty"]:
-        lines.append(f"empty: {found['empty']} of {samples} samples have no voxel other than 0 (see manifest.jsonl)")
+    lines = [*_rejections(found), *_donors(found), _near_copies(found)]
     return (*lines, f"label maps: {found['label_maps']}")
 
 
-def _labels(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
-    """A list that `medvae train` reads: conditions are further columns."""
-    names = [name for name in whole.synthesizer.model.conditions.names if name not in _LABELS]
-    cells = [
-        {name: row.conditions.get(name) for name in names}
-        | {"scan": row.facts["image"], "label": row.facts["class"], "synthetic": "yes"}
-        | {name: row.facts[name] for name in ("subject", "label_map", "sources")}
-        for row in rows
-    ]
-    return TextFile("labels.csv", _csv((*_LABELS, *names), cells))
+def _rejections(found: Mapping[str, Any]) -> Iterator[str]:
+    if found["rejected_draws"]:
+        reasons = ", ".join(f"{kind} {count}" for kind, count in sorted(found["rejected_draws"].items()))
+        yield f"draws rejected and drawn again: {sum(found['rejected_draws'].values())} ({reasons}; see audit.csv)"
+    if found["not_generated"]:
+        yield f"not generated: {found['not_generated']} samples, all of whose draws were rejected (see manifest.jsonl)"
+
+
+def _donors(found: Mapping[str, Any]) -> Iterator[str]:
+    """Whose data the samples are: a warped patient is still that patient, flagged as a near-copy or not."""
+    samples, one = found["samples"], found["derived_from_one_subject"]
+    several = found["derived_from_training_scans"] - one
+    if one:
+        what = "derived from a patient (sources in audit.csv): treat each as that person's data"
+        yield f"{one} of {samples} samples {what}"
+    if several:
+        yield f"{several} of {samples} samples derived from several training subjects (sources in audit.csv)"
+
+
+def _near_copies(found: Mapping[str, Any]) -> str:
+    if found["copies"] is None:
+        return f"not screened for near-copies ({found['copy_thresholds_from']})"
+    if found["samples"] and found["derived_from_one_subject"] == found["samples"]:
+        return "near-copies: no figure, for all samples are altered scans of patients (distances in audit.csv)"
+    basis = f"real scans of other people: {found['copies_among_real']}; thresholds from {found['copy_thresholds_from']}"
+    return f"screened for near-copies of training scans: {found['copies']} of {found['samples']} flagged ({basis})"
+
+
+def _median(distances: Iterable[float | None]) -> float | None:
+    known = [one for one in distances if one is not None]
+    return float(np.median(known)) if known else None
 
 
 def _audit(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
     """The samples, and below them the distances between training scans of different subjects."""
     synthetic = [{"kind": "synthetic", "id": row.id, **row.facts, **row.scores} for row in rows]
     real = [{"kind": "real", **row} for row in whole.screen.real_rows()]
-    return TextFile("audit.csv", _csv(_AUDIT, [*synthetic, *real]))
-
-
-def _dataset(rows: Sequence[Row], whole: SyntheticSet) -> JsonFile:
-    """The list that `monai.data.load_decathlon_datalist` reads: a class is a number, a label map is a path."""
-    synthesizer = whole.synthesizer
-    maps = None if no_label_maps(synthesizer) else synthesizer.model.training.label_maps
-    classes = sorted({name for row in rows if (name := row.facts["class"]) is not None})
-    names = {str(number): name for number, name in enumerate(classes)} if maps is None else _map_values(maps)
-    tree = {
-        "name": "synthetic scans",
-        "description": f"Synthetic scans from medvae, sampler {synthesizer.settings.sampler}. Research use only.",
-        "modality": {"0": synthesizer.model.preparation.settings.modality or "unknown"},
-        "labels": names,
-        "classes": classes,
-        "numTraining": len(rows),
-        "numTest": 0,
-        "training": [_item(row, classes, seed=synthesizer.seed) for row in rows],
-        "test": [],
-    }
-    return JsonFile("dataset.json", tree)
-
-
-def _map_values(maps: NDArray[np.int16]) -> dict[str, str]:
-    return {str(int(value)): "background" if value == 0 else str(int(value)) for value in np.unique(maps)}
-
-
-def _item(row: Row, classes: Sequence[str], *, seed: int) -> dict[str, Any]:
-    facts = row.facts
-    item: dict[str, Any] = {**row.conditions, "image": facts["image"]}
-    item.pop("label", None)
-    if facts["label_map"] is not None:
-        item["label"] = facts["label_map"]
-    if facts["class"] is not None:
-        item["class" if facts["label_map"] is not None else "label"] = classes.index(facts["class"])
-    sources = [one for one in (facts["sources"] or "").split(";") if one]
-    return item | {"synthetic": True, "subject": facts["subject"], "sources": sources, "seed": seed}
+    return TextFile("audit.csv", table(_AUDIT, [*synthetic, *real]))
 
 
 def _montage(rows: Sequence[Row], whole: SyntheticSet) -> SampleMontage | None:
@@ -176,7 +122,7 @@ def _montage(rows: Sequence[Row], whole: SyntheticSet) -> SampleMontage | None:
 
 def _pair(row: Row, whole: SyntheticSet) -> Pair:
     """A sample, generated again, beside its nearest training scan."""
-    sample, training = whole.synthesizer.sample(row.index), whole.synthesizer.model.training
+    sample, training = whole.synthesizer.sample(row.index, attempt=row.attempt), whole.synthesizer.model.training
     label = "" if row.facts["class"] is None else f"\nclass {row.facts['class']}"
     copy = "\nNEAR-COPY" if row.facts["copy"] == "yes" else ""
     title = f"{row.id}{label}\ndistance {row.distance:.3g}{copy}"
@@ -189,12 +135,3 @@ def _pair(row: Row, whole: SyntheticSet) -> Pair:
 
 def _shown(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return only_channel(np.where(mask, image, np.float32(np.nan)))
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        table.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-    return text.getvalue()

@@ -51,7 +51,8 @@ class FusedWarp(RandomizableTransform):  # type: ignore[misc]
 
     The output at y is the input at A⁻¹(y − u(y) − t), about the centre of the grid: the displacement u is taken in
     output space, then the affine. u comes from a coarse control grid whose rim stays still, and is clipped to 0.4 of
-    the control spacing, so that the map does not fold. Lengths are mm.
+    the control spacing, so that the map does not fold. Lengths are mm. What would come from beyond the grid is the
+    nearest voxel of its edge: background where there is background, and tissue where a scan is cut off there.
     """
 
     def __init__(self, settings: RandomizeSettings, spacing: tuple[float, float, float]) -> None:
@@ -82,12 +83,11 @@ class FusedWarp(RandomizableTransform):  # type: ignore[misc]
         if not (self._do_transform or self.mirror):
             return image, mask, label_map
         grid = self.sampling_grid(tuple(image.shape[1:]))  # type: ignore[arg-type]
-        outside = _background(image, mask)
         moved_mask = _nearest(mask, grid)
         inside = moved_mask.flatten().nonzero().flatten()  # what lies outside is background: no need to sample it
         points = grid.view(-1, 3).index_select(0, inside)[None, None, None]
-        values = F.grid_sample((image - outside)[None], points, align_corners=True).flatten() + outside
-        moved = outside.expand(image.numel()).index_put((inside,), values).view_as(image)
+        values = F.grid_sample(image[None], points, padding_mode="border", align_corners=True).flatten()
+        moved = _background(image, mask).expand(image.numel()).index_put((inside,), values).view_as(image)
         return moved, moved_mask, None if label_map is None else _nearest(label_map, grid)
 
     def sampling_grid(self, shape: Shape) -> Tensor:
@@ -203,7 +203,8 @@ def _interpolation(length: int, count: int) -> Tensor:
 
 
 def _nearest(labels: Tensor, grid: Tensor) -> Tensor:
-    return F.grid_sample(labels[None].float(), grid, mode="nearest", align_corners=True)[0].to(labels.dtype)
+    moved = F.grid_sample(labels[None].float(), grid, mode="nearest", padding_mode="border", align_corners=True)
+    return moved[0].to(labels.dtype)
 
 
 def _rotation(angles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import outside_sampler
 import pytest
+import torch
 from monai.data import load_decathlon_datalist
 
 import medvae
@@ -23,14 +24,12 @@ from medvae.checkpoint.model import build_vae, weights_hash
 from medvae.cli.main import main
 from medvae.errors import OutputError
 from medvae.pipelines import augment as pipeline
-from medvae.synthesis import synthetic
+from medvae.synthesis.generate import Synthesizer
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from medvae.checkpoint.model import Model
-    from medvae.scan import Scan
     from medvae.synthesis.generate import Sample
 
 
@@ -208,8 +207,10 @@ def conditional(folder: Path, out: Path) -> Path:
 def test_the_docstring_examples_run(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").symlink_to(demo_folder)
-    for public in (synthesize, medvae.Synthetic):
-        found = doctest.DocTestFinder(recurse=False).find(public, module=False, globs={"medvae": medvae})
+    for public in (synthesize, medvae.Synthetic, medvae.SyntheticDataset, medvae.RandSyntheticd):
+        found = doctest.DocTestFinder(recurse=False).find(
+            public, module=False, globs={"medvae": medvae, "torch": torch}
+        )
         assert [test.examples for test in found] != [[]]
         assert all(doctest.DocTestRunner().run(test).failed == 0 for test in found)
     assert len(files(tmp_path / "synthetic")) == 4
@@ -271,23 +272,65 @@ def test_altered_scans_are_counted_as_those_of_a_patient(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert augment(model_folder, tmp_path / "set", 2, "--sampler", "classical") == 0
-    assert "derived from a single training subject: 2 of 2 samples" in capsys.readouterr().out
+    assert "2 of 2 samples derived from a patient" in capsys.readouterr().out
     record = json.loads((tmp_path / "set" / "run.json").read_text("utf-8"))
     assert record["derived_from_one_subject"] == 2
 
 
-def test_an_empty_sample_is_reported(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = synthetic.to_scan
+def test_a_sample_that_cannot_be_drawn_is_rejected_and_the_others_are_written(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Synthesizer.sample
 
-    def blank(sample: Sample, model: Model) -> tuple[Scan, None]:
-        scan, _ = real(sample, model)
-        return scan.with_data(np.zeros_like(scan.data)), None
+    def blank(self: Synthesizer, index: int, *, attempt: int = 0) -> Sample:
+        sample = real(self, index, attempt=attempt)
+        return replace(sample, image=np.zeros_like(sample.image)) if index == 1 else sample
 
-    monkeypatch.setattr(synthetic, "to_scan", blank)
-    assert augment(model_folder, tmp_path / "set", 2) == 0
-    assert json.loads((tmp_path / "set" / "run.json").read_text("utf-8"))["empty"] == 2
-    manifest = (tmp_path / "set" / "manifest.jsonl").read_text("utf-8").splitlines()
-    assert all("empty" in str(json.loads(line)["warnings"]) for line in manifest)
+    monkeypatch.setattr(Synthesizer, "sample", blank)
+    assert augment(model_folder, tmp_path / "set", 3) == 1
+    record = json.loads((tmp_path / "set" / "run.json").read_text("utf-8"))
+    assert (record["counts"], record["not_generated"]) == ({"ok": 2, "rejected": 1}, 1)
+    lines = (tmp_path / "set" / "manifest.jsonl").read_text("utf-8").splitlines()
+    (rejected,) = [one for line in lines if (one := json.loads(line))["status"] == "rejected"]
+    assert (rejected["id"], rejected["code"]) == ("synthetic-00001", "implausible")
+    assert [row["scan"] for row in table(tmp_path / "set" / "labels.csv")] == [
+        f"images/synthetic-0000{index}.nii.gz" for index in (0, 2)
+    ]
+    assert "--set augment.reject=false" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------- layouts
+
+
+def test_layouts_are_written_by_the_command_and_by_python(demo_folder: Path, tmp_path: Path) -> None:
+    model = conditional(demo_folder, tmp_path / "model")
+    raw = tmp_path / "Dataset001_Both"
+    options = ["--sampler", "classical", "--layout", "nnunet"]
+    assert augment(model, raw, 2, *options) == 0
+    chosen = load(model)
+    augmented = chosen.settings.augment.model_copy(update={"layout": "nnunet"})
+    chosen = replace(chosen, settings=chosen.settings.model_copy(update={"augment": augmented}))
+    for sample in synthesize(chosen, 2, sampler="classical"):
+        sample.save(tmp_path / "python")
+    same = [path.relative_to(tmp_path / "python") for path in (tmp_path / "python").rglob("*") if path.is_file()]
+    assert len(same) == 6
+    assert all((raw / name).read_bytes() == (tmp_path / "python" / name).read_bytes() for name in same)
+    assert (raw / "audit.csv").is_file()
+
+    assert augment(model, tmp_path / "more", 3, *options, "--merge-with", str(raw)) == 2, "its names are taken"
+
+
+def test_what_a_layout_cannot_hold_is_refused_before_anything_is_written(
+    demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert augment(demo_folder, tmp_path / "set", 1, "--layout", "nnunet") == 2
+    assert augment(demo_folder, tmp_path / "set", 1, "--layout", "monai", "--merge-with", str(tmp_path)) == 2
+    assert augment(demo_folder, tmp_path / "set", 1, "--layout", "nnunett") == 2
+    text = capsys.readouterr().err
+    assert "needs label maps" in text
+    assert "the list of the real set cannot be read" in text
+    assert "did you mean 'nnunet'?" in text
+    assert not (tmp_path / "set").exists()
 
 
 # ------------------------------------------------------------------------------------------- what is refused

@@ -76,7 +76,9 @@ def test_an_altered_scan_is_derived_from_its_patient() -> None:
     sample = first(sampler="classical")
     assert sample.source_subject == f"subject-{sample.sources[0][-2:]}"
     assert sample.result().facts["subject"] == sample.source_subject
+    assert sample.result().facts["shares"] == "1"
     between = first(sampler="interpolate")
+    assert between.result().facts["shares"] == "", "an image that is decoded is from nobody's voxels"
     assert between.source_subject is None, "two people"
     assert between.result().facts["subject"] == between.id
 
@@ -107,12 +109,6 @@ def test_save_writes_the_files(tmp_path: Path) -> None:
     written = nib.load(folder / "images" / names[1])
     assert np.array_equal(np.asarray(written.dataobj), sample.image.data)
     assert np.allclose(written.affine, sample.image.geometry.affine)
-
-
-def test_an_empty_sample_has_a_warning() -> None:
-    sample = first()
-    sample.image.data[:] = 0
-    assert sample.warnings == ("empty: all its voxels are 0",)
 
 
 def test_the_repr_is_one_short_line() -> None:

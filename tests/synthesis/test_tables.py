@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,30 +12,31 @@ from toy_model import toy_model
 
 from medvae.settings import AugmentSettings
 from medvae.synthesis import generate, tables
+from medvae.synthesis.rows import Row
 from medvae.synthesis.synthesize import with_screen
 
 if TYPE_CHECKING:
     from medvae.synthesis.synthetic import SyntheticSet
 
 
-def synthetic_set(count: int, *, model: dict[str, Any] | None = None, **augment: Any) -> tuple[Any, list[tables.Row]]:
+def synthetic_set(count: int, *, model: dict[str, Any] | None = None, **augment: Any) -> tuple[Any, list[Row]]:
     synthesizer = generate.fit(toy_model(**{"n": 8, **(model or {})}), AugmentSettings.model_validate(augment), seed=0)
     whole = with_screen(synthesizer)
     return whole, rows_of(whole, count)
 
 
-def rows_of(whole: SyntheticSet, count: int) -> list[tables.Row]:
+def rows_of(whole: SyntheticSet, count: int) -> list[Row]:
     scans = [whole.scan(index) for index in range(count)]
     results = [(one.id, one.result()) for one in scans]
-    return [tables.Row(name, one.scores, one.facts, one.warnings) for name, one in results]
+    return [Row(name, one.scores, one.facts, one.warnings) for name, one in results]
 
 
 def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def files(rows: list[tables.Row], whole: Any) -> dict[str, Any]:
-    return {file.name: file for file in tables.set_files(rows, whole)}
+def files(rows: list[Row], whole: Any) -> dict[str, Any]:
+    return {file.name: file for file in tables.set_files(rows, whole, Path())}
 
 
 def test_the_list_has_a_row_per_sample() -> None:
@@ -48,7 +50,7 @@ def test_the_list_has_a_row_per_sample() -> None:
 
 
 def test_conditions_are_columns_of_the_list_and_keys_of_the_datalist() -> None:
-    whole, rows = synthetic_set(2, model={"conditions": ("age", "sex")}, conditions={"age": 70})
+    whole, rows = synthetic_set(2, model={"conditions": ("age", "sex")}, conditions={"age": 70}, reject=False)
     found = table(files(rows, whole)["labels.csv"].text)
     assert [row["age"] for row in found] == ["70", "70"]
     assert {row["sex"] for row in found} <= {"F", "M"}
@@ -88,32 +90,44 @@ def test_the_audit_has_samples_above_and_training_scans_below() -> None:
 )
 def test_samples_of_one_patient_are_counted(sampler: str, derived: int) -> None:
     """A strong warp is no near-copy, but it is the patient's scan all the same."""
-    whole, rows = synthetic_set(6, sampler=sampler)
+    whole, rows = synthetic_set(6, sampler=sampler, reject=False)
     found = tables.counts(rows, whole)
     assert (found["samples"], found["derived_from_one_subject"]) == (6, derived)
     text = "\n".join(tables.report(found))
-    assert ("derived from a single training subject: 6 of 6" in text) == (derived > 0)
+    assert ("6 of 6 samples derived from a patient" in text) == (derived > 0)
+    assert ("screened for near-copies" in text) == (derived == 0), "a count of copies would say less than the truth"
+    assert ("6 of 6 samples derived from several training subjects" in text) == (sampler == "interpolate")
 
 
 def test_the_counts_in_words() -> None:
     whole, rows = synthetic_set(2)
     text = "\n".join(tables.report(tables.counts(rows, whole)))
     copies = sum(row.facts["copy"] == "yes" for row in rows)
-    assert f"near-copies of a training scan: {copies} of 2 samples (thresholds from reconstructions" in text
+    assert f"screened for near-copies of training scans: {copies} of 2 flagged (real scans of other people: " in text
+    assert "of 8; thresholds from reconstructions" in text
     assert "label maps: not written: the model keeps no label maps" in text
-    assert "empty" not in text
     whole, rows = synthetic_set(2, model={"keep": 0})
     found = tables.counts(rows, whole)
     assert (found["copies"], found["copy_threshold"]) == (None, None)
-    assert "near-copies: not screened (unknown: the model keeps no training scans)" in tables.report(found)
+    assert "not screened for near-copies (unknown: the model keeps no training scans)" in tables.report(found)
 
 
-def test_empty_samples_are_counted() -> None:
+def test_rejected_draws_are_counted_by_reason() -> None:
     whole, rows = synthetic_set(1)
-    empty = tables.Row("x", rows[0].scores, rows[0].facts, ("empty: all its voxels are 0",))
-    found = tables.counts([*rows, empty], whole)
-    assert found["empty"] == 1
-    assert any(line.startswith("empty: 1 of 2 samples") for line in tables.report(found))
+    facts = {**rows[0].facts, "rejected": "volume;near_copy;volume"}
+    found = tables.counts([rows[0], Row("x", rows[0].scores, facts)], whole, not_generated=2)
+    assert found["rejected_draws"]["volume"] == 2
+    text = "\n".join(tables.report(found))
+    assert "volume 2; see audit.csv" in text
+    assert "not generated: 2 samples" in text
+
+
+def test_distances_stand_beside_those_between_real_scans() -> None:
+    whole, rows = synthetic_set(3)
+    found = tables.counts(rows, whole)
+    assert found["distance"] == sorted(row.distance for row in rows)[1]
+    assert found["distance_among_real"] > 0
+    assert found["copies_among_real"].endswith(" of 8")
 
 
 def test_the_montage_shows_the_nearest_samples_first() -> None:

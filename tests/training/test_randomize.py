@@ -127,6 +127,21 @@ def test_outside_the_moved_mask_is_the_background() -> None:
     assert (moved[~mask] == -1).all()
 
 
+def test_what_comes_from_beyond_the_grid_is_its_edge() -> None:
+    """A scan that is cut off by the grid goes on, image, mask and labels alike; background goes on as background."""
+    cut_off = torch.zeros_like(MASK)
+    cut_off[:, :9] = True
+    image = torch.where(cut_off, torch.tensor(3.0), torch.tensor(-1.0))
+    labels = torch.where(cut_off, 5, 0).to(torch.int16)
+    moved, mask, moved_labels = warp(shift=torch.tensor([6.0, 0.0, 0.0]))(image, cut_off, labels)  # three voxels
+    assert moved_labels is not None
+    assert mask[:, :12].all()
+    assert not mask[:, 12:].any()
+    np.testing.assert_allclose(moved[mask], 3)
+    np.testing.assert_allclose(moved[~mask], -1)
+    np.testing.assert_array_equal(moved_labels, torch.where(mask, 5, 0))
+
+
 def test_a_warp_that_is_not_drawn_changes_nothing() -> None:
     example = chain()
     for mine, theirs in (

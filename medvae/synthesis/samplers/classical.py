@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -16,7 +17,8 @@ from medvae.training.randomize import Randomize
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
     from medvae.checkpoint.kept import TrainingScans
     from medvae.checkpoint.model import Model
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 
 SPACE = "image"
+Part = tuple[slice, slice, slice, slice]
+EVERYTHING: Part = (slice(None),) * 4
 
 
 class Settings(Frozen):
@@ -42,6 +46,7 @@ class Classical:
         conditions: of each.
         randomize: the random changes.
         spacing: voxel size of the model's grid, mm.
+        whole: scans are used as a whole: their edge is that of the field of view, which does not move.
     """
 
     training: TrainingScans = field(repr=False)
@@ -49,6 +54,7 @@ class Classical:
     conditions: tuple[ConditionValues, ...] = field(repr=False)
     randomize: RandomizeSettings
     spacing: tuple[float, float, float]
+    whole: bool
 
     @property
     def shares(self) -> Mapping[str | None, float]:
@@ -62,18 +68,20 @@ class Classical:
         scans = self.training
         row = int(generator.choice(_shared.rows(self.labels)[label]))
         seed = int(generator.integers(2**31))
+        part = field_of_view(scans.masks[row]) if self.whole else EVERYTHING
         chain = Randomize(self.randomize, self.spacing).set_random_state(seed)
         scale = scans.intensities[row]
         example = chain(
-            torch.from_numpy(scans.images[row].astype("float32")),
-            torch.from_numpy(scans.masks[row]),
-            label_map=None if scans.label_maps is None else torch.from_numpy(scans.label_maps[row]),
+            torch.from_numpy(scans.images[row][part].astype("float32")),
+            torch.from_numpy(scans.masks[row][part]),
+            label_map=None if scans.label_maps is None else torch.from_numpy(scans.label_maps[row][part]),
             floor=scale.offset / scale.scale,
         )
+        shape = scans.masks[row].shape
         return ImageDraw(
-            example.image.numpy(),
-            example.mask.numpy(),
-            None if example.label_map is None else example.label_map.numpy(),
+            _on_grid(example.image, part, shape, fill=scale.background),
+            _on_grid(example.mask, part, shape, fill=False),
+            None if example.label_map is None else _on_grid(example.label_map, part, shape, fill=0),
             sources=(scans.ids[row],),
             parameters={"seed": seed, "randomize": self.randomize.model_dump(mode="json"), **example.record},
             conditions=self.conditions[row],
@@ -96,4 +104,28 @@ def fit(model: Model, settings: Settings) -> Classical:
         conditions=tuple(_shared.conditions(latents, row) for row in rows),
         randomize=settings.randomize or model.settings.train.randomize,
         spacing=model.preparation.grid.spacing,
+        whole=model.preparation.settings.foreground == "whole",
     )
+
+
+def field_of_view(mask: NDArray[np.bool_]) -> Part:
+    """The box that a mask `(1, X, Y, Z)` fills; everything where it is another shape: then it is an outline of tissue.
+
+    A scan that is used as a whole has no background that could move into it. What would come from beyond its edge is
+    taken from the edge, and the edge stays where it is: otherwise a turned box lies in wedges of a value that means
+    nothing.
+    """
+    if not mask.any():
+        return EVERYTHING
+    ends = [np.flatnonzero(mask.any(axis=tuple(a for a in range(4) if a != axis)))[[0, -1]] for axis in (1, 2, 3)]
+    x, y, z = (slice(int(first), int(last) + 1) for first, last in ends)
+    box = (slice(None), x, y, z)
+    return box if mask[box].all() else EVERYTHING
+
+
+def _on_grid(cut: Tensor, part: Part, shape: tuple[int, ...], *, fill: float) -> NDArray[Any]:
+    """What was cut out of the model's grid, back in its place."""
+    values = cut.numpy()
+    whole = np.full(shape, fill, values.dtype)
+    whole[part] = values
+    return whole

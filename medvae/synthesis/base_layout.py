@@ -1,0 +1,182 @@
+"""The contract of layouts: what a file in `layouts/` offers, and how its lists hold real scans beside synthetic ones.
+
+A layout is one file with a class `Layout(BaseLayout)`. The first line of its docstring is its help text. Other packages
+add layouts through entry points of the group `medvae.layouts`.
+
+A set may be appended to a real one of the same layout: its lists then hold the real scans, too, by their paths. No file
+of the real set is changed, moved or copied.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medvae.errors import InputError, SettingsError
+from medvae.synthesis.provenance import no_label_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from medvae.run.work import File
+    from medvae.synthesis.generate import Synthesizer
+    from medvae.synthesis.rows import Row
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files of one sample lie, as paths below the output folder.
+
+    Attributes:
+        image: the scan.
+        label_map: its label map, if there is one.
+        sidecar: JSON, how it was generated.
+    """
+
+    image: str
+    label_map: str
+    sidecar: str
+
+
+@dataclass(frozen=True)
+class RealScan:
+    """A scan of the real set.
+
+    Attributes:
+        id: its name in its own set.
+        image: the file.
+        item: what its set's list says of it; paths are absolute.
+    """
+
+    id: str
+    image: Path
+    item: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """A real set that a synthetic one is appended to.
+
+    Attributes:
+        folder: where it lies, absolute.
+        tree: its list, as far as it says something of the set as a whole.
+        scans: its training scans.
+    """
+
+    folder: Path
+    tree: Mapping[str, Any] = field(repr=False)
+    scans: tuple[RealScan, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class BaseLayout(ABC):
+    """How a set is written.
+
+    - `places(id)` is a function of the id alone, and no two ids share a place.
+    - `lists` gives the files about the whole set, `labels.csv` among them; `audit.csv`, `montage.png`, `run.json` and
+      `manifest.jsonl` are written for every layout.
+    - `check` is called before anything is generated.
+
+    Attributes:
+        synthesizer: what generates the samples.
+        real: the set that the samples are appended to; None without one.
+    """
+
+    synthesizer: Synthesizer
+    real: RealSet | None = None
+
+    @abstractmethod
+    def places(self, one: str) -> Places:
+        """Where the files of the sample with the id `one` lie."""
+
+    @abstractmethod
+    def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
+        """The files about all samples, the real ones included.
+
+        Args:
+            rows: the samples that were written, in the order of their numbers.
+            out: the output folder, which paths of real scans are relative to.
+        """
+
+    @classmethod
+    @abstractmethod
+    def read(cls, folder: Path) -> RealSet:
+        """The real set in a folder.
+
+        Raises:
+            InputError: it is no set of this layout, or one that synthetic scans cannot be appended to.
+        """
+
+    def check(self) -> None:
+        """Refuse what cannot be written: here, names of label values that there are not.
+
+        Raises:
+            SettingsError: samples of this sampler cannot be written in this layout.
+            InputError: they do not fit to the real set.
+        """
+        if unknown := sorted(set(self.synthesizer.settings.label_names) - set(self.label_values)):
+            values = ", ".join(str(value) for value in self.label_values) or "none: the samples have no label maps"
+            message = f"augment.label_names names the values {unknown}, the label maps have {values}"
+            raise SettingsError(message, hint="correct the values, or leave out augment.label_names")
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        """What a person is told about the lists, one line each; nothing here."""
+        return []
+
+    def record(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The contents of a sidecar, from those of the layout `medvae`."""
+        return dict(record)
+
+    def labels(self, label_map: NDArray[np.int16]) -> NDArray[np.int16]:
+        """The values of a label map as they are written."""
+        return label_map
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """All values of the label maps of the training scans and 0, ascending; empty where there are no label maps."""
+        maps = self.synthesizer.model.training.label_maps
+        if maps is None or no_label_maps(self.synthesizer):
+            return ()
+        return tuple(sorted({0, *(int(value) for value in np.unique(maps))}))
+
+    def label_name(self, value: int) -> str:
+        """The name of a value: that of the settings, else "background" or the value itself."""
+        known = self.synthesizer.settings.label_names
+        return known.get(value, "background" if value == 0 else str(value))
+
+    def require_label_maps(self, name: str) -> None:
+        """Raise a SettingsError that names the layout, unless samples have label maps."""
+        reason = no_label_maps(self.synthesizer)
+        if reason is not None:
+            message = f"the layout {name!r} is for segmentation and needs label maps: {reason.partition(': ')[2]}"
+            hint = "set augment.sampler=classical on a model trained with label maps, or set augment.layout=medvae"
+            raise SettingsError(message, hint=hint)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a real set.
+
+    Raises:
+        InputError: it is not there, cannot be read, or is no object.
+    """
+    try:
+        tree = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as problem:
+        hint = "name the folder of a set in the layout of augment.layout"
+        raise InputError(f"the list of the real set cannot be read: {problem}", path=path, hint=hint) from None
+    if not isinstance(tree, dict):
+        raise InputError("the list of the real set is no JSON object", path=path, hint="check the file")
+    return tree
+
+
+def relative(path: Path | str, folder: Path) -> str:
+    """A path as seen from a folder, with "/" between its parts."""
+    return Path(os.path.relpath(path, folder)).as_posix()

@@ -1,0 +1,27 @@
+"""The list of samples that every layout has: what `medvae train` reads, with whom each sample belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from medvae.run.work import TextFile
+from medvae.synthesis.rows import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from medvae.synthesis.base_layout import BaseLayout
+    from medvae.synthesis.rows import Row
+
+_COLUMNS = ("scan", "subject", "label", "label_map", "synthetic", "sources")
+
+
+def labels_csv(layout: BaseLayout, rows: Sequence[Row], real: Iterable[Mapping[str, Any]] = ()) -> TextFile:
+    """`labels.csv`: conditions are further columns; `real` are rows of real scans, which come first."""
+    names = [name for name in layout.synthesizer.model.conditions.names if name not in _COLUMNS]
+    return TextFile("labels.csv", table((*_COLUMNS, *names), [*real, *(_cells(row) for row in rows)]))
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    facts = {name: row.facts[name] for name in ("subject", "label_map", "sources")}
+    return {**row.conditions, **facts, "scan": row.facts["image"], "label": row.facts["class"], "synthetic": "yes"}

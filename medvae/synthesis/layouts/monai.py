@@ -1,0 +1,57 @@
+"""Medical Segmentation Decathlon: imagesTr/, labelsTr/ and the datalist dataset.json, as MONAI reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medvae.run.work import JsonFile
+from medvae.synthesis.base_layout import BaseLayout, Places, RealScan, RealSet, read_json
+from medvae.synthesis.layouts import _decathlon
+from medvae.synthesis.layouts._lists import labels_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from medvae.run.work import File
+    from medvae.synthesis.rows import Row
+
+_SECTIONS = ("validation", "test")
+
+
+class Layout(BaseLayout):
+    """One datalist; validation and test scans of the real set stay what they are."""
+
+    def places(self, one: str) -> Places:
+        """Sidecars have a folder of their own."""
+        return Places(f"imagesTr/{one}.nii.gz", f"labelsTr/{one}.nii.gz", f"sidecars/{one}.json")
+
+    def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
+        """`labels.csv` and `dataset.json`."""
+        samples = labels_csv(self, rows)
+        if self.real is None:
+            return samples, JsonFile("dataset.json", _decathlon.datalist(self, rows, ()))
+        folder = self.real.folder
+        items = [_decathlon.moved(scan.item, folder, out) for scan in self.real.scans]
+        tree = _decathlon.datalist(self, rows, items)
+        for name in _SECTIONS:
+            if name in self.real.tree:
+                plain = [{"image": one} if isinstance(one, str) else one for one in self.real.tree[name]]
+                tree[name] = [_decathlon.moved(one, folder, out) for one in plain]
+        return samples, JsonFile("dataset.json", {**tree, "numTest": len(tree["test"])})
+
+    @classmethod
+    def read(cls, folder: Path) -> RealSet:
+        """The `training` items of `dataset.json`."""
+        tree = read_json(folder / "dataset.json")
+        scans = [
+            RealScan(str(item["image"]), folder.absolute() / str(item["image"]), item)
+            for item in tree.get("training", ())
+            if "image" in item
+        ]
+        return RealSet(folder.absolute(), tree, tuple(scans))
+
+    def check(self) -> None:
+        """Classes are numbers in `dataset.json`."""
+        super().check()
+        _decathlon.check_classes(self)

@@ -1,0 +1,75 @@
+"""What is known of the samples of a set after they were written, and how a table of them is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+CONDITION = "condition "  # before the name of a condition among the scores (numbers) and facts (words) of a result
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one sample of a set after it was written: the fields of its `Result`.
+
+    Attributes:
+        id: of the sample.
+        scores: numbers by name.
+        facts: words by name.
+        warnings: what a user of the sample should know.
+    """
+
+    id: str
+    scores: Mapping[str, Any] = field(repr=False)
+    facts: Mapping[str, str | None] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def index(self) -> int:
+        """Number of the sample in its set."""
+        return int(self.scores["index"])
+
+    @property
+    def attempt(self) -> int:
+        """Draws of it that were rejected."""
+        return int(self.scores["draws"]) - 1
+
+    @property
+    def rejected(self) -> list[str]:
+        """Why draws of it were rejected, one word per draw."""
+        return _words(self.facts["rejected"])
+
+    @property
+    def sources(self) -> list[str]:
+        """Ids of the training scans that it was derived from."""
+        return _words(self.facts["sources"])
+
+    @property
+    def distance(self) -> float:
+        """To the nearest training scan; 0 where it is not known."""
+        return float(self.scores["distance"] or 0.0)
+
+    @property
+    def conditions(self) -> dict[str, float | str]:
+        """What it was decoded with, by column."""
+        found = {**self.scores, **self.facts}.items()
+        return {key.removeprefix(CONDITION): v for key, v in found if key.startswith(CONDITION) and v is not None}
+
+
+def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, separator: str = ",") -> str:
+    """Rows as CSV (or TSV); numbers with six digits, what is None as an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n", delimiter=separator)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+    return text.getvalue()
+
+
+def _words(text: str | None) -> list[str]:
+    return [one for one in (text or "").split(";") if one]

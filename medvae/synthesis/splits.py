@@ -1,0 +1,76 @@
+"""Folds in which nobody is trained on, real or synthetic, while a scan of the same person is validated."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.model_selection import KFold
+
+from medvae.cohort.read import read
+from medvae.errors import MedVAEError
+from medvae.scan import scan_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from medvae.checkpoint.kept import Latents
+    from medvae.synthesis.base_layout import RealScan
+    from medvae.synthesis.rows import Row
+
+People = frozenset[str]
+FOLDS, _SEED = 5, 12345  # as nnU-Net's own split: real scans alone are split as it would split them
+
+
+def folds(people: Mapping[str, People], validated: Iterable[str]) -> list[dict[str, list[str]]]:
+    """Training and validation scans of each fold.
+
+    A scan is trained on in a fold if none of its people is validated there.
+
+    Args:
+        people: by scan, everyone whose data it holds.
+        validated: scans that may be validated; each is, in one fold, if its people are in the same one.
+    """
+    candidates = sorted(validated)
+    everyone = list(dict.fromkeys(person for one in candidates for person in sorted(people[one])))
+    if len(everyone) < 2:
+        return []
+    split = KFold(min(FOLDS, len(everyone)), shuffle=True, random_state=_SEED)
+    parts = [{everyone[at] for at in held_out} for _, held_out in split.split(np.arange(len(everyone)))]
+    return [
+        {
+            "train": [one for one in people if not people[one] & part],
+            "val": [one for one in candidates if people[one] <= part],
+        }
+        for part in parts
+    ]
+
+
+def people_of_sources(rows: Sequence[Row], latents: Latents) -> dict[str, People]:
+    """The subjects of the sources of each sample; nobody where it has none."""
+    subject_of = dict(zip(latents.ids, latents.subjects, strict=True))
+    return {row.id: frozenset(subject_of[one] for one in row.sources) for row in rows}
+
+
+def people_of_real(scans: Sequence[RealScan], latents: Latents) -> dict[str, People]:
+    """Who was scanned: a subject of the training scans, where the name or the voxels are one's, else a new person."""
+    found = {}
+    for scan in scans:
+        known = _by_name(scan.id, latents) or _by_voxels(scan, latents)
+        found[scan.id] = frozenset(known or [f"real {scan.id}"])
+    return found
+
+
+def _by_name(name: str, latents: Latents) -> set[str]:
+    """Subjects of training scans that are called so, whatever folder their id begins with and channel it ends with."""
+    pattern = re.compile(rf"(?:.*_)?{re.escape(name)}(?:_0000)?")
+    return {person for one, person in zip(latents.ids, latents.subjects, strict=True) if pattern.fullmatch(one)}
+
+
+def _by_voxels(scan: RealScan, latents: Latents) -> set[str]:
+    try:
+        mark = scan_hash(read(scan.image))
+    except MedVAEError:  # it was not trained on, then
+        return set()
+    return {person for one, person in zip(latents.hashes, latents.subjects, strict=True) if one == mark}

@@ -1,0 +1,148 @@
+"""Synthetic scans in a training loop: the same items whatever the workers, MONAI's seeds, a network that learns."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, MetaTensor
+from monai.data import Dataset as MonaiDataset
+from monai.losses import DiceLoss
+from monai.networks.blocks import Convolution
+from monai.transforms import Compose, NormalizeIntensityd, SpatialPadd
+from toy_model import SHAPE, toy_model
+
+import medvae
+from medvae import RandSyntheticd, SyntheticDataset, synthesize
+from medvae.errors import SettingsError
+
+if TYPE_CHECKING:
+    from medvae.checkpoint.model import Model
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return toy_model(n=8, labels=("a", "b"), label_maps=True)
+
+
+def scans(model: Model, count: int = 6, **more: Any) -> SyntheticDataset:
+    return SyntheticDataset(model, count, sampler="classical", **more)
+
+
+def test_an_item_is_what_synthesize_gives(model: Model) -> None:
+    dataset = scans(model, seed=3)
+    assert len(dataset) == 6
+    for number, scan in enumerate(synthesize(model, 6, sampler="classical", seed=3)):
+        item = dataset[number]
+        assert isinstance(item["image"], MetaTensor)
+        np.testing.assert_array_equal(item["image"][0].numpy(), scan.image.data)
+        np.testing.assert_array_equal(item["label"][0].numpy(), scan.label_map)
+        np.testing.assert_allclose(item["image"].affine, scan.image.geometry.affine)
+        assert (item["class"], item["id"], item["sources"]) == (scan.label, scan.id, ";".join(scan.sources))
+
+
+def test_the_copy_screen_is_fitted_only_where_it_decides(model: Model) -> None:
+    """It takes minutes for 200 brains; of one person's altered scan it is known whose it is."""
+    altered, decoded = scans(model), SyntheticDataset(model, 2, sampler="density")
+    assert altered[0]["sources"]
+    assert decoded[0]["sources"] == ""
+    assert ("screen" in vars(altered.whole), "screen" in vars(decoded.whole)) == (False, True)
+
+
+def test_what_a_sampler_does_not_give_is_not_there(model: Model) -> None:
+    assert scans(model).parts == ("image", "label", "class")
+    decoded = SyntheticDataset(toy_model(n=8), 1, sampler="density")
+    assert decoded.parts == ("image",)
+    assert set(decoded[0]) == {"image", "id", "sources"}
+
+
+def test_it_ends_where_a_list_would(model: Model) -> None:
+    dataset = scans(model, 2)
+    assert torch.equal(dataset[-1]["image"], dataset[1]["image"])
+    for index in (2, -3):
+        with pytest.raises(IndexError):
+            dataset[index]
+    assert len(list(dataset)) == 2
+
+
+def test_workers_give_the_same_items(model: Model) -> None:
+    loaded = [list(DataLoader(scans(model, 4), batch_size=2, num_workers=workers)) for workers in (0, 2)]
+    for one, other in zip(*loaded, strict=True):
+        assert torch.equal(one["image"], other["image"])
+        assert torch.equal(one["label"], other["label"])
+        assert (one["class"], one["id"]) == (other["class"], other["id"])
+
+
+def test_it_can_be_sent_to_a_worker(model: Model) -> None:
+    dataset = scans(model)
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[2]["image"], dataset[2]["image"])
+
+
+def test_a_training_loop_of_monai(model: Model) -> None:
+    """A convolution learns the labels, which lie where the images are bright."""
+    torch.manual_seed(0)
+    prepared = Compose([NormalizeIntensityd("image", nonzero=True), SpatialPadd(["image", "label"], (16, 20, 16))])
+    loader = DataLoader(MonaiDataset(scans(model, 8), prepared), batch_size=4, shuffle=False)
+    network, loss = Convolution(3, 1, 1, act=None, norm=None), DiceLoss(sigmoid=True)
+    optimiser = torch.optim.Adam(network.parameters(), 0.2)
+    seen = []
+    for _ in range(8):
+        for batch in loader:
+            value = loss(network(batch["image"].as_tensor()), batch["label"].as_tensor())
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+            seen.append(float(value.detach()))
+    assert np.mean(seen[-2:]) < 0.8 * np.mean(seen[:2])
+
+
+# ------------------------------------------------------------------------------------------------- the transform
+
+
+def real() -> dict[Any, Any]:
+    return {"image": torch.zeros(1, *SHAPE), "label": torch.zeros(1, *SHAPE), "class": "real", "age": 50}
+
+
+def transform(model: Model, **more: Any) -> RandSyntheticd:
+    return RandSyntheticd(["image", "label", "class"], model, sampler="classical", **more)
+
+
+def test_the_scan_of_an_item_is_replaced(model: Model) -> None:
+    item = real()
+    changed = transform(model, prob=1.0)(item)
+    assert changed["image"].any()
+    assert changed["label"].any()
+    assert (changed["class"] in ("a", "b"), changed["age"]) == (True, 50)
+    assert item["class"] == "real", "the item itself stays"
+    kept = transform(model, prob=0.0)(item)
+    assert kept["class"] == "real"
+
+
+def test_its_state_is_that_of_monai(model: Model) -> None:
+    change = transform(model)
+    runs = []
+    for seed in (0, 0, 1):
+        change.set_random_state(seed)
+        runs.append([change(real()) for _ in range(8)])
+    first, again, other = [[item["image"].sum().item() for item in run] for run in runs]
+    assert first == again != other
+    assert 0 < sum(item["class"] == "real" for item in runs[0]) < 8, "about half of them"
+
+
+def test_keys_may_be_called_otherwise(model: Model) -> None:
+    change = RandSyntheticd("img", model, parts=["image"], prob=1.0, sampler="classical", allow_missing_keys=True)
+    assert change({"img": torch.zeros(1, *SHAPE)})["img"].any()
+    assert change({}) == {}
+
+
+@pytest.mark.parametrize(("keys", "parts"), [(["seg"], None), (["label"], None), (["a", "b"], ["image"])])
+def test_parts_that_there_are_not_are_refused(keys: list[str], parts: list[str] | None) -> None:
+    with pytest.raises(SettingsError, match="the synthetic scans have the parts image, not"):
+        RandSyntheticd(keys, toy_model(n=4), parts=parts, sampler="density")
+
+
+def test_both_are_public() -> None:
+    assert {"SyntheticDataset", "RandSyntheticd"} <= set(medvae.__all__)

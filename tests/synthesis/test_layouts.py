@@ -1,0 +1,329 @@
+"""Layouts: files where other tools look for them, lists that they read, donors out of validation, real files kept."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.data import load_decathlon_datalist
+from sklearn.model_selection import KFold
+from toy_model import toy_model
+
+from medvae import find, plugins, read
+from medvae.errors import InputError, SettingsError
+from medvae.io.formats import nifti
+from medvae.scan import Geometry, scan_hash
+from medvae.settings import AugmentSettings
+from medvae.synthesis import generate, splits
+from medvae.synthesis.rows import Row
+from medvae.synthesis.synthesize import make_layout, with_screen
+
+if TYPE_CHECKING:
+    from medvae.checkpoint.model import Model
+
+NAMES = plugins.names("layouts")
+COUNT = 4
+
+
+def write_set(
+    out: Path, layout: str, *, model: Model | None = None, merge_with: Path | None = None, **augment: Any
+) -> list[Row]:
+    """A set with its lists, as `medvae augment` writes it."""
+    settings = AugmentSettings.model_validate({"sampler": "classical", "layout": layout, **augment})
+    synthesizer = generate.fit(model or toy_model(n=8, label_maps=True), settings, seed=0)
+    whole = with_screen(synthesizer, layout=make_layout(synthesizer, merge_with=merge_with))
+    rows = []
+    for index in range(COUNT):
+        result = whole.scan(index).result()
+        result.write(out)
+        rows.append(Row(f"synthetic-{index:05d}", result.scores, result.facts))
+    for file in whole.layout.lists(rows, out):
+        file.write(out)
+    return rows
+
+
+def tree(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def put(folder: Path, image: str, label: str, *, seed: int = 0) -> None:
+    """A real scan and its label map."""
+    data = np.random.default_rng(seed).normal(100, 10, (6, 7, 8)).astype(np.float32)
+    geometry = Geometry(data.shape, np.eye(4))
+    nifti.write(folder / image, data, geometry, description="real")
+    nifti.write(folder / label, (data > 100).astype(np.uint8), geometry, description="labels")
+
+
+def nnunet_set(folder: Path, names: list[str], **changes: Any) -> Path:
+    """A raw dataset of nnU-Net with these cases."""
+    for seed, name in enumerate(names):
+        put(folder, f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz", seed=seed)
+    description = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps({**description, "numTraining": len(names), **changes}), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "synthetic"
+
+
+# ------------------------------------------------------------------------------------------------- of every layout
+
+
+@pytest.mark.parametrize("layout", NAMES)
+def test_places_are_apart_and_hold_the_same_scans(layout: str, out: Path) -> None:
+    rows = write_set(out, layout)
+    files = [name for row in rows for name in (row.facts["image"], row.facts["label_map"])]
+    assert len(set(files)) == 2 * COUNT
+    plain = write_set(out.with_name("plain"), "medvae")
+    for row, other in zip(rows, plain, strict=True):
+        one, same = (
+            nib.load(out / str(row.facts["image"])),
+            nib.load(out.with_name("plain") / str(other.facts["image"])),
+        )
+        assert np.array_equal(np.asarray(one.dataobj), np.asarray(same.dataobj))
+        labels = nib.load(out / str(row.facts["label_map"]))
+        assert labels.shape == one.shape
+        assert np.allclose(labels.affine, one.affine)
+
+
+@pytest.mark.parametrize("layout", NAMES)
+def test_a_sidecar_leads_to_its_label_map(layout: str, out: Path) -> None:
+    write_set(out, layout)
+    records = [path for path in out.rglob("*.json") if path.parent != out]
+    assert len(records) == COUNT
+    for path in records:
+        assert tree(path)["synthetic"] is True
+        assert (path.parent / tree(path)["label_map"]).is_file()
+
+
+@pytest.mark.parametrize("layout", NAMES)
+def test_medvae_reads_it_with_the_people_that_samples_belong_to(layout: str, out: Path) -> None:
+    rows = write_set(out, layout)
+    cohort = find(out / "labels.csv")
+    assert [ref.subject for ref in cohort] == [row.facts["subject"] for row in rows]
+    assert all(ref.path.is_file() and ref.label_map is not None and ref.label_map.is_file() for ref in cohort)
+
+
+@pytest.mark.parametrize("layout", NAMES)
+def test_names_of_values_that_there_are_not_are_refused(layout: str) -> None:
+    settings = AugmentSettings(sampler="classical", layout=layout, label_names={2: "organ"})
+    with pytest.raises(SettingsError, match=r"names the values \[2\], the label maps have 0, 1"):
+        make_layout(generate.fit(toy_model(label_maps=True), settings, seed=0))
+
+
+def test_an_unknown_layout_gets_the_choices() -> None:
+    with pytest.raises(SettingsError, match="no 'nnunett' among the layouts") as caught:
+        make_layout(generate.fit(toy_model(), AugmentSettings(layout="nnunett"), seed=0))
+    assert "did you mean 'nnunet'" in (caught.value.hint or "")
+
+
+# --------------------------------------------------------------------------------------------------------- nnU-Net
+
+
+def test_the_raw_dataset_of_nnunet(out: Path) -> None:
+    write_set(out, "nnunet", label_names={1: "organ"})
+    description = tree(out / "dataset.json")
+    assert description["labels"] == {"background": 0, "organ": 1}
+    assert (description["channel_names"], description["file_ending"]) == ({"0": "MR"}, ".nii.gz")
+    cases = [path.name.removesuffix(".nii.gz") for path in sorted((out / "labelsTr").iterdir())]
+    assert [path.name for path in sorted((out / "imagesTr").iterdir())] == [f"{name}_0000.nii.gz" for name in cases]
+    assert description["numTraining"] == len(cases) == COUNT
+
+
+def test_its_labels_are_consecutive(out: Path) -> None:
+    model = toy_model(n=8, label_maps=True)
+    assert model.training.label_maps is not None
+    model.training.label_maps[model.training.label_maps == 1] = 17
+    model.training.label_maps[:, :, 8, 9, 6:8] = 4
+    write_set(out, "nnunet", model=model, label_names={17: "left thing"}, reject=False)
+    assert tree(out / "dataset.json")["labels"] == {"background": 0, "4": 1, "left thing": 2}
+    found = {int(v) for path in (out / "labelsTr").iterdir() for v in np.unique(np.asarray(nib.load(path).dataobj))}
+    assert found == {0, 1, 2}
+
+
+def test_it_needs_label_maps() -> None:
+    settings = AugmentSettings(sampler="density", layout="nnunet")
+    with pytest.raises(SettingsError, match="'nnunet' is for segmentation and needs label maps: the decoder") as caught:
+        make_layout(generate.fit(toy_model(label_maps=True), settings, seed=0))
+    assert "augment.sampler=classical" in (caught.value.hint or "")
+
+
+def test_donors_are_kept_out_of_the_folds_that_validate_them(out: Path, tmp_path: Path) -> None:
+    """The cases are called as the training scans were, with a folder before and a channel behind."""
+    real = nnunet_set(tmp_path / "Dataset007_Toy", ["scan-00", "scan-01", "scan-02", "scan-03", "scan-04", "new"])
+    before = hashes(real)
+    rows = write_set(out, "nnunet", merge_with=real)
+    donor = {row.id: row.sources[0] for row in rows}
+    folds = tree(out / "splits_final.json")
+    assert sorted(name for fold in folds for name in fold["val"]) == ["new", *(f"scan-0{i}" for i in range(5))]
+    for fold in folds:
+        assert not {donor[name] for name in fold["train"] if name in donor} & set(fold["val"])
+        kept = [name for name in donor if donor[name] not in fold["val"]]
+        assert set(kept) <= set(fold["train"]), "and in all others they are trained on"
+        assert not set(fold["train"]) & set(fold["val"])
+    assert hashes(real) == before, "no real file is touched"
+    cases = tree(out / "dataset.json")["dataset"]
+    assert len(cases) == tree(out / "dataset.json")["numTraining"] == COUNT + 6
+    assert all((out / path).is_file() for case in cases.values() for path in (*case["images"], case["label"]))
+
+
+def test_real_scans_alone_are_split_as_nnunet_splits_them() -> None:
+    """sklearn's KFold over the sorted names, shuffled with 12345."""
+    names = [f"case{i:02d}" for i in range(7)]
+    found = splits.folds({name: frozenset([name]) for name in names}, names)
+    expected = [
+        {"train": [names[i] for i in train], "val": [names[i] for i in val]}
+        for train, val in KFold(5, shuffle=True, random_state=12345).split(names)
+    ]
+    assert found == expected
+
+
+def test_a_scan_is_known_by_its_voxels_where_its_name_is_another(tmp_path: Path) -> None:
+    real = nnunet_set(tmp_path / "real", ["a", "b"])
+    layout = plugins.load("layouts", "nnunet").Layout
+    scans = layout.read(real).scans
+    latents = toy_model(n=3).latents
+    latents.hashes[1] = scan_hash(read(scans[0].image))
+    people = splits.people_of_real(scans, latents)
+    assert people == {"a": {"subject-01"}, "b": {"real b"}}
+
+
+def test_decoded_scans_hold_everyone_that_the_decoder_has_seen(out: Path, tmp_path: Path) -> None:
+    real = nnunet_set(tmp_path / "real", ["scan-00", "scan-01", "other", "another"])
+    settings = AugmentSettings(sampler="jitter", layout="nnunet")
+    synthesizer = generate.fit(toy_model(n=8, label_maps=True), settings, seed=0)
+    layout = plugins.load("layouts", "nnunet").Layout
+    rows = [Row("s", {}, {"sources": "scan-05", "image": "i", "label_map": "l"})]
+    merged = layout(synthesizer, layout.read(real))
+    for fold in merged._folds(rows):
+        assert ("s" in fold["train"]) == (not {"scan-00", "scan-01"} & set(fold["val"]))
+    assert any("preprocessed" in line for line in merged.lines(rows))
+    only_known = layout(synthesizer, layout.read(nnunet_set(tmp_path / "known", ["scan-00", "scan-01"])))
+    assert any("no fold trains on a synthetic scan" in line for line in only_known.lines(rows))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file_ending": ".nrrd"}, "one channel and end in .nii.gz"),
+        ({"channel_names": {"0": "T1", "1": "T2"}}, "one channel and end in .nii.gz"),
+        ({"labels": {"background": 0, "organ": 2}}, r"labels \[1\], which the real set does not name"),
+    ],
+)
+def test_a_real_set_that_does_not_fit_is_refused(changes: dict[str, Any], message: str, out: Path) -> None:
+    real = nnunet_set(out.with_name("real"), ["a"], **changes)
+    with pytest.raises(InputError, match=message):
+        write_set(out, "nnunet", merge_with=real)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("layout", [name for name in NAMES if name != "medvae"])
+def test_a_folder_without_a_list_is_refused(layout: str, out: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the list of the real set cannot be read"):
+        write_set(out, layout, merge_with=tmp_path)
+
+
+@pytest.fixture
+def verify() -> Any:
+    """`verify_dataset_integrity` of nnU-Net, where it is installed."""
+    return pytest.importorskip("nnunetv2.experiment_planning.verify_dataset_integrity").verify_dataset_integrity
+
+
+def test_nnunet_accepts_the_dataset(verify: Any, out: Path, tmp_path: Path) -> None:
+    write_set(out, "nnunet")
+    verify(str(out), 1)
+    real = nnunet_set(tmp_path / "real", ["scan-00", "other"])
+    write_set(tmp_path / "merged", "nnunet", merge_with=real)
+    verify(str(tmp_path / "merged"), 1)
+
+
+# ------------------------------------------------------------------------------------------------- MONAI and medvae
+
+
+def test_the_datalist_of_monai(out: Path) -> None:
+    write_set(out, "monai")
+    items = load_decathlon_datalist(str(out / "dataset.json"), data_list_key="training")
+    assert len(items) == COUNT
+    assert all(Path(item["image"]).is_file() and Path(item["label"]).is_file() for item in items)
+    assert tree(out / "dataset.json")["labels"] == {"0": "background", "1": "1"}
+
+
+def test_a_real_datalist_is_gone_on_with(out: Path, tmp_path: Path) -> None:
+    real = tmp_path / "Task01"
+    for name in ("a", "b", "v"):
+        put(real, f"imagesTr/{name}.nii.gz", f"labelsTr/{name}.nii.gz")
+    listed = [{"image": f"./imagesTr/{one}.nii.gz", "label": f"./labelsTr/{one}.nii.gz"} for one in "abv"]
+    description = {"name": "Task01", "labels": {"0": "background", "1": "organ"}, "training": listed[:2]}
+    description |= {"validation": listed[2:], "test": ["./imagesTr/v.nii.gz"]}
+    (real / "dataset.json").write_text(json.dumps(description), "utf-8")
+    before = hashes(real)
+    write_set(out, "monai", merge_with=real)
+    merged = tree(out / "dataset.json")
+    assert (merged["name"], merged["labels"], merged["numTraining"]) == ("Task01", description["labels"], 2 + COUNT)
+    for key, count in (("training", 2 + COUNT), ("validation", 1)):
+        items = load_decathlon_datalist(str(out / "dataset.json"), data_list_key=key)
+        assert len(items) == count
+        assert all(Path(item["image"]).is_file() and Path(item["label"]).is_file() for item in items)
+    assert (out / merged["test"][0]["image"]).is_file()
+    assert hashes(real) == before
+
+
+def test_the_lists_of_medvae_hold_real_scans(out: Path, tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    put(real, "one.nii.gz", "one_seg.nii.gz")
+    write_set(out, "medvae", merge_with=real)
+    cohort = find(out / "labels.csv")
+    assert len(cohort) == 1 + COUNT
+    assert [ref.path.resolve() for ref in cohort].count((real / "one.nii.gz").resolve()) == 1
+    assert len(load_decathlon_datalist(str(out / "dataset.json"), is_segmentation=True)) == 1 + COUNT
+
+
+def test_classes_keep_the_numbers_of_the_real_set(out: Path, tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    put(real, "one.nii.gz", "x.nii.gz")
+    (real / "list.csv").write_text("scan,label\none.nii.gz,z\n", "utf-8")
+    model = toy_model(n=8, labels=("a", "b"))
+    with pytest.raises(InputError, match="the real set has the classes z, the samples also a, b"):
+        write_set(out, "medvae", model=model, merge_with=real / "list.csv")
+
+
+# ------------------------------------------------------------------------------------------------------------ BIDS
+
+
+def test_a_bids_derivative(out: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.10.0"}', "utf-8")
+    rows = write_set(out, "bids", merge_with=raw, label_names={1: "organ"})
+    description = tree(out / "dataset_description.json")
+    assert description["DatasetType"] == "derivative"
+    assert description["GeneratedBy"][0]["Name"] == "medvae"
+    assert description["SourceDatasets"] == [{"URL": "../raw"}]
+    assert rows[0].facts["image"] == "sub-synthetic00000/anat/sub-synthetic00000_desc-synthetic_T1w.nii.gz"
+    people = (out / "participants.tsv").read_text("utf-8").splitlines()
+    assert people[0].split("\t")[:2] == ["participant_id", "synthetic"]
+    assert [line.split("\t")[0] for line in people[1:]] == [f"sub-synthetic{i:05d}" for i in range(COUNT)]
+    assert (out / "desc-synthetic_dseg.tsv").read_text("utf-8") == "index\tname\n0\tbackground\n1\torgan\n"
+    sidecar = tree(out / "sub-synthetic00000/anat/sub-synthetic00000_desc-synthetic_T1w.json")
+    assert sidecar["SkullStripped"] is True
+    assert len(find(out)) == COUNT, "medvae reads it, too"
+
+
+def test_the_suffix_is_that_of_the_training_scans(out: Path) -> None:
+    model = toy_model(n=8, label_maps=True)
+    ids = [f"{one}_FLAIR" for one in model.latents.ids]
+    model.latents.ids[:] = ids
+    model.training.ids[:] = ids
+    assert str(write_set(out, "bids", model=model)[0].facts["image"]).endswith("_FLAIR.nii.gz")
