@@ -52,7 +52,8 @@ def compose(outer: Tensor, inner: Tensor, size: Sequence[int]) -> Tensor:
 def refine(displacement: Tensor, size: Sequence[int]) -> Tensor:
     """A displacement on the image's grid, by linear interpolation; `(B, 3, *size)`."""
     with torch.autocast(displacement.device.type, enabled=False):
-        return F.interpolate(displacement.float(), tuple(size), mode="trilinear", align_corners=False)
+        fine: Tensor = F.interpolate(displacement.float(), tuple(size), mode="trilinear", align_corners=False)
+        return fine
 
 
 def warp(image: Tensor, displacement: Tensor, size: Sequence[int]) -> Tensor:
@@ -92,7 +93,8 @@ def jacobian(displacement: Tensor) -> Tensor:
             slope = (slope.narrow(other + 2, 0, length) + slope.narrow(other + 2, 1, length)) / 2
         columns.append(slope)
     first, second, third = (slope + _unit(axis, slope) for axis, slope in enumerate(columns))
-    return (first * torch.linalg.cross(second, third, dim=1)).sum(1)
+    determinant: Tensor = (first * torch.linalg.cross(second, third, dim=1)).sum(1)
+    return determinant
 
 
 def _centres(like: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ class Deform(VAE):
     def __init__(self, settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> None:
         super().__init__()
         if settings.stem % settings.velocity:
-            message = f"model.options.velocity is {settings.velocity}, no divisor of model.options.stem {settings.stem}"
-            raise SettingsError(message, hint="set model.options.velocity=1, or that of stem")
+            message = f"model.options.velocity {settings.velocity} does not divide model.options.stem {settings.stem}"
+            raise SettingsError(message, hint="set model.options.velocity=1")
         levels = {"channels": settings.channels, "blocks": settings.blocks}
         self.stride: int | None = settings.stem * 2 ** (len(settings.channels) - 1)
         self.latent, self.smooth, self.grid = settings.latent, settings.smooth, grid
@@ -95,10 +95,10 @@ class Deform(VAE):
         return self.conditioned.removed(Posterior.from_parameters(self.encoder(torch.cat([x, beside], 1))), c)
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """The deformed template with its contrast, `(B, channels, X, Y, Z)`; the contrast of the first channel alone."""
+        """The deformed template, its first channel with the contrast of the scan, `(B, channels, X, Y, Z)`."""
         code = self.conditioned.added(z, c)
         image = warp(self.template.image, self._displacement(code), self.grid)
-        gain, offset = self.contrast(code, self.grid).chunk(2, dim=1)
+        gain, offset = self._change(code)
         return torch.cat([(1 + gain) * image[:, :1] + offset, image[:, 1:]], 1)
 
     def displacement(self, z: Tensor, c: Tensor | None = None, *, inverse: bool = False) -> Tensor:
@@ -111,8 +111,12 @@ class Deform(VAE):
         """
         return self._displacement(self.conditioned.added(z, c), sign=-1.0 if inverse else 1.0)
 
+    def change(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gain g and offset o of the contrast, both `(B, 1, X, Y, Z)` on the scan's grid."""
+        return self._change(self.conditioned.added(z, c))
+
     def label_loss(self, z: Tensor, label_map: Tensor, c: Tensor | None = None) -> Tensor | None:
-        """−ln p(labels|z) in nats, a softmax of the deformed log-odds at each voxel whose label the template carries."""
+        """−ln p(labels|z) in nats: softmax of the deformed log-odds, at each voxel whose label the template carries."""
         if not self.template.values:
             return None
         odds = warp(self.template.odds, self.displacement(z, c), self.grid)
@@ -126,6 +130,10 @@ class Deform(VAE):
             own, other = ("x".join(map(str, one)) for one in (self.grid, grid))
             raise SettingsError(f"the model was built for the grid {own}, not {other}", hint="change prepare.shape")
         return (self.latent, *cells(grid, self.stride))
+
+    def _change(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        gain, offset = self.contrast(code, self.grid).chunk(2, dim=1)
+        return gain, offset
 
     def _displacement(self, code: Tensor, *, sign: float = 1.0) -> Tensor:
         velocity = sign * self.motion(code).float()
