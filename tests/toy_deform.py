@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 OPTIONS = {"stem": 2, "channels": [8], "latent": 6, "velocity": 1, "smooth": 3}
 
 
-def toy_deform(*, size: float = 30.0, **more: Any) -> Model:
-    """As `toy_model`; `size` scales the velocity: at 30 maps move by about a voxel, at 3000 they fold."""
+def toy_deform(*, size: float = 300.0, **more: Any) -> Model:
+    """As `toy_model`; `size` scales the velocity: at 300 maps move by about a voxel, at 3000 they fold."""
     toy = toy_model(**more)
     known = ModelSettings(name="deform", options=OPTIONS)
     settings = toy.settings.model_copy(update={"model": known})

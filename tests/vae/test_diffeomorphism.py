@@ -46,13 +46,12 @@ def test_the_inverse_is_exp_of_the_negative_velocity() -> None:
     assert compose(there, back, GRID).abs().max() < 0.1
 
 
-def test_composition_is_warping_twice_in_the_right_order() -> None:
-    """image∘(outer∘inner) is (image∘outer)∘inner."""
-    image, outer, other = smooth(7)[:, :1], smooth(1), smooth(2)
-    once = warp(image, compose(outer, other, GRID), GRID)
-    twice = warp(warp(image, outer, GRID), other, GRID)
-    wrong = warp(warp(image, other, GRID), outer, GRID)
-    assert (once - twice).abs().mean() < 0.2 * (once - wrong).abs().mean()
+def test_composition_applies_the_inner_map_first() -> None:
+    outer = torch.tensor([[1.2, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.9]])
+    first = torch.tensor([[1.0, -0.2, 0.0], [0.2, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    maps = [torch.einsum("ij,jxyz->ixyz", one - torch.eye(3), positions())[None] for one in (outer, first)]
+    wanted = torch.einsum("ij,jxyz->ixyz", outer @ first - torch.eye(3), positions())[None]
+    torch.testing.assert_close(inner(compose(*maps, GRID), 4), inner(wanted, 4), atol=1e-4, rtol=1e-4)
 
 
 def test_a_shift_reads_from_the_place_it_points_to_along_the_right_axis() -> None:
@@ -72,7 +71,7 @@ def test_a_coarse_grid_lies_on_the_fine_one() -> None:
     velocity = smooth(3)
     fine = exponential(velocity, GRID)
     from_coarse = refine(exponential(torch.nn.functional.avg_pool3d(velocity, 2), GRID), GRID)
-    assert (fine - from_coarse).abs().mean() < 0.1 * fine.abs().mean()
+    assert (fine - from_coarse).abs().mean() < 0.2 * fine.abs().mean()
 
 
 @pytest.mark.parametrize("matrix", [np.diag([1.2, 0.5, 2.0]), np.array([[1, 0.3, 0], [0, 1, 0.2], [0.5, 0, 1.0]])])
