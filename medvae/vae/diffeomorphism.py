@@ -32,7 +32,7 @@ def exponential(velocity: Tensor, size: Sequence[int]) -> Tensor:
         `(B, 3, x, y, z)`, on the grid of the velocity.
     """
     with torch.autocast(velocity.device.type, enabled=False):
-        u = velocity.float() / 2**_STEPS
+        u: Tensor = velocity.float() / 2**_STEPS
         for _ in range(_STEPS):
             u = compose(u, u, size)
         return u

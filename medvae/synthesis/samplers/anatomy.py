@@ -13,7 +13,8 @@ from medvae.errors import ModelError
 from medvae.settings import Frozen
 from medvae.synthesis.decoding import conditions_of, rows_of_training
 from medvae.synthesis.draws import ImageDraw
-from medvae.synthesis.samplers import _shared, density
+from medvae.synthesis.samplers import _shared
+from medvae.synthesis.samplers._density import Density, fit_density
 from medvae.synthesis.samplers._donors import Donor, blended_labels, load_donor, mixture
 from medvae.vae.diffeomorphism import compose, jacobian
 from medvae.vae.networks.deform import Deform
@@ -56,7 +57,7 @@ class Anatomy:
     """
 
     model: Model = field(repr=False)
-    codes: density.Density = field(repr=False)
+    codes: Density = field(repr=False)
     rows: _shared.Rows = field(repr=False)
     latents: Sequence[int] = field(repr=False)
     scale: NDArray[np.float32] = field(repr=False)
@@ -160,7 +161,7 @@ def fit(model: Model, settings: Settings) -> Anatomy:
     """
     _network(model)
     _shared.require(len(model.training.ids), least=1, sampler="anatomy", what="training scans as images")
-    codes = density.fit(model, density.Settings.model_validate({"spread": settings.spread}))
+    codes = fit_density(model.latents, sampler="anatomy", shrinkage=None, spread=settings.spread)
     rows = rows_of_training(model)
     wide = model.latents.mean.var(axis=0) + np.exp(model.latents.log_variance).mean(axis=0)
     labels = [model.latents.labels[row] for row in rows]
