@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medvae.vae.base import TrainingScan
 
 _MOST_LABELS = 64  # each label is a volume of weights
+_GAIN = 8.0  # a voxel of the template is a mean over scans, and bears larger steps of the optimiser than a network does
 _EDGE = 0.02  # a mean of binary scans is kept this far from 0 and 1, where its logit is finite
 
 
@@ -23,17 +24,25 @@ class Template(nn.Module):
     """An image on the grid, with log-odds of each label beside it where training scans have label maps.
 
     Attributes:
-        image: what the decoder deforms, `(1, channels, X, Y, Z)`: the parameters of p(x|z), means (or logits) first.
-        odds: log-odds of the labels, `(1, K, X, Y, Z)`; none without labels.
         values: the labels in the order of `odds`, ascending.
     """
 
     def __init__(self, grid: Shape, *, channels: int, labels: Sequence[int]) -> None:
         super().__init__()
-        self.image = nn.Parameter(torch.zeros(1, channels, *grid))
+        self.image_weights = nn.Parameter(torch.zeros(1, channels, *grid))
         self.values = tuple(labels)
         if labels:
-            self.odds = nn.Parameter(torch.zeros(1, len(labels), *grid))
+            self.odds_weights = nn.Parameter(torch.zeros(1, len(labels), *grid))
+
+    @property
+    def image(self) -> Tensor:
+        """What the decoder deforms, `(1, channels, X, Y, Z)`: the parameters of p(x|z), means (or logits) first."""
+        return _GAIN * self.image_weights
+
+    @property
+    def odds(self) -> Tensor:
+        """Log-odds of the labels, `(1, K, X, Y, Z)`; only where there are labels."""
+        return _GAIN * self.odds_weights
 
     def begin(self, scans: Iterable[TrainingScan], *, binary: bool) -> None:
         """Start from the mean of training scans; where none has foreground, from the mean of their background.
@@ -47,7 +56,7 @@ class Template(nn.Module):
         Raises:
             SettingsError: more labels than a template can carry, or a label map without any that it is to carry.
         """
-        total, count, everywhere = (torch.zeros_like(self.image[0, :1]) for _ in range(3))
+        total, count, everywhere = (torch.zeros_like(self.image_weights[0, :1]) for _ in range(3))
         frequency = _Frequency(self.values)
         scans_seen = 0
         for scan in scans:
@@ -59,11 +68,12 @@ class Template(nn.Module):
                 frequency.add(scan.label_map)
         mean = torch.where(count > 0, total / count.clamp(min=1), everywhere / max(1, scans_seen))
         with torch.no_grad():
-            self.image[0, :1] = torch.logit(mean, eps=_EDGE) if binary else mean
+            self.image_weights[0, :1] = (torch.logit(mean, eps=_EDGE) if binary else mean) / _GAIN
         if frequency.counts:
             self.values = tuple(sorted(frequency.counts))
             counts = torch.stack([frequency.counts[value] for value in self.values])
-            self.odds = nn.Parameter(torch.log(counts + 0.5)[None].to(self.image))
+            odds = torch.log(counts + 0.5)[None].to(self.image_weights) / _GAIN
+            self.odds_weights = nn.Parameter(odds.contiguous(memory_format=torch.channels_last_3d))
 
     def classes(self, label_map: Tensor) -> Tensor:
         """Labels `(B, 1, X, Y, Z)` as positions in `values`, int64 `(B, X, Y, Z)`; −1 for those not among them."""

@@ -147,8 +147,9 @@ def test_labels_are_a_part_of_the_loss_and_reach_encoder_and_template() -> None:
     assert without.loss.item() == pytest.approx(-bound.sum().item() / voxels, rel=1e-4)
     assert (joint.loss - without.loss).item() == pytest.approx(labels.item() / voxels, rel=1e-4)
     labels.backward()
-    assert net.template.odds.grad is not None
-    assert net.template.odds.grad.abs().max() > 0
+    grad = net.template.odds_weights.grad
+    assert grad is not None
+    assert grad.abs().max() > 0
 
 
 def test_a_network_of_another_grid_or_velocity_is_refused() -> None:
