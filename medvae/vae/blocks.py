@@ -68,12 +68,14 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`(B, into, X, Y, Z)` -> `(B, out, X/stride, …)`."""
+    """`(B, into, X, Y, Z)` -> `(B, out, X/stride, …)`; `beside` channels more come at the resolution of the stem."""
 
-    def __init__(self, *, stem: int, channels: Sequence[int], blocks: int, out: int, into: int = 1) -> None:
+    def __init__(
+        self, *, stem: int, channels: Sequence[int], blocks: int, out: int, into: int = 1, beside: int = 0
+    ) -> None:
         super().__init__()
         self.stem = stem
-        layers: list[nn.Module] = [nn.Conv3d(into * stem**3, channels[0], 3, padding=1)]
+        layers: list[nn.Module] = [nn.Conv3d(into * stem**3 + beside, channels[0], 3, padding=1)]
         for level, width in enumerate(channels):
             if level:
                 layers.append(nn.Conv3d(channels[level - 1], width, 2, stride=2))
@@ -81,9 +83,10 @@ class Encoder(nn.Module):
         layers += [Norm(channels[-1]), nn.SiLU(), nn.Conv3d(channels[-1], out, 1)]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         """Features at the lowest resolution."""
-        result: Tensor = self.layers(fold(x, self.stem))
+        folded = fold(x, self.stem)
+        result: Tensor = self.layers(folded if beside is None else torch.cat([folded, beside.to(folded.dtype)], 1))
         return result
 
 

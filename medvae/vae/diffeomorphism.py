@@ -75,6 +75,20 @@ def warp(image: Tensor, displacement: Tensor, size: Sequence[int]) -> Tensor:
         return F.grid_sample(image, at, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def force(image: Tensor, template: Tensor) -> Tensor:
+    """Which way a voxel has to read in the template to become like the image, `(B, 3, X, Y, Z)` (Thirion, 1998).
+
+    (x − T) ∇T / (|∇T|² + (x − T)²), at most half a voxel: the direction of a displacement, without its size.
+
+    Args:
+        image: x, `(B, 1, X, Y, Z)`.
+        template: T, `(1, 1, X, Y, Z)`.
+    """
+    slope = torch.cat(torch.gradient(template.float(), dim=(2, 3, 4)), 1)
+    difference = image.float() - template.float()
+    return difference * slope / (slope.square().sum(1, keepdim=True) + difference.square()).clamp(min=1e-6)
+
+
 def jacobian(displacement: Tensor) -> Tensor:
     """Determinant of the derivative of φ in each cell of eight voxels, `(B, X − 1, Y − 1, Z − 1)`; 1 for the identity.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medvae.vae.diffeomorphism import compose, exponential, jacobian, refine, warp
+from medvae.vae.diffeomorphism import compose, exponential, force, jacobian, refine, warp
 
 GRID = (20, 24, 16)
 
@@ -87,6 +87,17 @@ def test_the_determinant_knows_a_fold_and_exp_has_none() -> None:
     rough = smooth(5, size=8.0)
     assert jacobian(rough).min() < 0, "added as a displacement it folds"
     assert jacobian(exponential(rough, GRID)).min() > 0, "integrated it does not"
+
+
+def test_the_force_points_to_where_the_template_is_like_the_image() -> None:
+    x, y, z = positions()
+    template = torch.exp(-(x**2 + y**2 + z**2) / 20)[None, None]
+    moved = torch.exp(-((x - 1.5) ** 2 + y**2 + z**2) / 20)[None, None]
+    pull = force(moved, template).mean((0, 2, 3, 4))
+    assert pull[0] < 0, "the template has at x − 1.5 what the image has at x"
+    assert pull[1:].abs().max() < 0.01 * -pull[0]
+    assert force(moved, template).norm(dim=1).max() <= 0.5 + 1e-5
+    assert not force(template, template).any()
 
 
 def test_all_is_float32_under_autocast() -> None:

@@ -13,7 +13,7 @@ from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
 from medvae.vae.blocks import Conditioned, Decoder, Encoder, cells, channels_last
-from medvae.vae.diffeomorphism import exponential, refine, warp
+from medvae.vae.diffeomorphism import exponential, force, refine, warp
 from medvae.vae.observation import build_observation
 from medvae.vae.template import Template
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from medvae.scan import Shape
     from medvae.vae.base import TrainingScan
+
+
+_FORCE = 8.0  # of the means of forces, so that they are about as large as images
 
 
 class Settings(Frozen):
@@ -74,7 +77,7 @@ class Deform(VAE):
         shape = self.latent_shape(grid)
         self.observation = build_observation(likelihood)
         self.template = Template(grid, channels=self.observation.channels, labels=settings.labels)
-        self.encoder = Encoder(stem=settings.stem, **levels, out=2 * settings.latent, into=2)  # type: ignore[arg-type]
+        self.encoder = Encoder(stem=settings.stem, **levels, out=2 * settings.latent, into=2, beside=3)  # type: ignore[arg-type]
         unfolded = settings.stem // settings.velocity
         self.motion = Decoder(stem=unfolded, **levels, into=settings.latent, out=3)  # type: ignore[arg-type]
         self.contrast = Contrast(settings.latent, width=settings.channels[-1])
@@ -91,8 +94,10 @@ class Deform(VAE):
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`, which are seen beside the template."""
         self.latent_shape((x.shape[2], x.shape[3], x.shape[4]))
-        beside = self.observation(self.template.image.detach()).mean.to(x.dtype).expand_as(x)
-        return self.conditioned.removed(Posterior.from_parameters(self.encoder(torch.cat([x, beside], 1))), c)
+        template = self.observation(self.template.image.detach()).mean.to(x.dtype)
+        pull = _FORCE * F.avg_pool3d(force(x, template), self.encoder.stem)
+        parameters = self.encoder(torch.cat([x, template.expand_as(x)], 1), pull)
+        return self.conditioned.removed(Posterior.from_parameters(parameters), c)
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The deformed template, its first channel with the contrast of the scan, `(B, channels, X, Y, Z)`."""
