@@ -18,12 +18,13 @@ from medvae.vae.observation import build_observation
 from medvae.vae.template import Template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from medvae.scan import Shape
     from medvae.vae.base import TrainingScan
 
 
+_LOG_VARIANCE = -4.0  # of the posterior at first: a decoder that is given noise learns to ignore its latent
 _FORCE = 8.0  # of the means of forces, so that they are about as large as images
 
 
@@ -81,8 +82,8 @@ class Deform(VAE):
         unfolded = settings.stem // settings.velocity
         self.motion = Decoder(stem=unfolded, **levels, into=settings.latent, out=3)  # type: ignore[arg-type]
         self.contrast = Contrast(settings.latent, width=settings.channels[-1])
-        nn.init.normal_(self.motion.layers[-1].weight, std=1e-3)  # type: ignore[arg-type]
-        nn.init.zeros_(self.motion.layers[-1].bias)  # type: ignore[arg-type]
+        _start(self.encoder.layers[-1], spread=None, bias=(0.0, _LOG_VARIANCE))
+        _start(self.motion.layers[-1], spread=1e-3, bias=(0.0,))
         self.conditioned = Conditioned(conditions, shape)
 
     def begin(self, scans: Iterable[TrainingScan]) -> None:
@@ -153,10 +154,20 @@ class Contrast(nn.Module):
     def __init__(self, latent: int, *, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Conv3d(latent, width, 3, padding=1), nn.SiLU(), nn.Conv3d(width, 2, 1))
-        nn.init.normal_(self.layers[-1].weight, std=1e-3)  # type: ignore[arg-type]
-        nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
+        _start(self.layers[-1], spread=1e-3, bias=(0.0,))
 
     def forward(self, code: Tensor, size: Shape) -> Tensor:
         """Linearly interpolated to a grid of `size`."""
         coarse = F.avg_pool3d(self.layers(code), 2, ceil_mode=True, count_include_pad=False)
         return refine(coarse, size)
+
+
+def _start(layer: nn.Module, *, spread: float | None, bias: Sequence[float]) -> None:
+    """First values of a layer's weights (as they are if None) and of its bias, in equal parts one after the other."""
+    assert isinstance(layer, nn.Conv3d)
+    assert layer.bias is not None
+    if spread is not None:
+        nn.init.normal_(layer.weight, std=spread)
+    values = torch.tensor(bias).repeat_interleave(len(layer.bias) // len(bias))
+    with torch.no_grad():
+        layer.bias.copy_(values)
