@@ -26,11 +26,13 @@ SHAPE = (16, 16, 16)
 LESION = (slice(6, 9), slice(7, 10), slice(8, 11))
 
 
-def settings(*, align: str = "none", train: dict[str, Any] | None = None, **more: Any) -> Settings:
+def settings(
+    *, align: str = "none", network: str = "spatial", train: dict[str, Any] | None = None, **more: Any
+) -> Settings:
     """Settings of a network of stride 4 with two latent channels, and of a run of six steps."""
     tree = {
         "prepare": {"modality": "MR", "shape": SHAPE, "spacing": (4, 4, 4), "align": align},
-        "model": {"options": {"stem": 2, "channels": [8, 16], "latent": 2}},
+        "model": {"name": network, "options": {"stem": 2, "channels": [8, 16], "latent": 2}},
         "train": {"steps": 6, "validate_every": 2, "precision": "32", "kl_warmup": 0.0, **(train or {})},
         "detect": {"draws": 3},
         **more,
@@ -71,10 +73,11 @@ def stored(folder: Path, count: int, *, start: int = 0, align: str = "none") -> 
 
 
 @cache
-def trained(align: str = "mni152") -> Model:
+def trained(align: str = "mni152", *, network: str = "spatial") -> Model:
     """The network after some steps on eight scans, with its uncalibrated Reference."""
     detector = {"steps": 80, "channels": [8, 16], "patch": SHAPE, "batch": 4, "lr": 5e-3}
-    chosen = settings(align=align, train={"steps": 40, "validate_every": 40, "lr": 3e-3}, detector=detector)
+    train = {"steps": 40, "validate_every": 40, "lr": 3e-3}
+    chosen = settings(align=align, network=network, train=train, detector=detector)
     with TemporaryDirectory() as place:
         scans = stored(Path(place), 8, align=align)
         vae, fabric = build_vae(chosen), make_fabric("cpu", precision="32")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
 
-KINDS = ("linear", "spatial")  # a latent without place, a latent with one
+KINDS = ("linear", "spatial", "deform")  # a latent without place, one with it, one whose decoder moves things
 
 every_map = pytest.mark.parametrize("name", plugins.names("maps"))
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -52,7 +52,7 @@ def _model(kind: str, names: tuple[str, ...]) -> Model:
     """With a Reference that knows all maps that there are now."""
     if kind == "linear":
         return linear_model.known_model(names)
-    trained, scans = small_model.trained(), [small_model.scan(i, align="mni152") for i in range(8)]
+    trained, scans = small_model.trained(network=kind), [small_model.scan(i, align="mni152") for i in range(8)]
     if set(names) <= set(reference_of(trained).maps):
         return trained
     return with_reference(trained, make_reference(trained, scans, names=names, calibrated=False))

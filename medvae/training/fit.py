@@ -24,6 +24,7 @@ from medvae.training.epoch import Epoch
 from medvae.training.learner import FROZEN_ON, WATCHED, Learner, Numbers, TrainingError
 from medvae.training.losses import active_units
 from medvae.training.plan import Budget, Plan
+from medvae.vae.base import TrainingScan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,8 +69,10 @@ def fit(
 
     Raises:
         TrainingError: the loss is not a number, or the posterior has collapsed.
-        SettingsError: fewer steps than are done, or a plan that is not the one the training followed.
+        SettingsError: fewer steps than are done, or a plan that is not the one the training followed; or a network that
+            cannot be trained on these scans.
     """
+    vae.begin(_shown(training))
     run = _Run(vae, settings, fabric=fabric, folder=folder, clock=clock)
     if resume and state.has_state(folder):
         run.restore()
@@ -81,6 +84,14 @@ def run_settings(settings: TrainSettings, *, plan: Sequence[tuple[int, int]]) ->
     """The settings with the plan that was followed in the place of a time budget, as they are kept in a checkpoint."""
     changes = tuple(plan) if len(plan) > 1 else ()
     return settings.model_copy(update={"minutes": None, "steps": plan[-1][1], "plan": changes})
+
+
+def _shown(scans: Scans) -> Iterator[TrainingScan]:
+    """The scans as a network sees them before training."""
+    for index in range(len(scans)):
+        prepared = scans[index]
+        labels = None if prepared.label_map is None else torch.from_numpy(prepared.label_map)
+        yield TrainingScan(torch.from_numpy(prepared.image), torch.from_numpy(prepared.mask), labels)
 
 
 class _Run:

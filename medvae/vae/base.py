@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from medvae.scan import Shape
     from medvae.vae.observation import Likelihood, Observation
@@ -51,6 +51,20 @@ class Posterior:
         return kl_divergence(posterior, prior)
 
 
+class TrainingScan(NamedTuple):
+    """A prepared scan as `VAE.begin` is shown it.
+
+    Attributes:
+        image: float32 `(1, X, Y, Z)`.
+        mask: bool, foreground.
+        label_map: int16; None where there is none.
+    """
+
+    image: Tensor
+    mask: Tensor
+    label_map: Tensor | None
+
+
 class VAE(nn.Module):
     """A network with an encoder and a decoder; base class of all networks.
 
@@ -65,6 +79,7 @@ class VAE(nn.Module):
       if the grid does not fit.
     - `c` is `(B, conditions)`, see `medvae.vae.conditions`; None for a network that was built without conditions.
     - `label_loss` is there for a network that learns label maps, too.
+    - `begin` is there for a network that has to see the training scans before it is trained.
 
     Attributes:
         stride: grid voxels that a latent cell spans along an axis; None for a latent that is not a volume.
@@ -91,6 +106,18 @@ class VAE(nn.Module):
             SettingsError: the grid does not fit.
         """
         raise NotImplementedError
+
+    def begin(self, scans: Iterable[TrainingScan]) -> None:
+        """See the training scans once, before the optimiser is made; most networks have no use for it.
+
+        What a network chooses here (labels, say) belongs to its `architecture`, from which a checkpoint builds it.
+
+        Args:
+            scans: all of them, one after the other; the same ones in the same order when a training is resumed.
+
+        Raises:
+            SettingsError: it cannot be trained on them.
+        """
 
     def decode(self, z: Tensor, c: Tensor | None = None) -> Likelihood:
         """p(x|z, c) on the grid."""

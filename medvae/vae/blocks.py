@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medvae.errors import SettingsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from medvae.scan import Shape
     from medvae.vae.base import Posterior
 
 _GAIN = 8.0  # of m(c) in `Conditioned`: a regression bears larger steps of the optimiser than a network does
@@ -65,12 +68,14 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`(B, 1, X, Y, Z)` -> `(B, out, X/stride, …)`."""
+    """`(B, into, X, Y, Z)` -> `(B, out, X/stride, …)`; `beside` channels more come at the resolution of the stem."""
 
-    def __init__(self, *, stem: int, channels: Sequence[int], blocks: int, out: int) -> None:
+    def __init__(
+        self, *, stem: int, channels: Sequence[int], blocks: int, out: int, into: int = 1, beside: int = 0
+    ) -> None:
         super().__init__()
         self.stem = stem
-        layers: list[nn.Module] = [nn.Conv3d(stem**3, channels[0], 3, padding=1)]
+        layers: list[nn.Module] = [nn.Conv3d(into * stem**3 + beside, channels[0], 3, padding=1)]
         for level, width in enumerate(channels):
             if level:
                 layers.append(nn.Conv3d(channels[level - 1], width, 2, stride=2))
@@ -78,9 +83,10 @@ class Encoder(nn.Module):
         layers += [Norm(channels[-1]), nn.SiLU(), nn.Conv3d(channels[-1], out, 1)]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         """Features at the lowest resolution."""
-        result: Tensor = self.layers(fold(x, self.stem))
+        folded = fold(x, self.stem)
+        result: Tensor = self.layers(folded if beside is None else torch.cat([folded, beside.to(folded.dtype)], 1))
         return result
 
 
@@ -102,6 +108,18 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """The image's parameters at full resolution."""
         return unfold(self.layers(z), self.stem)
+
+
+def cells(grid: Shape, stride: int) -> tuple[int, ...]:
+    """Latent cells along each axis of a grid.
+
+    Raises:
+        SettingsError: the stride does not divide the grid.
+    """
+    if any(n % stride for n in grid):
+        message = f"the grid {'x'.join(map(str, grid))} is not divisible by the model's stride {stride}"
+        raise SettingsError(message, hint="change prepare.shape, or model.options.stem and channels")
+    return tuple(n // stride for n in grid)
 
 
 class Conditioned(nn.Module):

@@ -14,7 +14,7 @@ from toy_model import toy_model
 
 from medvae.checkpoint.kept import Latents
 from medvae.errors import ModelError
-from medvae.synthesis.samplers import density
+from medvae.synthesis.samplers import _density, density
 
 if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
@@ -28,7 +28,7 @@ def model_of(codes: np.ndarray, *, labels: list[str | None] | None = None, varia
     return replace(toy_model(n=2, keep=0), latents=latents)
 
 
-def draws(fitted: density.Density, count: int, label: str | None = None) -> np.ndarray:
+def draws(fitted: _density.Density, count: int, label: str | None = None) -> np.ndarray:
     rng = np.random.default_rng(1)
     return np.stack([fitted.draw(label, rng, {}).z.ravel() for _ in range(count)])
 
@@ -38,13 +38,13 @@ def test_the_shrinkage_is_that_of_scikit_learn(n: int, size: int, seed: int) -> 
     rng = np.random.default_rng(seed)
     codes = rng.normal(size=(n, size)) * rng.uniform(0.1, 3, size=size)
     codes = (codes - codes.mean(axis=0)).astype(np.float32)
-    ours, theirs = density.ledoit_wolf(codes), ledoit_wolf_shrinkage(codes, assume_centered=True)
+    ours, theirs = _density.ledoit_wolf(codes), ledoit_wolf_shrinkage(codes, assume_centered=True)
     if size > 1:  # in one dimension nothing is shrunk, whatever the number
         assert ours == pytest.approx(theirs, abs=1e-4)
 
 
 def test_the_shrinkage_of_equal_codes_is_whole() -> None:
-    assert density.ledoit_wolf(np.zeros((5, 8), np.float32)) == 1.0
+    assert _density.ledoit_wolf(np.zeros((5, 8), np.float32)) == 1.0
 
 
 def test_draws_have_the_covariance_of_the_aggregated_posterior() -> None:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.blocks import Conditioned, Decoder, Encoder, channels_last
+from medvae.vae.blocks import Conditioned, Decoder, Encoder, cells, channels_last
 from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:
@@ -63,7 +62,4 @@ class Spatial(VAE):
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
         """`(C, *latent)` of a grid."""
         assert self.stride is not None
-        if any(n % self.stride for n in grid):
-            message = f"the grid {'x'.join(map(str, grid))} is not divisible by the model's stride {self.stride}"
-            raise SettingsError(message, hint="change prepare.shape, or model.options.stem and channels")
-        return (self.latent, *(n // self.stride for n in grid))
+        return (self.latent, *cells(grid, self.stride))

@@ -1,0 +1,173 @@
+"""A VAE over smooth invertible deformations of a learned template: sharp shapes, label maps, no folds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medvae.errors import SettingsError
+from medvae.settings import Frozen, LikelihoodSettings
+from medvae.vae.base import VAE, Posterior
+from medvae.vae.blocks import Conditioned, Decoder, Encoder, cells, channels_last
+from medvae.vae.diffeomorphism import exponential, force, refine, warp
+from medvae.vae.observation import build_observation
+from medvae.vae.template import Template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from medvae.scan import Shape
+    from medvae.vae.base import TrainingScan
+
+
+_LOG_VARIANCE = -4.0  # of the posterior at first: a decoder that is given noise learns to ignore its latent
+_FORCE = 8.0  # of the means of forces, so that they are about as large as images
+
+
+class Settings(Frozen):
+    """Options of the network."""
+
+    stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
+    channels: tuple[int, ...] = Field((32, 64), min_length=1, description="width of each level; each halves space")
+    blocks: int = Field(1, ge=1, description="residual blocks per level")
+    latent: int = Field(4, ge=1, description="channels of the latent")
+    velocity: int = Field(2, ge=1, description="voxels that a cell of the velocity field spans; it divides stem")
+    smooth: int = Field(2, ge=0, description="how often the velocity is averaged over 3x3x3 of its cells")
+    labels: tuple[int, ...] = Field(
+        (), description="labels that the template carries; none: those of the training label maps"
+    )
+
+
+def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> VAE:
+    """The network for a grid and so many conditions.
+
+    Raises:
+        SettingsError: the stride does not divide the grid, or the velocity's not the stem.
+    """
+    vae = Deform(settings, likelihood, grid, conditions=conditions)
+    channels_last(vae)
+    return vae
+
+
+class Deform(VAE):
+    """The scan at x is the template at φ(x), times 1 + g(x), plus o(x) (Dalca et al., MICCAI 2018; Krebs et al., 2019).
+
+    φ = exp(v) with the stationary velocity v that the decoder gives on a coarse grid; g and o are smooth changes of
+    contrast, on a grid twice as coarse as the latent. All three are functions of z, and 0 where nothing is learned.
+
+    Averaging v over neighbouring cells is a part of the decoder: p(v) is N(0, I) pushed through it. Rough maps are
+    improbable without a term beside the KL, so that the ELBO is what it is for every other network.
+
+    Attributes:
+        template: the image that is deformed, with log-odds of labels where training scans have label maps.
+        grid: that it was built for.
+    """
+
+    def __init__(self, settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> None:
+        super().__init__()
+        if settings.stem % settings.velocity:
+            message = f"model.options.velocity {settings.velocity} does not divide model.options.stem {settings.stem}"
+            raise SettingsError(message, hint="set model.options.velocity=1")
+        levels = {"channels": settings.channels, "blocks": settings.blocks}
+        self.stride: int | None = settings.stem * 2 ** (len(settings.channels) - 1)
+        self.latent, self.smooth, self.grid = settings.latent, settings.smooth, grid
+        shape = self.latent_shape(grid)
+        self.observation = build_observation(likelihood)
+        self.template = Template(grid, channels=self.observation.channels, labels=settings.labels)
+        self.encoder = Encoder(stem=settings.stem, **levels, out=2 * settings.latent, into=2, beside=3)  # type: ignore[arg-type]
+        unfolded = settings.stem // settings.velocity
+        self.motion = Decoder(stem=unfolded, **levels, into=settings.latent, out=3)  # type: ignore[arg-type]
+        self.contrast = Contrast(settings.latent, width=settings.channels[-1])
+        _start(self.encoder.layers[-1], spread=None, bias=(0.0, _LOG_VARIANCE))
+        _start(self.motion.layers[-1], spread=1e-3, bias=(0.0,))
+        self.conditioned = Conditioned(conditions, shape)
+
+    def begin(self, scans: Iterable[TrainingScan]) -> None:
+        """Start from the mean of the training scans, and the frequency of each label there."""
+        self.template.begin(scans, binary=self.observation.binary)
+        options = {**self.architecture["options"], "labels": list(self.template.values)}
+        self.architecture = {**self.architecture, "options": options}
+
+    def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
+        """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`, which are seen beside the template."""
+        self.latent_shape((x.shape[2], x.shape[3], x.shape[4]))
+        template = self.observation(self.template.image.detach()).mean.to(x.dtype)
+        pull = _FORCE * F.avg_pool3d(force(x, template), self.encoder.stem)
+        parameters = self.encoder(torch.cat([x, template.expand_as(x)], 1), pull)
+        return self.conditioned.removed(Posterior.from_parameters(parameters), c)
+
+    def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """The deformed template, its first channel with the contrast of the scan, `(B, channels, X, Y, Z)`."""
+        code = self.conditioned.added(z, c)
+        image = warp(self.template.image, self._displacement(code), self.grid)
+        gain, offset = self._change(code)
+        return torch.cat([(1 + gain) * image[:, :1] + offset, image[:, 1:]], 1)
+
+    def displacement(self, z: Tensor, c: Tensor | None = None, *, inverse: bool = False) -> Tensor:
+        """u of φ(x) = x + u(x), `(B, 3, X, Y, Z)` in voxels: where in the template a voxel of the scan lies.
+
+        Args:
+            z: of the scan.
+            c: conditions.
+            inverse: of φ⁻¹ instead, from the template to the scan.
+        """
+        return self._displacement(self.conditioned.added(z, c), sign=-1.0 if inverse else 1.0)
+
+    def change(self, z: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gain g and offset o of the contrast, both `(B, 1, X, Y, Z)` on the scan's grid."""
+        return self._change(self.conditioned.added(z, c))
+
+    def label_loss(self, z: Tensor, label_map: Tensor, c: Tensor | None = None) -> Tensor | None:
+        """−ln p(labels|z) in nats: softmax of the deformed log-odds, at each voxel whose label the template carries."""
+        if not self.template.values:
+            return None
+        odds = warp(self.template.odds, self.displacement(z, c), self.grid)
+        loss: Tensor = F.cross_entropy(odds, self.template.classes(label_map), ignore_index=-1, reduction="sum")
+        return loss
+
+    def latent_shape(self, grid: Shape) -> tuple[int, ...]:
+        """`(C, *latent)` of the grid that the network was built for."""
+        assert self.stride is not None
+        if tuple(grid) != tuple(self.grid):
+            own, other = ("x".join(map(str, one)) for one in (self.grid, grid))
+            raise SettingsError(f"the model was built for the grid {own}, not {other}", hint="change prepare.shape")
+        return (self.latent, *cells(grid, self.stride))
+
+    def _change(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        gain, offset = self.contrast(code, self.grid).chunk(2, dim=1)
+        return gain, offset
+
+    def _displacement(self, code: Tensor, *, sign: float = 1.0) -> Tensor:
+        velocity = sign * self.motion(code).float()
+        for _ in range(self.smooth):
+            velocity = F.avg_pool3d(velocity, 3, stride=1, padding=1, count_include_pad=False)
+        return refine(exponential(velocity, self.grid), self.grid)
+
+
+class Contrast(nn.Module):
+    """From a latent to gain and offset `(B, 2, X, Y, Z)`, smooth: one value per 2×2×2 latent cells."""
+
+    def __init__(self, latent: int, *, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(latent, width, 3, padding=1), nn.SiLU(), nn.Conv3d(width, 2, 1))
+        _start(self.layers[-1], spread=1e-3, bias=(0.0,))
+
+    def forward(self, code: Tensor, size: Shape) -> Tensor:
+        """Linearly interpolated to a grid of `size`."""
+        coarse = F.avg_pool3d(self.layers(code), 2, ceil_mode=True, count_include_pad=False)
+        return refine(coarse, size)
+
+
+def _start(layer: nn.Module, *, spread: float | None, bias: Sequence[float]) -> None:
+    """First values of a layer's weights (as they are if None) and of its bias, in equal parts one after the other."""
+    assert isinstance(layer, nn.Conv3d)
+    assert layer.bias is not None
+    if spread is not None:
+        nn.init.normal_(layer.weight, std=spread)
+    values = torch.tensor(bias).repeat_interleave(len(layer.bias) // len(bias))
+    with torch.no_grad():
+        layer.bias.copy_(values)
