@@ -44,7 +44,7 @@
     if (facts.threshold === null) return "Candidates unknown: no healthy scans to compare with";
     const limit = `${number(facts.threshold)} ${facts.unit}·mL above ${number(facts.level)} ${facts.unit}`;
     const many = facts.candidates.length;
-    if (!many) return `No candidate beyond the healthy limit of ${limit}`;
+    if (!many) return `No candidate beyond the healthy limit of ${limit}; this does not exclude disease`;
     return `${many} ${many > 1 ? "candidates" : "candidate"} beyond the healthy limit of ${limit}`;
   }
 

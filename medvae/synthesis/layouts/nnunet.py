@@ -76,7 +76,7 @@ class Layout(BaseLayout):
             return
         if clash := [scan.id for scan in self.real.scans if _SAMPLE.fullmatch(scan.id)]:
             message = f"the real set has a case {clash[0]!r}, as samples are called"
-            raise InputError(message, path=self.real.folder, hint="append to a set without synthetic scans")
+            raise InputError(message, path=self.real.folder, hint="name a real set without synthetic scans")
         known = {one for one in self.real.tree["labels"].values() if isinstance(one, int)}
         unknown = [value for value in self.label_values if value not in known]
         if unknown and "regions_class_order" not in self.real.tree:
