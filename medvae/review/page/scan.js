@@ -89,7 +89,6 @@
     if (!one) return;
     chosen = index;
     mark();
-    byId("candidates").tBodies[0].rows[index].scrollIntoView({ block: "nearest" });
     viewer?.goTo(one.ras);
   }
 
@@ -239,8 +238,10 @@
 
   function act({ key }) {
     const many = facts.candidates.length;
-    if (many && (key === "n" || key === "p")) choose((chosen + (key === "n" ? 1 : many - 1)) % many);
-    else if (many && /^[0-4]$/.test(key)) judge(chosen, key === "0" ? "" : CHOICES[Number(key) - 1]);
+    if (many && (key === "n" || key === "p")) {
+      choose((chosen + (key === "n" ? 1 : many - 1)) % many);
+      byId("candidates").tBodies[0].rows[chosen].scrollIntoView({ block: "nearest" }); // a page begins at its top
+    } else if (many && /^[0-4]$/.test(key)) judge(chosen, key === "0" ? "" : CHOICES[Number(key) - 1]);
     else return Boolean(viewer) && (moves(key) || looks(key));
     return true;
   }
