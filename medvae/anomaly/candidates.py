@@ -134,11 +134,10 @@ def find_candidates(
     to_world = prepared.input.affine @ prepared.to_input
     voxel_ml = float(abs(np.linalg.det(to_world[:3, :3]))) / 1000
     inside = np.where(only_channel(prepared.mask), first.values, np.float32(-np.inf))
-    regions, masses = _by_mass(inside, level, voxel_ml=prepared.grid.voxel_volume / 1000)
-    large = (masses > threshold) & (np.bincount(regions.ravel())[1:] >= options.min_ml / voxel_ml)
-    regions = np.concatenate([[0], np.where(large, np.cumsum(large), 0)]).astype(np.int32)[regions]
+    grid_ml = prepared.grid.voxel_volume / 1000
+    regions, sums = _regions(inside, level, heavier=threshold / grid_ml, least=options.min_ml / voxel_ml)
     each = []
-    for number, mass in enumerate(masses[large], start=1):
+    for number, mass in enumerate(sums * grid_ml, start=1):
         voxels = np.argwhere(regions == number)
         values = first.values[tuple(voxels.T)]
         at = voxels[int(values.argmax())]
@@ -167,14 +166,23 @@ def side_of(x: float) -> str:
     return "right" if x > 0 else "left"
 
 
-def _by_mass(
-    values: NDArray[np.float32], level: float, *, voxel_ml: float
+def _regions(
+    values: NDArray[np.float32], level: float, *, heavier: float, least: float
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The connected regions above a level, numbered by falling mass, 0 elsewhere; and their masses, falling."""
+    """Connected regions above a level, numbered by falling mass, 0 elsewhere; and their masses, in values times voxels.
+
+    Args:
+        values: `(X, Y, Z)`.
+        level: all voxels of a region lie above.
+        heavier: its mass exceeds this.
+        least: voxels that it has at least.
+    """
     regions = regions_above(values, level)
-    masses = region_masses(values, regions, level=level) * np.float32(voxel_ml)
+    masses = region_masses(values, regions, level=level)
+    voxels = np.bincount(regions.ravel(), minlength=masses.size + 1)[1:]
     order = np.argsort(-masses, kind="stable")
-    new = np.zeros(order.size + 1, np.int32)
+    order = order[(masses[order] > heavier) & (voxels[order] >= least)]
+    new = np.zeros(masses.size + 1, np.int32)
     new[order + 1] = np.arange(1, order.size + 1)
     return new[regions], masses[order]
 

@@ -82,7 +82,7 @@ class Extremes:
         if not scans:
             return cls.empty()
         quantiles = np.stack([one.quantiles for one in scans])
-        level = cls(cls.empty().masses, quantiles).level
+        level = _exceeded_by(FORMING, quantiles)
         masses = np.stack([one.masses(level) for one in scans])
         return cls((masses * (voxel_ml / scale)).astype(np.float32), (quantiles / scale).astype(np.float32))
 
@@ -114,11 +114,7 @@ class Extremes:
 
         Between two kept quantiles of a scan the share falls linearly. Infinite without healthy scans.
         """
-        if not len(self.quantiles):
-            return float("inf")
-        levels = np.unique(self.quantiles)
-        above = np.mean([np.interp(levels, rising, TAIL, left=1.0, right=0.0) for rising in self.quantiles], axis=0)
-        return float(levels[np.argmax(above <= rate)])
+        return _exceeded_by(rate, self.quantiles) if len(self.quantiles) else float("inf")
 
     def p_value(self, mass: float) -> float:
         """Conformal p of a region: (1 + #{healthy scans whose largest region has at least this mass}) / (n + 1)."""
@@ -137,6 +133,13 @@ def region_masses(values: NDArray[np.float32], regions: NDArray[np.int32], *, le
     count = int(regions.max(initial=0))
     masses = np.bincount(regions[inside], weights=values[inside] - np.float32(level), minlength=count + 1)
     return masses[1:].astype(np.float32)
+
+
+def _exceeded_by(rate: float, quantiles: NDArray[np.float32]) -> float:
+    """`Extremes.voxel_threshold` of the kept quantiles of at least one scan."""
+    levels = np.unique(quantiles)
+    above = np.mean([np.interp(levels, rising, TAIL, left=1.0, right=0.0) for rising in quantiles], axis=0)
+    return float(levels[np.argmax(above <= rate)])
 
 
 def _floor(value: float) -> int:

@@ -14,11 +14,28 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from medvae.scan import Geometry, Shape
 
+Box = tuple[slice, slice, slice]
 _FWHM = 2 * np.sqrt(2 * np.log(2))  # full width at half maximum of a Gaussian of σ = 1
+
+
+def box_around(region: NDArray[np.bool_], *, margin: Sequence[int] = (0, 0, 0)) -> Box:
+    """The smallest box around a region `(X, Y, Z)`, wider by so many voxels along each axis where the grid has them.
+
+    The whole grid where the region is empty.
+    """
+    found = ndimage.find_objects(region.astype(np.uint8))
+    ends = found[0] if found else tuple(slice(0, n) for n in region.shape)
+    x, y, z = (
+        slice(max(0, one.start - wide), min(n, one.stop + wide))
+        for one, wide, n in zip(ends, margin, region.shape, strict=True)
+    )
+    return x, y, z
 
 
 def resample(

@@ -18,7 +18,7 @@ from medvae.prepare.align import align_to_template
 from medvae.prepare.background import darkened, find_background
 from medvae.prepare.brain import extract_brain
 from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
-from medvae.prepare.grid import inside, nearest_ras, resample, resample_labels, straight
+from medvae.prepare.grid import box_around, inside, nearest_ras, resample, resample_labels, straight
 from medvae.prepare.intensity import Intensity
 from medvae.scan import Geometry, Modality, Scan, Shape, Units, scan_hash
 from medvae.settings import PrepareSettings, validate
@@ -291,8 +291,7 @@ def _centred(scan: Scan, region: NDArray[np.bool_], *, settings: PrepareSettings
     turn = nearest_ras(scan.geometry)
     middle = (np.array(scan.geometry.shape) - 1) / 2
     if settings.centre == "foreground":
-        where = [np.flatnonzero(region.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-        middle = np.array([(w[0] + w[-1]) / 2 for w in where])
+        middle = np.array([(one.start + one.stop - 1) / 2 for one in box_around(region)])
     to_world = straight(scan.geometry, turn) @ np.diag(settings.spacing)
     linear = np.linalg.inv(scan.geometry.affine[:3, :3]) @ to_world
     corner = middle - linear @ ((np.array(settings.shape) - 1) / 2)

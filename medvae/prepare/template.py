@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from medvae.errors import RunError
-from medvae.prepare.grid import resample, resample_labels
+from medvae.prepare.grid import box_around, resample, resample_labels
 from medvae.scan import Geometry, Shape
 
 if TYPE_CHECKING:
@@ -71,6 +71,4 @@ def wide_grid(mm: float) -> Geometry:
 def _middle() -> NDArray[np.float64]:
     """RAS+ mm of the middle of the brain's bounding box."""
     data, geometry = brain()
-    inside = data > 0
-    ends = [np.flatnonzero(inside.any(axis=other))[[0, -1]] for other in ((1, 2), (0, 2), (0, 1))]
-    return geometry.to_world(np.mean(ends, axis=1))
+    return geometry.to_world([(one.start + one.stop - 1) / 2 for one in box_around(data > 0)])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvae.prepare.grid import nearest_ras
+from medvae.prepare.grid import box_around, nearest_ras
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
@@ -51,10 +51,9 @@ class Frame:
             inside: bool `(X, Y, Z)`.
             geometry: of that grid.
         """
-        ends = [_ends(inside, axis, _MARGIN_MM / geometry.spacing[axis]) for axis in range(3)]
-        x, y, z = (slice(first, last) for first, last in ends)
+        x, y, z = box_around(inside, margin=[int(np.ceil(_MARGIN_MM / mm)) for mm in geometry.spacing])
         moved = np.eye(4)
-        moved[:3, 3] = [first for first, _ in ends]
+        moved[:3, 3] = x.start, y.start, z.start
         shape = x.stop - x.start, y.stop - y.start, z.stop - z.start
         turn = nearest_ras(Geometry(shape, geometry.affine @ moved))
         a, b, c = (shape[old] for old in np.abs(turn[:3, :3]).argmax(axis=0))
@@ -64,11 +63,3 @@ class Frame:
     def cut(self, volume: NDArray[Any]) -> NDArray[Any]:
         """What lies in the box, turned."""
         return turned(volume[self.box], self.to_file)
-
-
-def _ends(inside: NDArray[np.bool_], axis: int, margin: float) -> tuple[int, int]:
-    along = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
-    if not len(along):
-        return 0, inside.shape[axis]
-    wide = int(np.ceil(margin))
-    return max(0, int(along[0]) - wide), min(inside.shape[axis], int(along[-1]) + wide + 1)

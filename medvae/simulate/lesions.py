@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from medvae.io.formats import nifti
 from medvae.prepare import intensity
-from medvae.prepare.grid import resample
+from medvae.prepare.grid import box_around, resample
 from medvae.prepare.noise import noise_of
 from medvae.settings import PrepareSettings, ReadSettings
 
@@ -86,7 +86,7 @@ def implant(
     if not truth.any():
         raise ValueError("no voxel of the shape lies in the foreground")
     spread = intensity.fit(image, foreground, settings=PrepareSettings(intensity="robust_z")).scale
-    box = _around(truth, mm=edge_mm + 3 * TEXTURE_MM, spacing=spacing)
+    box = box_around(truth, margin=[int(np.ceil((edge_mm + 3 * TEXTURE_MM) / mm)) for mm in spacing])
     there, inside = image[box], foreground[box]
     weight = np.where(inside, _ramp(truth[box], edge_mm=edge_mm, spacing=spacing), np.float32(0))
     if kind == "iso":
@@ -130,16 +130,6 @@ def spread_by_volume(paths: Sequence[Path], count: int) -> list[Path]:
         volumes.append((float((data > 0).sum()) * geometry.voxel_volume, path.name, path))
     ranked = [path for _, _, path in sorted(volumes)]
     return [ranked[int((place + 0.5) * len(ranked) / count)] for place in range(count)]
-
-
-def _around(truth: NDArray[np.bool_], *, mm: float, spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
-    """The smallest box around the truth, wider by `mm`."""
-    ends = []
-    for axis, (length, step) in enumerate(zip(truth.shape, spacing, strict=True)):
-        at = np.flatnonzero(truth.any(axis=tuple(a for a in range(3) if a != axis)))
-        rim = int(np.ceil(mm / step))
-        ends.append(slice(max(0, int(at[0]) - rim), min(length, int(at[-1]) + rim + 1)))
-    return ends[0], ends[1], ends[2]
 
 
 def _ramp(truth: NDArray[np.bool_], *, edge_mm: float, spacing: tuple[float, float, float]) -> NDArray[np.float32]:

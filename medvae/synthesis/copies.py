@@ -178,10 +178,11 @@ def copy_thresholds(
     others, ratios = [], []
     for row, (image, mask, subject) in enumerate(zip(copies, masks, images.subjects, strict=True)):
         distances = images.moved_distances(image, mask)
-        other = find_nearest(distances, images.ids, subjects=images.subjects, without=subject)
-        if other is not None:
+        beside = find_nearest(distances, images.ids, subjects=images.subjects, without=subject)
+        other = images.nearest(image, mask, without=subject)
+        if beside is not None and other is not None:
             others.append(other)
-            ratios.append(distances[row] / max(other.distance, 1e-12))
+            ratios.append(distances[row] / max(beside.distance, 1e-12))
     if not others:
         return float("nan"), float("nan")
     known = [one.ratio for one in others if np.isfinite(one.ratio)] or [1.0]

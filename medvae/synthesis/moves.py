@@ -1,7 +1,7 @@
-"""Small shifts and a left-right mirror: a moved copy is still a copy, so distances are taken at the best move.
+"""Small shifts and a left-right mirror: a moved copy is still a copy, so distances are taken after the best move.
 
-All moves are compared on some thousands of voxels, at once for all training scans; the distance itself is then measured
-on all voxels, for the scans that are nearest on those.
+All moves are compared on some thousands of voxels, at once for all training scans; the distances themselves are then
+measured on all voxels, after the one move that brings the image nearest to a scan.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The training scan nearest to an image or to a latent code.
 
-Images are compared on the model's grid, in prepared intensities, at the best of some small moves.
+Images are compared on the model's grid, in prepared intensities, after the best of some small moves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 1 << 24  # values that are compared at once
-_CLOSEST = 8  # scans whose distance is measured at their best move
 
 
 @dataclass(frozen=True)
@@ -90,42 +89,44 @@ class TrainingImages:
         region = np.asarray(masks.any(axis=0))
         return cls(tuple(ids), tuple(subjects), region, images[:, region], masks[:, region], background)
 
-    def distances(
-        self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, rows: NDArray[np.intp] | None = None
-    ) -> NDArray[np.float64]:
+    def distances(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Root mean squared difference to each scan over the union of both foregrounds, `(n,)`.
 
         Args:
             image: `(C, X, Y, Z)`, background outside its mask.
             mask: `(1, X, Y, Z)`.
-            rows: of the scans; None for all.
         """
         mask = np.broadcast_to(mask, image.shape)
-        chosen = np.arange(len(self.ids)) if rows is None else rows
         beyond = image[mask & ~self.region].astype(np.float64) - self.background  # all scans are background there
         inside = mask[self.region]
-        union = np.array([np.count_nonzero(self.inside[row] | inside) for row in chosen]) + beyond.size
-        values = self.values if rows is None else self.values[rows]
+        union = np.array([np.count_nonzero(row | inside) for row in self.inside]) + beyond.size
         squares = float(np.square(beyond).sum())
-        return _rms(values, image[self.region].astype(np.float32), squares=squares, count=union)
+        return _rms(self.values, image[self.region].astype(np.float32), squares=squares, count=union)
 
-    def moved_distances(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The same at the best of `moves.MOVES` for the scans that come nearest by one, `(n,)`."""
-        distances = self.distances(image, mask)
+    def moved_distances(
+        self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
+    ) -> NDArray[np.float64]:
+        """The same after the move (`moves.MOVES`) that brings the image nearest to a scan, `(n,)`.
+
+        One move for all scans: a copy that was moved is brought back, and others gain nothing by moves of their own.
+
+        Args:
+            image: as for `distances`.
+            mask: as for `distances`.
+            without: the scans of this subject have no say in the move.
+        """
         at, known = self._probed
         best, squares = moves.best_moves(image.astype(np.float32), known, at, fill=self.background)
-        closest = np.argsort(squares, kind="stable")[:_CLOSEST]
-        for number in np.unique(best[closest]):
-            rows, move = closest[best[closest] == number], moves.MOVES[number]
-            moved = move.apply(image, fill=self.background), move.apply(mask, fill=False)
-            distances[rows] = np.minimum(distances[rows], self.distances(*moved, rows=rows))
-        return distances
+        others = np.array([subject != without for subject in self.subjects])
+        move = moves.MOVES[best[np.where(others, squares, np.inf).argmin()]]
+        return self.distances(move.apply(image, fill=self.background), move.apply(mask, fill=False))
 
     def nearest(
         self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
     ) -> Nearest | None:
-        """The scan nearest to an image, leaving out those of the subject `without`."""
-        return find_nearest(self.moved_distances(image, mask), self.ids, subjects=self.subjects, without=without)
+        """The scan nearest to an image after a move, leaving out those of the subject `without`."""
+        distances = self.moved_distances(image, mask, without=without)
+        return find_nearest(distances, self.ids, subjects=self.subjects, without=without)
 
     def nearest_other_subjects(self) -> Iterator[Nearest | None]:
         """For each scan the nearest scan of another subject; None where there is no other subject."""

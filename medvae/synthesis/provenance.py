@@ -61,5 +61,5 @@ def no_label_maps(synthesizer: Synthesizer) -> str | None:
     if synthesizer.model.training.label_maps is None:
         return "not written: the model keeps no label maps of its training scans"
     if synthesizer.space == "latent":
-        return "not written: the decoder generates images only; the sampler `classical` provides label maps"
+        return "not written: the decoder generates images only; the samplers `classical` and `anatomy` give label maps"
     return None

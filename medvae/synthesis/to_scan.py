@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medvae.prepare.grid import box_around
 from medvae.prepare.native import only_channel
 from medvae.scan import Geometry, Scan
 from medvae.synthesis.decoding import is_binary
@@ -59,8 +60,7 @@ def _field_of_view(sample: Sample, model: Model) -> tuple[Part, Geometry]:
     grid, mask = model.preparation.grid, only_channel(sample.mask)
     if model.preparation.settings.foreground != "whole" or not mask.any():
         return (slice(None), slice(None), slice(None)), grid
-    box = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    x, y, z = (slice(int(one[0]), int(one[-1]) + 1) for one in box)
+    x, y, z = box_around(mask)
     affine = grid.affine.copy()
     affine[:3, 3] = grid.to_world((x.start, y.start, z.start))
     return (x, y, z), Geometry((x.stop - x.start, y.stop - y.start, z.stop - z.start), affine)

@@ -46,11 +46,11 @@ def test_an_exact_copy_is_flagged(row: int) -> None:
 def test_fresh_samples_are_rarely_flagged_and_near_copies_always(*, texture: bool) -> None:
     """A blurred sample lies nearer to every scan than scans to each other: the threshold has to know.
 
-    The toy model's scans are smooth waves, which a small shift makes more alike than scans of people.
+    Of 40 samples of `jitter` 36 are flagged without moves and 35 with them: strangers gain by 250 moves, too.
     """
     model = toy_model(n=60)
     assert flagged(model, "density", texture=texture) <= 0.15
-    assert flagged(model, "jitter", texture=texture) >= 0.8
+    assert flagged(model, "jitter", texture=texture) >= 0.85
 
 
 def test_distance_is_the_rms_difference_over_the_union() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from medvae.prepare.grid import box_around
+from medvae.prepare.native import only_channel
 from medvae.settings import Frozen, RandomizeSettings
 from medvae.synthesis.draws import ImageDraw
 from medvae.synthesis.samplers import _shared
@@ -115,11 +117,7 @@ def field_of_view(mask: NDArray[np.bool_]) -> Part:
     taken from the edge, and the edge stays where it is: otherwise a turned box lies in wedges of a value that means
     nothing.
     """
-    if not mask.any():
-        return EVERYTHING
-    ends = [np.flatnonzero(mask.any(axis=tuple(a for a in range(4) if a != axis)))[[0, -1]] for axis in (1, 2, 3)]
-    x, y, z = (slice(int(first), int(last) + 1) for first, last in ends)
-    box = (slice(None), x, y, z)
+    box = (slice(None), *box_around(only_channel(mask)))
     return box if mask[box].all() else EVERYTHING
 
 
