@@ -177,6 +177,23 @@ class DetectorSettings(Frozen):
     lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
 
 
+class LesionSettings(Frozen):
+    """A further network: it learns the lesions that the label maps of the scans mark, for the sampler `lesion`."""
+
+    steps: int = Field(0, ge=0, description="optimiser steps, beside train.minutes; 0: no lesions are learned")
+    labels: tuple[int, ...] = Field(
+        (),
+        description="values of the label maps that are lesions, the first for new ones; none: all above 0, 1 for new",
+    )
+    least: int = Field(3, ge=1, description="smallest lesion that is learned, voxels of the grid")
+    latent: int = Field(16, ge=1, description="length of the latent vector")
+    channels: tuple[int, ...] = Field(
+        (16, 32), min_length=1, max_length=3, description="width of each level; each halves space"
+    )
+    batch: int = Field(16, ge=1, description="crops per step")
+    lr: float = Field(4e-3, gt=0, description="peak learning rate of AdamW")
+
+
 class DetectSettings(Frozen):
     """Which maps are written, and how they are scored."""
 
@@ -226,6 +243,7 @@ class Settings(Frozen):
     likelihood: LikelihoodSettings = LikelihoodSettings()
     train: TrainSettings = TrainSettings()
     detector: DetectorSettings = DetectorSettings()
+    lesions: LesionSettings = LesionSettings()
     detect: DetectSettings = DetectSettings()
     augment: AugmentSettings = AugmentSettings()
     seed: int = Field(0, ge=0, description="random seed")

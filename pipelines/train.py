@@ -16,7 +16,8 @@ from medvae.checkpoint.folder import load, save
 from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
 from medvae.cohort.values import tell_of_conditions
-from medvae.errors import InputError
+from medvae.errors import InputError, SettingsError
+from medvae.lesions.network import USUAL_STEPS
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import Preparation
 from medvae.review import training as pictures
@@ -32,6 +33,7 @@ from medvae.training.detector import fit_detector, for_vae
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
 from medvae.training.fit import fit, run_settings
+from medvae.training.lesions import find_crops, fit_lesions, mask_files, masks_hash
 from medvae.training.logs import log_to, read_epochs, training_record
 from medvae.training.roles import assign, stored_at
 from medvae.training.store import Scans, StoredScan
@@ -67,6 +69,7 @@ def run(
     workers: int = 0,
     resume: bool = False,
     overwrite: bool = False,
+    lesion_masks: Path | None = None,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Finished:
     """Train on all scans and write the model folder `out`.
@@ -83,6 +86,7 @@ def run(
         TrainingError: the loss is not a number, or the posterior has collapsed.
     """
     _check(settings)
+    masks = _masks(lesion_masks, settings)
     refs = find(scans, settings).refs
     build_vae(settings, Conditions.fit(settings.model.conditions, [ref.conditions for ref in refs]))
     tell_of_conditions(refs, settings.model.conditions)
@@ -91,7 +95,7 @@ def run(
     fabric.launch()
     if not fabric.is_global_zero:
         return _follow(refs, settings, fabric=fabric, out=out, resume=resume)
-    same = {"settings": identity(settings)}
+    same = {"settings": identity(settings), **({"lesion_masks": masks_hash(masks)} if masks else {})}
     with OutputFolder(
         out, command="train", identity=same, overwrite=overwrite, exclusive=True, part_of_model=True
     ) as folder:
@@ -107,7 +111,7 @@ def run(
         if summary.exit_code == 2:
             return Finished(out, summary, (f"{_UNUSABLE}; the reasons are above",))
         keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
-        model = _train(refs, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
+        model = _train(refs, settings, fabric=fabric, out=out, resume=resume, masks=masks, on_progress=on_progress)
         facts = {**model.record, "warnings": list(model.warnings)}
         folder.finish(summary, model=model.hash, length=length(settings), **facts)
         folder.remove_outputs()  # the prepared scans
@@ -126,6 +130,7 @@ def train(
     workers: int = 0,
     resume: bool = False,
     overwrite: bool = False,
+    lesion_masks: Path | str | None = None,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Model:
     """Train a model on healthy scans and write its folder, as `medvae train` does.
@@ -139,8 +144,10 @@ def train(
         workers: processes that read ahead; 0 reads in this one.
         resume: go on with an interrupted training, or with a finished one that is given more steps or minutes.
         overwrite: begin anew where the folder holds another training.
-        on_progress: called after each scan and step, with the stages "prepare", "plan", "train", "detector", "latents"
-            and "reference statistics".
+        lesion_masks: lesion masks without their scans (a folder of NIfTI files, or one), whose shapes are learned, too;
+            needs `lesions.steps`.
+        on_progress: called after each scan and step, with the stages "prepare", "plan", "train", "detector", "lesions",
+            "latents" and "reference statistics".
 
     Returns:
         The model, as `medvae.load_model` gives it. It is not calibrated yet: see `medvae.calibrate`.
@@ -163,6 +170,7 @@ def train(
         workers=workers,
         resume=resume,
         overwrite=overwrite,
+        lesion_masks=None if lesion_masks is None else Path(lesion_masks),
         on_progress=on_progress,
     )
     if finished.exit_code == 2:
@@ -176,6 +184,21 @@ def _check(settings: Settings) -> None:
     check_maps(settings)
     configure("samplers", settings.augment.sampler, settings.augment.options)
     build_vae(settings)
+
+
+def _masks(folder: Path | None, settings: Settings) -> list[Path]:
+    """Masks of lesions without scans.
+
+    Raises:
+        SettingsError: there are some, and no lesions are to be learned.
+        InputError: there are none in the folder.
+    """
+    if folder is None:
+        return []
+    if not settings.lesions.steps:
+        message = "masks of lesions are given, and no lesions are learned"
+        raise SettingsError(message, hint=f"set lesions.steps={USUAL_STEPS}")
+    return mask_files(folder)
 
 
 def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out: Path, resume: bool) -> Finished:
@@ -258,10 +281,12 @@ def _train(
     fabric: Fabric,
     out: Path,
     resume: bool,
+    masks: Sequence[Path],
     on_progress: Callable[[Progress], None],
 ) -> Model:
     """Fit, and write the checkpoint and the pictures."""
     roles = assign(refs, settings, out=out)
+    crops = find_crops(roles.all, settings, masks=masks)  # first: too few of them are an error
     counts = len(roles.training), len(roles.validation)
     log.info("%d training scans, %d validation scans (different subjects)", *counts)
     log.info("a p as low as 0.05 needs at least %d other healthy scans, for calibration", _ENOUGH)
@@ -274,6 +299,7 @@ def _train(
     detector, steps = fit_detector(
         roles.training, settings, fabric=fabric, folder=out, resume=resume, on_progress=on_progress
     )
+    lesions = fit_lesions(crops, settings, device=fabric.device, on_progress=on_progress) if crops else None
     epochs = read_epochs(out / "log")
     names = [path.stem for path in roles.validation.files]
     record = {**training_record(epochs), "training": len(roles.training), "validation": names}
@@ -284,7 +310,14 @@ def _train(
         }
     )
     bare = to_model(
-        vae, roles.all, detector=detector, labels=roles.labels, settings=kept, record=record, on_progress=on_progress
+        vae,
+        roles.all,
+        detector=detector,
+        lesions=lesions,
+        labels=roles.labels,
+        settings=kept,
+        record=record,
+        on_progress=on_progress,
     )
     few = Scans(roles.all.files[:_REFERENCE_SCANS], roles.all.conditions)
     model = uncalibrated(bare, few, on_progress=on_progress)

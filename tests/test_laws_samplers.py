@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_deform import toy_deform
+from toy_lesion import toy_lesion
 from toy_model import LATENT, SHAPE, toy_model
 
 from medvae import plugins
@@ -52,7 +53,8 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def toy(name: str, **more: Any) -> Model:
     """A model that a sampler works with: most take every network."""
-    return toy_deform(**more) if name == "anatomy" else toy_model(**more)
+    makers: dict[str, Callable[..., Model]] = {"anatomy": toy_deform, "lesion": toy_lesion}
+    return makers.get(name, toy_model)(**more)
 
 
 def fitted(name: str, *, seed: int = 5, conditions: dict[str, float | str] | None = None) -> Synthesizer:

@@ -23,7 +23,7 @@ LAYERS = [
     ("medvae.io",),
     ("medvae.prepare",),
     ("medvae.cohort", "medvae.vae"),
-    ("medvae.detector",),
+    ("medvae.detector", "medvae.lesions"),
     ("medvae.checkpoint",),
     ("medvae.run",),
     ("medvae.training",),

@@ -2,7 +2,7 @@
 
 MODEL/
   model.json             settings, conditions, hashes, how it was trained
-  vae.safetensors        averaged weights of the network; one such file for each further one (detector.safetensors)
+  vae.safetensors        averaged weights of the network; one such file for each further one (detector, lesions)
   latents.safetensors    posteriors of the training scans
   training.safetensors   prepared training scans (up to `train.keep_scans`): patients' images
   reference.safetensors  and other sets, each complete in itself: calibrating replaces this one file
@@ -26,8 +26,9 @@ from medvae.checkpoint.model import Model, build_network, weights_hash
 from medvae.detector.network import DETECTOR, build
 from medvae.errors import MedVAEError, ModelError, RunError, SettingsError
 from medvae.io.files import write_json
+from medvae.lesions import network as lesion_network
 from medvae.prepare.preparation import Preparation
-from medvae.settings import DetectorSettings, Settings, validate
+from medvae.settings import DetectorSettings, LesionSettings, Settings, validate
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
@@ -131,10 +132,7 @@ def _damaged(what: str, folder: Path) -> ModelError:
 def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
     settings = validate(Settings, tree["settings"], where="model.json")
     conditions = Conditions.from_json(tree["conditions"])
-    networks = {
-        name: _detector(one, settings) if name == DETECTOR else _network(one, settings, conditions, folder=folder)
-        for name, one in tree["networks"].items()
-    }
+    networks = {name: _built(name, one, settings, conditions, folder=folder) for name, one in tree["networks"].items()}
     for name, network in networks.items():
         weights = load_file(folder / f"{name}.safetensors")
         network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
@@ -158,6 +156,18 @@ def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
         record=dict(tree["record"]),
         path=folder,
     )
+
+
+def _built(
+    name: str, architecture: Mapping[str, Any], settings: Settings, conditions: Conditions, *, folder: Path
+) -> VAE | Detector:
+    """The network of this name, untrained."""
+    if name == DETECTOR:
+        return _detector(architecture, settings)
+    if name == lesion_network.LESIONS:
+        options = validate(LesionSettings, architecture["options"], where="model.json")
+        return lesion_network.build(options.channels, options.latent, seed=settings.seed)
+    return _network(architecture, settings, conditions, folder=folder)
 
 
 def _network(architecture: Mapping[str, Any], settings: Settings, conditions: Conditions, *, folder: Path) -> VAE:

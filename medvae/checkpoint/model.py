@@ -13,6 +13,7 @@ import torch
 from medvae.checkpoint.decoded import on_model_grid, on_own_grid
 from medvae.cohort.read import read
 from medvae.detector.network import DETECTOR, Detector
+from medvae.lesions.network import LESIONS, LesionVAE
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import prepare
 from medvae.scan import ScanRef
@@ -43,7 +44,7 @@ class Model:
 
     Attributes:
         networks: by name, with the weights that training ended with, in eval mode; `vae` is always there, `detector`
-            where one was trained.
+            and `lesions` where they were trained.
         preparation: scan -> model grid.
         settings: of the training run.
         latents: of the training scans.
@@ -78,6 +79,12 @@ class Model:
         """The network that marks anomalies; None where none was trained."""
         detector = self.networks.get(DETECTOR)
         return detector if isinstance(detector, Detector) else None
+
+    @property
+    def lesion_vae(self) -> LesionVAE | None:
+        """The network of lesion crops; None where no lesions were learned."""
+        lesions = self.networks.get(LESIONS)
+        return lesions if isinstance(lesions, LesionVAE) else None
 
     @property
     def device(self) -> torch.device:

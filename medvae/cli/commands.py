@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medvae.scan import Selection
     from medvae.settings import Settings
 
+_LESIONS = ("lesions.steps=600", "augment.sampler=lesion")  # what --lesions is short for
 _SHORT_FOR = {
     "volume": "read.volume",
     "assume_orientation": "read.assume_orientation",
@@ -59,6 +60,7 @@ def train(args: argparse.Namespace) -> int:
             workers=_workers(args),
             resume=args.resume,
             overwrite=args.overwrite,
+            lesion_masks=args.lesion_masks,
             on_progress=on_progress,
         )
     return _end(finished)
@@ -179,7 +181,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 def _overrides(args: argparse.Namespace) -> tuple[str, ...]:
     """`--set` texts, and after them the options that are short for a setting; names of plug-ins are checked."""
     named: dict[str, Any] = vars(args)
-    texts = list(named.get("set", ()))
+    texts = [*(_LESIONS if named.get("lesions") else ()), *named.get("set", ())]
     for option, key in _SHORT_FOR.items():
         if named.get(option) is not None:
             texts.append(f"{key}={named[option]}")

@@ -103,6 +103,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue an interrupted run, or one that ended and is given more steps or minutes",
     )
+    parser.add_argument(
+        "--lesions", action="store_true", help="also learn the lesions that the label maps mark, for the sampler lesion"
+    )
+    parser.add_argument(
+        "--lesion-masks",
+        metavar="MASKS",
+        type=Path,
+        help="with --lesions: masks (NIfTI) of other patients, whose shapes are learned",
+    )
     _add_machine(parser)
     _add_common(parser, commands.train, config="a YAML file or one of the presets below", required=True)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from medvae.checkpoint.lesion_codes import LESION_CODES, lesion_codes
 from medvae.synthesis.decoding import is_binary
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def fit(model: Model) -> Plausible:
     pairs = list(zip(training.images, training.masks, strict=True))
     volumes = [int(_tissue(image, mask, binary=binary).sum()) * voxel_ml for image, mask in pairs]
     values, median = (_EVERYTHING, _EVERYTHING) if binary else _value_ranges(training)
-    return Plausible(values, median, _wider(volumes), _label_ranges(training, voxel_ml), voxel_ml, binary)
+    labels = _label_ranges(training, voxel_ml) | _lesion_ranges(model)
+    return Plausible(values, median, _wider(volumes), labels, voxel_ml, binary)
 
 
 def _value_ranges(training: TrainingScans) -> tuple[Range, Range]:
@@ -145,6 +147,14 @@ def _label_ranges(training: TrainingScans, voxel_ml: float) -> dict[int, LabelRa
         volume = _wider([counts[row][value] * voxel_ml for row in having])
         ranges[value] = LabelRange(volume, len(having) == len(counts), largest - IN_ONE_PIECE)
     return ranges
+
+
+def _lesion_ranges(model: Model) -> dict[int, LabelRange]:
+    """Lesions are many or one, small or large, and no scan has to have one: their labels may be anything."""
+    if LESION_CODES not in model.sets:
+        return {}
+    codes = lesion_codes(model)
+    return dict.fromkeys(codes.labels or (codes.value,), LabelRange(_EVERYTHING, always=False, largest_piece=0.0))
 
 
 def _tissue(image: NDArray[np.floating], mask: NDArray[np.bool_], *, binary: bool) -> NDArray[np.bool_]:

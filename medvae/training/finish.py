@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.checkpoint.kept import Latents, TrainingScans
+from medvae.checkpoint.lesion_codes import LESION_CODES
 from medvae.checkpoint.model import MAIN, Model, weights_hash, with_all_options
 from medvae.detector.network import DETECTOR
+from medvae.lesions.network import LESIONS
 from medvae.prepare.preparation import Preparation
 from medvae.run.work import Progress, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from medvae.checkpoint.lesion_codes import LesionCodes
     from medvae.detector.network import Detector
+    from medvae.lesions.network import LesionVAE
     from medvae.settings import Settings
     from medvae.training.store import Scans
     from medvae.vae.base import VAE
@@ -30,6 +34,7 @@ def to_model(
     settings: Settings,
     record: Mapping[str, Any],
     detector: Detector | None = None,
+    lesions: tuple[LesionVAE, LesionCodes] | None = None,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Model:
     """The checkpoint of fitted networks.
@@ -41,10 +46,14 @@ def to_model(
         settings: of the run.
         record: how it was trained.
         detector: in eval mode; None where none was trained.
+        lesions: the network of lesion crops and what it was trained on; None where no lesions were learned. A scan
+            without a label map is then one without lesions.
         on_progress: called after each scan, with the stage "latents".
     """
     settings = with_all_options(settings)
-    networks: dict[str, VAE | Detector] = {MAIN: vae} if detector is None else {MAIN: vae, DETECTOR: detector}
+    networks: dict[str, VAE | Detector] = {MAIN: vae}
+    networks |= {} if detector is None else {DETECTOR: detector}
+    networks |= {} if lesions is None else {LESIONS: lesions[0]}
     preparation = Preparation(settings.prepare)
     nothing = Latents(np.zeros((0,), np.float32), np.zeros((0,), np.float32), [], [], [], [])
     bare = Model(
@@ -52,9 +61,10 @@ def to_model(
         preparation=preparation,
         settings=settings,
         latents=nothing,
-        training=_kept(scans, settings),
+        training=_kept(scans, settings, fill=lesions is not None),
         hash=weights_hash(networks),
         conditions=scans.conditions,
+        sets={} if lesions is None else {LESION_CODES: lesions[1].to_set()},
         record=record,
     )
     return replace(bare, latents=_latents(bare, scans, labels=labels, on_progress=on_progress))
@@ -75,13 +85,13 @@ def _latents(
     return Latents(np.stack(means), np.stack(log_variances), ids, subjects, list(labels), hashes, conditions)
 
 
-def _kept(scans: Scans, settings: Settings) -> TrainingScans:
-    """The first `train.keep_scans` scans as images."""
+def _kept(scans: Scans, settings: Settings, *, fill: bool) -> TrainingScans:
+    """The first `train.keep_scans` scans as images; `fill` makes missing label maps ones of zeros."""
     kept = [scans[i] for i in range(min(len(scans), settings.train.keep_scans))]
     if not kept:
         empty = np.zeros((0, 1, *settings.prepare.shape))
         return TrainingScans(empty.astype(np.float16), empty.astype(bool), None, [], [], scans[0].units)
-    maps = [one.label_map for one in kept]
+    maps = [np.zeros(one.mask.shape, np.int16) if fill and one.label_map is None else one.label_map for one in kept]
     label_maps = np.stack([one for one in maps if one is not None]) if all(one is not None for one in maps) else None
     return TrainingScans(
         np.stack([one.image for one in kept]).astype(np.float16),
