@@ -116,7 +116,7 @@ def test_scans_without_lesions_are_an_error_before_training(
 def test_masks_need_lesions_to_be_wanted(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", str(scans), "--config", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "model")]
     assert main([*words, "--lesion-masks", str(tmp_path), "--quiet"]) == 2
-    assert "--lesions" in capsys.readouterr().err or "lesions.steps" in capsys.readouterr().err
+    assert "use --set lesions.steps=600" in capsys.readouterr().err
 
 
 def test_python_trains_them_as_the_command_does(scans: Path, tmp_path: Path) -> None:
