@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from medvae.checkpoint.model import Model
 
-OPTIONS = {"stem": 2, "channels": [8, 16], "latent": 2, "velocity": 2, "smooth": 1}
+OPTIONS = {"stem": 2, "channels": [8, 16], "latent": 3, "velocity": 2, "smooth": 1}
 LABELS = (0, 3, 9)
 
 
