@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from medvae.checkpoint.folder import load
+from medvae.review.sample_list import SampleList
+from medvae.review.sample_page import SamplePage
 from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished
 from medvae.run.processes import Processes
-from medvae.run.record import disk_errors, hash_of
-from medvae.run.work import ignore
+from medvae.run.record import disk_errors, hash_of, read_record
+from medvae.run.work import Result, ignore
 from medvae.synthesis import generate, tables
 from medvae.synthesis.rows import Row
 from medvae.synthesis.synthesize import augment_settings, make_layout, with_screen
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from medvae.checkpoint.model import Model
     from medvae.run.outcomes import Outcome
-    from medvae.run.work import Progress, Result
+    from medvae.run.work import Progress
     from medvae.synthesis.synthetic import SyntheticSet
 
 
@@ -69,7 +72,11 @@ def run(
         )
         rows, counts = _write_tables(folder, whole)
         folder.finish(summary, **counts)
-    return Finished(out, summary, (*tables.report(counts), *layout.lines(rows)))
+        if options.augment.review:
+            with folder.rows() as outcomes, disk_errors(out):
+                SampleList(read_record(out), outcomes).write(out)
+    lines = [f"{out}/review/index.html: the pages, to be opened in a browser"] if options.augment.review else []
+    return Finished(out, summary, (*tables.report(counts), *layout.lines(rows), *lines))
 
 
 def _identity(trained: Model) -> dict[str, str]:
@@ -83,7 +90,11 @@ def _nothing_to_read(_: SampleJob) -> None:
 
 
 def _generate(job: SampleJob, _: None, *, whole: SyntheticSet) -> Result:
-    return whole.scan(job.index).result()
+    scan = whole.scan(job.index)
+    found = scan.result()
+    if not whole.synthesizer.settings.review:
+        return found
+    return replace(found, files=(*found.files, *whole.beside(scan), SamplePage.of(job.id, found)))
 
 
 def _write_tables(folder: OutputFolder, whole: SyntheticSet) -> tuple[list[Row], dict[str, Any]]:

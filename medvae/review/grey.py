@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medvae.io.nifti.write import gzipped
+from medvae.review.filling import base64_text
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medvae.scan import Units
+    from medvae.scan import Geometry, Units
 
 _HEADROOM = 1.25  # the scale ends at so many times what 99.9% of the evaluated region lies below
 _WINDOW = (0.5, 99.5)  # percentiles of the evaluated region that the grey values run between, as in the montage
@@ -60,3 +63,7 @@ class Grey:
         low, high = np.percentile(self.data[covered] if covered.any() else self.data, _WINDOW)
         low, high = float(low), float(max(high, low + 1))
         return low * self.scale[0] + self.scale[1], high * self.scale[0] + self.scale[1]
+
+    def letters(self, geometry: Geometry, *, description: str) -> str:
+        """As a NIfTI file in letters, as pages hold it."""
+        return base64_text(gzipped(self.data, geometry, description=description, scale=self.scale))
