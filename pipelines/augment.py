@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medvae.checkpoint.folder import load
 from medvae.review.sample_list import SampleList
 from medvae.review.sample_page import SamplePage
@@ -19,6 +21,7 @@ from medvae.synthesis import generate, tables
 from medvae.synthesis.rows import Row
 from medvae.synthesis.synthesize import augment_settings, make_layout, with_screen
 from medvae.synthesis.synthetic import SampleJob
+from medvae.synthesis.to_scan import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -94,7 +97,8 @@ def _generate(job: SampleJob, _: None, *, whole: SyntheticSet) -> Result:
     found = scan.result()
     if not whole.synthesizer.settings.review:
         return found
-    return replace(found, files=(*found.files, *whole.beside(scan), SamplePage.of(job.id, found)))
+    page = SamplePage.of(job.id, found, values=stored(scan.image).astype(np.float32, copy=False))
+    return replace(found, files=(*found.files, *whole.beside(scan), page))
 
 
 def _write_tables(folder: OutputFolder, whole: SyntheticSet) -> tuple[list[Row], dict[str, Any]]:

@@ -137,7 +137,7 @@ def _add_review(parser: argparse.ArgumentParser) -> None:
         "--verdicts",
         metavar="FILE",
         type=Path,
-        help="augment: verdicts that the pages exported; lists what is accepted",
+        help="augment: verdicts that the pages exported; list what they accept",
     )
     _add_loudness(parser, commands.review)
 

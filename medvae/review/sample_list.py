@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from medvae.io.files import write_text
-from medvae.review.filling import base64_text, filled, json_text, write_assets
+from medvae.review.filling import filled, json_text, write_assets
 from medvae.review.sample_page import FOLDER, SamplePage
 from medvae.review.verdicts import key_of
 from medvae.run.record import RESEARCH_USE
@@ -44,8 +44,8 @@ class SampleList:
         rows = [_row(one, out) for one in self.outcomes]
         facts = {"notice": RESEARCH_USE, "rows": rows, "card": _card(self.record)}
         write_text(folder / "run.js", f'"use strict";\nglobalThis.medvaeRun = {json_text(facts)};\n')
-        files = {one.id: out / SamplePage.of(one.id, one).thumbnail for one in self.outcomes if one.status == "ok"}
-        pictures = {name: base64_text(file.read_bytes()) for name, file in files.items() if file.is_file()}
+        done = (SamplePage.of(one.id, one) for one in self.outcomes if one.status == "ok")
+        pictures = {page.id: picture for page in done if (picture := page.picture(out))}
         write_text(folder / "index.html", filled("samples.html", {"thumbnails": json_text(pictures)}))
         return folder / "index.html"
 

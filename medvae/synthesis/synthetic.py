@@ -201,7 +201,7 @@ class SyntheticSet:
         return self._synthetic(accepted, accepted.audit or self._check(accepted.sample))
 
     def beside(self, one: Synthetic) -> tuple[File, ...]:
-        """Its nearest training scan, for its page; nothing but with `augment.review_real`, and none where it is unknown."""
+        """Its nearest training scan, for its page (`augment.review_real`); nothing where it is unknown."""
         if not self.synthesizer.settings.review_real or one.audit.image is None:
             return ()
         return (nearest_file(one.id, one.sample, self.synthesizer.model, nearest=one.audit.image.id),)

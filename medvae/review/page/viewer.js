@@ -4,15 +4,18 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   const FROM_ZERO = 2; // colours run from 0 to the end, and nothing below the threshold is shown; NiiVue 0.69 calls it otherwise
   const COLOURS = "medvae";
   const CROSS_MM = 0.7; // NiiVue wants voxels
+  const CROSS_SHARE = 1 / 250; // of a small field of view
   const { shape, affine } = facts.grid;
   const inverse = inverted(affine);
+  const spacing = [0, 1, 2].map((n) => Math.hypot(affine[0][n], affine[1][n], affine[2][n]));
+  const widest = Math.max(...spacing.map((mm, n) => mm * shape[n]));
   const images = new Map(); // maps and other scans that were shown before, by name
   let frame = 0;
   const nv = new niivue.Niivue({
     backColor: [0, 0, 0, 1],
     crosshairColor: [0, 0.82, 1, 0.8],
     crosshairGap: 6,
-    crosshairWidth: CROSS_MM / Math.min(...[0, 1, 2].map((n) => Math.hypot(affine[0][n], affine[1][n], affine[2][n]))),
+    crosshairWidth: Math.min(CROSS_MM, CROSS_SHARE * widest) / Math.min(...spacing),
     dragAndDropEnabled: false,
     fontColor: [1, 0.82, 0, 1],
     isColorbar: false,
