@@ -1,4 +1,4 @@
-"""The pages of a run of `detect` or `augment`, made from the files in its folder, without the model."""
+"""The pages of a run of `detect`, `augment` or `train`, made from the files in its folder, without the model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from medvae.review.accepted import Accepted, write_accepted
 from medvae.review.sample_list import SampleList
 from medvae.review.sample_page import SamplePage
 from medvae.review.scan_page import SCAN, ScanPage
+from medvae.review.training_page import TrainingPage
 from medvae.review.worklist import Worklist
 from medvae.run.folder import disk_errors
 from medvae.run.manifest import Manifest
@@ -31,7 +32,7 @@ class Reviewed:
     """What was written.
 
     Attributes:
-        index: the worklist, to be opened in a browser.
+        index: the worklist, or the page of a training, to be opened in a browser.
         pages: ids of the scans that have a page.
         without: ids of the scans that were done but have no page: a file that it needs is not there.
         lines: the text for a person.
@@ -59,10 +60,10 @@ def run(
     verdicts: Path | str | None = None,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Reviewed:
-    """Write the pages of a run of `detect` or `augment` anew, as `medvae review` does.
+    """Write the pages of a run of `detect`, `augment` or `train` anew, as `medvae review` does.
 
     Args:
-        out: output folder of the run.
+        out: output folder of the run, or model folder.
         truth: for `detect`: folder of masks of lesions, named as for `evaluate`; their outlines are drawn.
         verdicts: for `augment`: JSON that the pages exported; what it accepts is listed in `accepted.csv`.
         on_progress: called after each scan.
@@ -77,6 +78,10 @@ def run(
     record = read_record(out)
     outcomes = sorted(Manifest(out / "manifest.jsonl").outcomes().values(), key=lambda one: one.id)
     done = [one for one in outcomes if one.status == "ok" and Path(one.id).name == one.id]  # no path from data
+    if record["command"] == "train" and truth is None and verdicts is None:
+        with disk_errors(out):
+            index = TrainingPage(record).write(out)
+        return Reviewed(index, (), (), (f"{index}: open it in a browser",))
     if record["command"] == "augment" and truth is None:
         return _augment(out, record, outcomes, done, verdicts=verdicts, on_progress=on_progress)
     if record["command"] == "detect" and verdicts is None:

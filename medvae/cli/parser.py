@@ -129,7 +129,7 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_review(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect` or `medvae augment`")
+    parser.add_argument("run", metavar="OUT", type=Path, help="folder of `medvae detect`, `augment` or `train`")
     parser.add_argument(
         "--truth", metavar="MASKS", type=Path, help="detect: folder of masks, named as the scans, to be outlined"
     )
