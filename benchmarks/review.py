@@ -2,10 +2,10 @@
 
     python benchmarks/review.py OUT [--rows 200] [--rounds 3]
 
-OUT is an output folder of `medvae detect` or `medvae augment` with pages. Building a page is timed from the files on the disk, as `detect`
-does it after it has written them, with the picture of the scan, and compared with the seconds that the manifest has for
-the rest of the scan. The worklist is opened in headless Chromium with the scans of OUT repeated to `--rows` rows;
-interactive is when all rows are laid out and a click has sorted them.
+OUT is an output folder of `medvae detect` or `medvae augment` with pages. Building a page is timed from the files on
+the disk, as the run does it after it has written them (for `detect` with the picture of the scan), and compared with
+the seconds that the manifest has for the rest of the scan. The worklist of `detect` is opened in headless Chromium with
+the scans of OUT repeated to `--rows` rows; interactive is when all rows are laid out and a click has sorted them.
 """
 
 from __future__ import annotations

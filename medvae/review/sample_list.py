@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from medvae.run.outcomes import Outcome
 
 _SCORES = ("draws", "distance", "second_distance", "ratio")
+_SET = (
+    *("samples", "not_generated", "copies", "copies_among_real", "distance", "distance_among_real"),
+    *("copy_threshold", "copy_ratio_threshold", "copy_thresholds_from", "derived_from_one_subject"),
+)
 _FACTS = ("class", "sources", "source_subject", "nearest", "copy", "rejected")
 
 
@@ -67,13 +71,11 @@ def _card(record: Mapping[str, Any]) -> dict[str, Any]:
     """What is to be known of the set."""
     identity = record.get("identity", {})
     options = identity.get("augment", {})
-    names = ("samples", "not_generated", "copies", "copies_among_real", "distance", "distance_among_real")
-    names += ("copy_threshold", "copy_ratio_threshold", "copy_thresholds_from", "derived_from_one_subject")
     return {
         "model": identity.get("model", ""),
         "seed": identity.get("seed"),
         "medvae": record.get("medvae", ""),
         "sampler": options.get("sampler", ""),
         "label_names": options.get("label_names", {}),
-        **{name: record.get(name) for name in names},
+        **{name: record.get(name) for name in _SET},
     }

@@ -237,3 +237,11 @@ def test_what_is_no_run_of_detect_is_refused_and_no_id_leads_elsewhere(tmp_path:
 def test_pages_are_made_without_torch() -> None:
     code = "import sys, medvae.pipelines.review; sys.exit(bool({'torch', 'monai'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_window_lies_at_the_percentiles_of_what_was_evaluated() -> None:
+    rng = np.random.default_rng(0)
+    data, covered = rng.integers(3, 250, (9, 8, 7)).astype(np.uint8), rng.random((9, 8, 7)) > 0.4
+    low, high = np.percentile(data[covered], (0.5, 99.5))
+    assert Grey(data, (2.0, -1.0)).window(covered) == pytest.approx((low * 2 - 1, high * 2 - 1))
+    assert Grey(data.astype(np.int16), (2.0, -1.0)).window(covered) == pytest.approx((low * 2 - 1, high * 2 - 1))
