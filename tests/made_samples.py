@@ -34,7 +34,8 @@ def make_set(out: Path, names: Sequence[str], *, rejected: str = "", real: bool 
         Manifest(out / "manifest.jsonl").append(outcome)
     identity = {"augment": {"sampler": "classical", "label_names": {"2": "posterior"}}, "seed": 0, "model": "abc"}
     record = {"command": "augment", "medvae": "0.1.0", "identity": identity, "copies": 1, "copy_threshold": 0.5}
-    (out / "run.json").write_text(json.dumps({**record, "copies_among_real": "0 of 9"}), "utf-8")
+    record |= {"copies_among_real": "0 of 9"}
+    (out / "run.json").write_text(json.dumps(record), "utf-8")
     (out / "labels.csv").write_text(
         "scan,subject,label,label_map,synthetic,sources\nreal.nii.gz,r,,,no,\n"
         + "".join(f"{one.facts['image']},{one.id},a,,yes,\n" for one in outcomes if one.status == "ok"),

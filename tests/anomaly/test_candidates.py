@@ -183,5 +183,5 @@ def test_what_was_found_in_words() -> None:
 @pytest.mark.parametrize(("found", "threshold", "places"), [(0, 1.0, 1), (2, 1.0, 2), (5, 1.0, 3), (0, np.inf, 3)])
 def test_a_picture_shows_the_candidates_and_one_place_without(found: int, threshold: float, places: int) -> None:
     one = Candidate(1, (0, 0, 0), None, None, 1.0, 5.0, 5.0, 2.0, 0.1, "residual_z")
-    candidates = Candidates("residual_z", threshold, 1.0, (one,) * found, np.zeros((2, 2, 2), np.uint16))
+    candidates = Candidates("residual_z", 1.0, threshold, (one,) * found, np.zeros((2, 2, 2), np.uint16))
     assert candidates.places(3) == places

@@ -67,7 +67,7 @@ def test_review_makes_the_page_from_the_disk(tmp_path: Path) -> None:
 
 def test_a_reader_sees_curves_the_cohort_and_the_errors(tab: Tab, tmp_path: Path) -> None:
     tab.open(
-        make_training(tmp_path) / "review" / "index.html", ready="document.documentElement.dataset.ready === 'true'"
+        make_training(tmp_path) / "review" / "index.html", ready="document.documentElement?.dataset.ready === 'true'"
     )
     assert tab.js("document.querySelectorAll('#curves svg').length") == 4
     assert tab.js("document.querySelectorAll('#curves .line').length") == 7
