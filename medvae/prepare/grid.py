@@ -29,11 +29,9 @@ def box_around(region: NDArray[np.bool_], *, margin: Sequence[int] = (0, 0, 0)) 
 
     The whole grid where the region is empty.
     """
-    flat = region.any(axis=2)  # once over all voxels
-    x, y, z = (
-        _ends(there, wide)
-        for there, wide in zip((flat.any(axis=1), flat.any(axis=0), region.any(axis=(0, 1))), margin, strict=True)
-    )
+    flat = np.any(region, axis=2)  # once over all voxels
+    along = np.any(flat, axis=1), np.any(flat, axis=0), np.any(region, axis=(0, 1))
+    x, y, z = (_ends(there, wide) for there, wide in zip(along, margin, strict=True))
     return x, y, z
 
 

@@ -2,7 +2,7 @@
 // Small plots as SVG: lines over steps, points with names. Colours are those of the page, light or dark.
 medvae.plot = (() => {
   const [WIDTH, HEIGHT] = [520, 300];
-  const BOX = { left: 62, right: 12, top: 30, bottom: 40 };
+  const BOX = { left: 62, right: 12, top: 44, bottom: 40 };
 
   function svg(tag, attributes = {}, children = []) {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -50,13 +50,13 @@ medvae.plot = (() => {
     if (!all.length) return null;
     const { image, x, y } = frame(across, up, ends([0, ...all.map((one) => one[0])]), ends(all.map((one) => one[1])));
     if (mark) image.append(svg("line", { class: "mark", x1: x(mark), x2: x(mark), y1: BOX.top, y2: HEIGHT - BOX.bottom }));
-    known.forEach(({ name, points }, n) => {
+    const key = known.map(({ name }, n) => svg("tspan", { class: `name kind${n}`, dx: n ? 12 : 0 }, [name]));
+    image.append(svg("text", { x: 4, y: 32 }, key));
+    known.forEach(({ points }, n) => {
       if (!points.length) return;
       const path = points.map(([a, b], k) => `${k ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
       image.append(svg("path", { class: `line kind${n}`, d: path }));
       if (points.length === 1) image.append(svg("circle", { class: `kind${n}`, cx: x(points[0][0]), cy: y(points[0][1]), r: 4 }));
-      const text = svg("text", { class: `name kind${n}`, x: WIDTH - BOX.right, y: BOX.top + 8 + 15 * n, "text-anchor": "end" }, [name]);
-      image.append(text);
     });
     return image;
   }

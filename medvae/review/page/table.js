@@ -32,7 +32,7 @@ medvae.makeTable = ({ rows, columns, first, matches, then, kind }) => {
   function line(row) {
     const cells = columns.map((column) => {
       const content = column.cell(row);
-      return make(column.head ? "th" : "td", { class: column.numeric ? "numeric" : null }, [content]);
+      return make(column.head ? "th" : "td", { class: column.numeric ? "numeric" : column.wide ? "wide" : null }, [content]);
     });
     return make("tr", { tabindex: "-1", class: kind(row) }, cells);
   }
