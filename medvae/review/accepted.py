@@ -90,6 +90,6 @@ def _write_datalist(out: Path, left_out: set[str]) -> tuple[str, ...]:
     tree: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if not isinstance(tree.get("training"), list):
         return ()
-    items = [one for one in tree["training"] if one["image"].removeprefix("./") not in left_out]
+    items = [one for one in tree["training"] if str(one.get("image")).removeprefix("./") not in left_out]
     write_json(out / DATALIST, {**tree, "numTraining": len(items), "training": items})
     return (DATALIST,)
