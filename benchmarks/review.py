@@ -1,11 +1,11 @@
-"""How long the pages of a `detect` run take to build and to open, and how large they are.
+"""How long the pages of a `detect` or `augment` run take to build and to open, and how large they are.
 
     python benchmarks/review.py OUT [--rows 200] [--rounds 3]
 
-OUT is an output folder of `medvae detect` with pages. Building a page is timed from the files on the disk, as `detect`
-does it after it has written them, with the picture of the scan, and compared with the seconds that the manifest has for
-the rest of the scan. The worklist is opened in headless Chromium with the scans of OUT repeated to `--rows` rows;
-interactive is when all rows are laid out and a click has sorted them.
+OUT is an output folder of `medvae detect` or `medvae augment` with pages. Building a page is timed from the files on
+the disk, as the run does it after it has written them (for `detect` with the picture of the scan), and compared with
+the seconds that the manifest has for the rest of the scan. The worklist of `detect` is opened in headless Chromium with
+the scans of OUT repeated to `--rows` rows; interactive is when all rows are laid out and a click has sorted them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 
+from medvae.io.formats import nifti
 from medvae.io.nifti.file import NiftiFile
 from medvae.review.grey import Grey
 from medvae.review.montage import Picture
+from medvae.review.sample_list import SampleList
+from medvae.review.sample_page import SamplePage
 from medvae.review.scan_page import SCAN, ScanPage
 from medvae.review.thumbnail import Thumbnail
 from medvae.review.worklist import Worklist
 from medvae.run.manifest import Manifest
+from medvae.run.record import read_record
 from medvae.scan import Geometry
+from medvae.settings import ReadSettings
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from chromium import Browser, executable
@@ -50,6 +55,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     there = Manifest(options.out / "manifest.jsonl").outcomes().values()
+    if read_record(options.out)["command"] == "augment":
+        samples(options.out, [one for one in there if one.status == "ok"], rounds=options.rounds)
+        return
     done = [one for one in there if one.status == "ok" and (options.out / ScanPage(one.id).name).is_file()]
     print("| scan | voxels | detect, s | page, s | share | page, MB |\n|---|---|---|---|---|---|")
     for one in done:
@@ -63,6 +71,27 @@ def main() -> None:
             index = worklist(options.out, Path(scratch), done, rows=options.rows)
             size, seconds = index.stat().st_size / 1e6, opened(index)
             print(f"worklist of {options.rows} rows, {size:.1f} MB: {seconds:.2f} s until interactive")
+
+
+def samples(out: Path, done: list[Outcome], *, rounds: int) -> None:
+    """Print the times of a set's pages: median over its samples, of the best of some rounds."""
+    seconds, rest = [], []
+    for one in done:
+        values, _ = nifti.read_values(out / str(one.facts["image"]), ReadSettings())
+        page, times = SamplePage.of(one.id, one, values=values), []
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            page.write(out)
+            times.append(time.perf_counter() - begun)
+        seconds.append(min(times))
+        rest.append(one.seconds - (min(times) if page.name in one.outputs else 0))
+    begun = time.perf_counter()
+    SampleList(read_record(out), done).write(out)
+    index = (time.perf_counter() - begun) / len(done)
+    size = median((out / SamplePage.of(one.id, one).name).stat().st_size for one in done) / 1e6
+    print("| samples | augment, s | page, s | worklist, s a sample | share | page, MB |\n|---|---|---|---|---|---|")
+    share = (median(seconds) + index) / median(rest)
+    print(f"| {len(done)} | {median(rest):.2f} | {median(seconds):.3f} | {index:.3f} | {share:.1%} | {size:.2f} |")
 
 
 def built(out: Path, name: str) -> float:

@@ -232,6 +232,10 @@ class AugmentSettings(Frozen):
     reject: bool = Field(
         True, description="draw again what is implausible or, not being derived from one subject, a near-copy"
     )
+    review: bool = Field(True, description="write a worklist and a page per scan, to be reviewed in a browser")
+    review_real: bool = Field(
+        False, description="keep the nearest training scan for each page: the pages are then patient data"
+    )
 
 
 class Settings(Frozen):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medvae.checkpoint.folder import load
+from medvae.review.sample_list import SampleList
+from medvae.review.sample_page import SamplePage
 from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished
 from medvae.run.processes import Processes
-from medvae.run.record import disk_errors, hash_of
-from medvae.run.work import ignore
+from medvae.run.record import disk_errors, hash_of, read_record
+from medvae.run.work import Result, ignore
 from medvae.synthesis import generate, tables
 from medvae.synthesis.rows import Row
 from medvae.synthesis.synthesize import augment_settings, make_layout, with_screen
 from medvae.synthesis.synthetic import SampleJob
+from medvae.synthesis.to_scan import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
     from medvae.checkpoint.model import Model
     from medvae.run.outcomes import Outcome
-    from medvae.run.work import Progress, Result
+    from medvae.run.work import Progress
     from medvae.synthesis.synthetic import SyntheticSet
 
 
@@ -69,7 +75,11 @@ def run(
         )
         rows, counts = _write_tables(folder, whole)
         folder.finish(summary, **counts)
-    return Finished(out, summary, (*tables.report(counts), *layout.lines(rows)))
+        if options.augment.review:
+            with folder.rows() as outcomes, disk_errors(out):
+                SampleList(read_record(out), outcomes).write(out)
+    lines = [f"{out}/review/index.html: the pages, to be opened in a browser"] if options.augment.review else []
+    return Finished(out, summary, (*tables.report(counts), *layout.lines(rows), *lines))
 
 
 def _identity(trained: Model) -> dict[str, str]:
@@ -83,7 +93,12 @@ def _nothing_to_read(_: SampleJob) -> None:
 
 
 def _generate(job: SampleJob, _: None, *, whole: SyntheticSet) -> Result:
-    return whole.scan(job.index).result()
+    scan = whole.scan(job.index)
+    found = scan.result()
+    if not whole.synthesizer.settings.review:
+        return found
+    page = SamplePage.of(job.id, found, values=stored(scan.image).astype(np.float32, copy=False))
+    return replace(found, files=(*found.files, *whole.beside(scan), page))
 
 
 def _write_tables(folder: OutputFolder, whole: SyntheticSet) -> tuple[list[Row], dict[str, Any]]:

@@ -1,21 +1,30 @@
-"""The pages of a run of `detect`, made from the files in its folder, without the model."""
+"""The pages of a run of `detect`, `augment` or `train`, made from the files in its folder, without the model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from medvae.cohort.names import plural
+from medvae.errors import InputError
 from medvae.evaluation.masks import Masks
+from medvae.review.accepted import Accepted, write_accepted
+from medvae.review.sample_list import SampleList
+from medvae.review.sample_page import SamplePage
 from medvae.review.scan_page import SCAN, ScanPage
-from medvae.review.worklist import Worklist, require_run
+from medvae.review.training_page import TrainingPage
+from medvae.review.worklist import Worklist
 from medvae.run.folder import disk_errors
 from medvae.run.manifest import Manifest
+from medvae.run.record import read_record
 from medvae.run.work import Progress, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from medvae.run.outcomes import Outcome
 
 
 @dataclass(frozen=True)
@@ -23,9 +32,9 @@ class Reviewed:
     """What was written.
 
     Attributes:
-        index: the worklist, to be opened in a browser.
+        index: the worklist, or the page of a training, to be opened in a browser.
         pages: ids of the scans that have a page.
-        without: ids of the scans that have maps but no page: `detect` kept no picture of the scan.
+        without: ids of the scans that were done but have no page: a file that it needs is not there.
         lines: the text for a person.
     """
 
@@ -35,41 +44,105 @@ class Reviewed:
     lines: tuple[str, ...]
 
 
+class _Page(Protocol):
+    """The page of one scan."""
+
+    @property
+    def id(self) -> str: ...
+
+    def write(self, folder: Path) -> None: ...
+
+
 def run(
-    out: Path | str, *, truth: Path | str | None = None, on_progress: Callable[[Progress], None] = ignore
+    out: Path | str,
+    *,
+    truth: Path | str | None = None,
+    verdicts: Path | str | None = None,
+    on_progress: Callable[[Progress], None] = ignore,
 ) -> Reviewed:
-    """Write the pages of a run of `detect` anew, as `medvae review` does.
+    """Write the pages of a run of `detect`, `augment` or `train` anew, as `medvae review` does.
 
     Args:
-        out: output folder of `detect`.
-        truth: folder of masks of lesions, named as for `evaluate`; their outlines are drawn.
+        out: output folder of the run, or model folder.
+        truth: for `detect`: folder of masks of lesions, named as for `evaluate`; their outlines are drawn.
+        verdicts: for `augment`: JSON that the pages exported; what it accepts is listed in `accepted.csv`.
         on_progress: called after each scan.
 
     Raises:
-        InputError: no run of `detect` in the folder, or two masks that could be one scan's.
+        InputError: no run in the folder, or one of another command; two masks that could be one scan's; no file of
+            verdicts on this set.
         ScanError: a file cannot be read, or a mask does not lie on its scan.
         OutputError: the folder cannot be written.
     """
     out = Path(out)
-    require_run(out)
+    record = read_record(out)
     outcomes = sorted(Manifest(out / "manifest.jsonl").outcomes().values(), key=lambda one: one.id)
-    masks = None if truth is None else Masks.below(Path(truth))
-    done = [one.id for one in outcomes if one.status == "ok" and Path(one.id).name == one.id]  # no path from data
-    pages = [name for name in done if (out / "scans" / name / SCAN).is_file()]
+    done = [one for one in outcomes if one.status == "ok" and Path(one.id).name == one.id]  # no path from data
+    if record["command"] == "train" and truth is None and verdicts is None:
+        with disk_errors(out):
+            index = TrainingPage(record).write(out)
+        return Reviewed(index, (), (), (f"{index}: open it in a browser",))
+    if record["command"] == "augment" and truth is None:
+        return _augment(out, record, outcomes, done, verdicts=verdicts, on_progress=on_progress)
+    if record["command"] == "detect" and verdicts is None:
+        masks = None if truth is None else Masks.below(Path(truth))
+        return _detect(out, outcomes, done, masks=masks, on_progress=on_progress)
+    hint = "truth= is for a run of detect, verdicts= for one of augment (for detect: evaluate)"
+    raise InputError(f"a run of `medvae {record['command']}` has no such pages", path=out, hint=hint)
+
+
+def _detect(
+    out: Path,
+    outcomes: Sequence[Outcome],
+    done: Sequence[Outcome],
+    *,
+    masks: Masks | None,
+    on_progress: Callable[[Progress], None],
+) -> Reviewed:
+    names = [one.id for one in done if (out / "scans" / one.id / SCAN).is_file()]
     with disk_errors(out):
-        for number, name in enumerate(pages):
-            on_progress(Progress("review", number, len(pages), note=name))
-            ScanPage(name, None if masks is None else masks.of(name)).write(out)
-        on_progress(Progress("review", len(pages), len(pages)))
+        _write([ScanPage(name, None if masks is None else masks.of(name)) for name in names], out, on_progress)
         index = Worklist.of_run(out, outcomes).write(out)
-    without = tuple(name for name in done if name not in pages)
-    return Reviewed(index, tuple(pages), without, _lines(index, len(pages), without))
+    return _reviewed(index, names, done, hint="repeat detect, set detect.review=true")
 
 
-def _lines(index: Path, pages: int, without: tuple[str, ...]) -> tuple[str, ...]:
-    lines = [f"{index}: open it in a browser; {plural(pages, 'page')}"]
+def _augment(
+    out: Path,
+    record: dict[str, Any],
+    outcomes: Sequence[Outcome],
+    done: Sequence[Outcome],
+    *,
+    verdicts: Path | str | None,
+    on_progress: Callable[[Progress], None],
+) -> Reviewed:
+    pages = [page for one in done if (page := SamplePage.of(one.id, one)).image(out)]
+    with disk_errors(out):
+        _write(pages, out, on_progress)
+        index = SampleList(record, outcomes).write(out)
+        lines = () if verdicts is None else _filtered(write_accepted(Path(verdicts), out, outcomes))
+    return _reviewed(index, [page.id for page in pages], done, hint="repeat augment", more=lines)
+
+
+def _write(pages: Sequence[_Page], out: Path, on_progress: Callable[[Progress], None]) -> None:
+    for number, page in enumerate(pages):
+        on_progress(Progress("review", number, len(pages), note=page.id))
+        page.write(out)
+    on_progress(Progress("review", len(pages), len(pages)))
+
+
+def _reviewed(
+    index: Path, pages: Sequence[str], done: Sequence[Outcome], *, hint: str, more: tuple[str, ...] = ()
+) -> Reviewed:
+    without = tuple(one.id for one in done if one.id not in set(pages))
+    lines = [f"{index}: open it in a browser; {plural(len(pages), 'page')}", *more]
     if without:
-        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        lines.append(f"no page: {without[0]}{more}: detect kept no picture of the scan")
-        lines.append("  hint: repeat detect, set detect.review=true")
-    return tuple(lines)
+        others = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        lines += [f"no page: {without[0]}{others}: the image is not in the folder", f"  hint: {hint}"]
+    return Reviewed(index, tuple(pages), without, tuple(lines))
+
+
+def _filtered(found: Accepted) -> tuple[str, ...]:
+    open_ones = found.samples - found.accepted - found.rejected
+    counts = f"{found.accepted} accepted, {found.rejected} rejected, {open_ones} without a verdict (left out, too)"
+    others = (f"{plural(found.others, 'verdict')} left out: of other scans or another run",) if found.others else ()
+    return (f"{' and '.join(found.files)}: {counts}", *others)

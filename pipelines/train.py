@@ -17,15 +17,19 @@ from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
 from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, SettingsError
+from medvae.io.files import write_json
 from medvae.lesions.network import USUAL_STEPS
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import Preparation
 from medvae.review import training as pictures
+from medvae.review.latent_map import LATENT_MAP, latent_map
+from medvae.review.training_page import TrainingPage
 from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished, Outcome, Summary
 from medvae.run.processes import Processes
+from medvae.run.record import disk_errors, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import Settings, configure, load_settings
 from medvae.training.before import check_scans, identity, is_finished, keep_scans, length
@@ -114,6 +118,8 @@ def run(
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, masks=masks, on_progress=on_progress)
         facts = {**model.record, "warnings": list(model.warnings)}
         folder.finish(summary, model=model.hash, length=length(settings), **facts)
+        with disk_errors(out):
+            TrainingPage(read_record(out)).write(out)
         folder.remove_outputs()  # the prepared scans
         _remove(out, "cache", "calibration", *(() if settings.train.keep_state else _STATE))
     for warning in model.warnings:
@@ -324,6 +330,9 @@ def _train(
     save(model, out)
     pictures.curves(out / "curves.png", epochs)
     _draw(model, roles.validation if names else roles.training, out=out)
+    latents = model.latents
+    found = latent_map(latents.mean, latents.ids, labels=latents.labels, validation=set(names))
+    write_json(out / LATENT_MAP, found)
     return model
 
 
@@ -337,6 +346,6 @@ def _draw(model: Model, scans: Scans, *, out: Path) -> None:
 
 def _next_steps(model: Model, out: Path) -> tuple[str, ...]:
     return (
-        f"model: {out} ({model.record['steps']} steps); curves.png and reconstructions.png show how the training went",
+        f"model: {out} ({model.record['steps']} steps); review/index.html shows how the training went",
         f"next: calibrate it on healthy scans that it was not trained on, {_ENOUGH} or more for a p as low as 0.05",
     )

@@ -129,7 +129,7 @@ def test_outputs_are_described(brains: Path, model_folder: Path, tmp_path: Path)
     assert main(["detect", str(brains / "new"), "--model", str(model_folder), "--out", str(maps), "--quiet"]) == 0
     assert main(["augment", "--model", str(model_folder), "--out", str(made), "--count", "2", "--quiet"]) == 0
     files = (path for root in (maps, made, model_folder) for path in root.rglob("*") if path.is_file())
-    files = (path for path in files if path.parent != maps / "review" / "page")
+    files = (path for path in files if path.parent.name != "page")
     names = {
         re.sub(r"synthetic-\d+|(ill|well)(?=\.html)", "<id>", re.sub(r"(tfevents).*", r"\1", path.name))
         for path in files

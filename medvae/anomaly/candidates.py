@@ -93,6 +93,10 @@ class Candidates:
     each: tuple[Candidate, ...]
     labels: NDArray[np.uint16] = field(repr=False)
 
+    def places(self, most: int) -> int:
+        """So many places a picture shows: the candidates; the highest without one; `most` where they are unknown."""
+        return min(most, max(1, len(self.each))) if np.isfinite(self.threshold) else most
+
     def in_words(self, unit: str, *, shown: int) -> str:
         """What was found, for a reader of the picture.
 

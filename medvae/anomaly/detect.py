@@ -24,7 +24,7 @@ from medvae.io.reading import read_mask
 from medvae.prepare.load import Loaded, ReadAndPrepare, accepted
 from medvae.prepare.native import brain_share, coverage, outline, to_native
 from medvae.prepare.preparation import prepare
-from medvae.review.montage import Picture, find_peaks
+from medvae.review.montage import PEAKS, Picture, find_peaks
 from medvae.scan import ScanRef
 from medvae.settings import DetectSettings, validate
 
@@ -154,7 +154,7 @@ def detect_prepared(
             first,
             find_peaks(
                 wanted[first.name].values, prepared, first=[prepared.input.to_index(one.ras) for one in candidates.each]
-            ),
+            )[: candidates.places(PEAKS)],
             covered,
             candidates=candidates,
             template_brain=outline(prepared) if aligned else None,

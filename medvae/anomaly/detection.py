@@ -199,16 +199,20 @@ class Detection:
         return Montage(name, self.picture, title=self._title(), footer=f"{self.status}. {RESEARCH_USE}")
 
     def _title(self) -> str:
-        score = f"{self.id}: score {self.score:.3g} {self.first.unit} ({self.first.name}), {self._p_in_words()}"
+        finding = self.candidates.in_words(self.first.unit, shown=PEAKS)
+        score = f"score {self.score:.3g} {self.first.unit} (map {self.first.name}), {self._p_in_words()}"
         warnings = [line for one in self.warnings for line in wrap(f"warning: {one}", _LINE)]
-        return "\n".join([score, self.candidates.in_words(self.first.unit, shown=PEAKS), *warnings])
+        return "\n".join([*wrap(f"{self.id}: {finding}", _LINE), score, *warnings])
 
     def _p_in_words(self) -> str:
         if self.p is None:
             return self.status
-        if np.isclose(self.p, 1 / (self.n + 1)):
-            return f"p = {self.p:.3f} (smallest possible with n = {self.n}), {self.status.partition(',')[0]}"
-        return f"p = {self.p:.3f} ({self.status})"
+        basis = self.status.partition(",")[0]
+        as_high = round(self.p * (self.n + 1)) - 1  # p = (1 + as high) / (1 + n)
+        if as_high < 0 or not np.isclose(self.p, (as_high + 1) / (self.n + 1)):
+            return f"p = {self.p:.3f} ({self.status})"
+        least = ", the smallest p possible" if as_high == 0 else ""
+        return f"p = {self.p:.3f}: {as_high or 'none'} of {self.n} healthy scans scored as high{least} ({basis})"
 
     def __repr__(self) -> str:
         scores = ", ".join(

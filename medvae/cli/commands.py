@@ -109,7 +109,7 @@ def review(args: argparse.Namespace) -> int:
     from medvae.pipelines import review as pipeline
 
     with console.progress() as on_progress:
-        reviewed = pipeline.run(args.run, truth=args.truth, on_progress=on_progress)
+        reviewed = pipeline.run(args.run, truth=args.truth, verdicts=args.verdicts, on_progress=on_progress)
     console.say(reviewed.lines)
     return 0
 

@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
         command("calibrate", "compute reference statistics from healthy scans that were not used in training")
     )
     _add_detect(command("detect", "write anomaly maps, scores and pictures", lists="maps"))
-    _add_review(command("review", "write the worklist and the pages of a detect run, to be opened in a browser"))
+    _add_review(command("review", "write the worklist and the pages of a run, to be opened in a browser"))
     _add_evaluate(command("evaluate", "compare the maps of detect with masks of known lesions or a reader's verdicts"))
     _add_augment(command("augment", "write synthetic scans and their labels", lists="samplers"))
     _add_demo(command("demo", "train, calibrate, detect and augment on simulated scans, in a few minutes"))
@@ -138,9 +138,15 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_review(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
+    parser.add_argument("run", metavar="OUT", type=Path, help="folder of `medvae detect`, `augment` or `train`")
     parser.add_argument(
-        "--truth", metavar="MASKS", type=Path, help="folder of masks, named as the scans, to be outlined"
+        "--truth", metavar="MASKS", type=Path, help="detect: folder of masks, named as the scans, to be outlined"
+    )
+    parser.add_argument(
+        "--verdicts",
+        metavar="FILE",
+        type=Path,
+        help="augment: verdicts that the pages exported; list what they accept",
     )
     _add_loudness(parser, commands.review)
 

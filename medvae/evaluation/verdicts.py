@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from scipy import stats
 
 from medvae.errors import InputError
-from medvae.review.scan_page import FINDINGS, key_of
+from medvae.review.scan_page import FINDINGS
+from medvae.review.verdicts import key_of, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FORMAT = "medvae-verdicts"
 VERDICTS = ("lesion", "normal variant", "artefact", "unsure")
 _FALSE = ("normal variant", "artefact")
 _LEVEL = 0.95
@@ -72,9 +72,9 @@ def read_verdicts(path: Path, out: Path) -> Verdicts:
     Raises:
         InputError: the file holds no verdicts, or none of this run.
     """
-    run = {key_of(text): json.loads(text)["candidates"] for text in _findings(out)}
-    said = _scans(path)
-    known = {one["key"]: one["candidates"] for one in said if one["key"] in run}
+    run = {key_of(text.encode("utf-8")): json.loads(text)["candidates"] for text in _findings(out)}
+    said = read(path)
+    known = {one.key: one.candidates for one in said if one.key in run}
     if not known:
         hint = "pass the file that the pages of this run exported"
         raise InputError("no verdicts on scans of this run", path=path, hint=hint)
@@ -89,15 +89,3 @@ def read_verdicts(path: Path, out: Path) -> Verdicts:
 def _findings(out: Path) -> Iterator[str]:
     for path in sorted(out.glob(f"scans/*/{FINDINGS}")):
         yield path.read_text("utf-8")
-
-
-def _scans(path: Path) -> list[dict[str, Any]]:
-    """The scans of a file, with what is needed of each."""
-    try:
-        tree = json.loads(path.read_text("utf-8"))
-        if tree["format"] != FORMAT:
-            raise ValueError
-        return [{"key": str(one["key"]), "candidates": dict(one["candidates"])} for one in tree["scans"]]
-    except (OSError, ValueError, LookupError, TypeError):
-        hint = "pass a JSON file that the pages exported"
-        raise InputError("no file of verdicts", path=path, hint=hint) from None

@@ -29,13 +29,17 @@ def box_around(region: NDArray[np.bool_], *, margin: Sequence[int] = (0, 0, 0)) 
 
     The whole grid where the region is empty.
     """
-    found = ndimage.find_objects(region.astype(np.uint8))
-    ends = found[0] if found else tuple(slice(0, n) for n in region.shape)
-    x, y, z = (
-        slice(max(0, one.start - wide), min(n, one.stop + wide))
-        for one, wide, n in zip(ends, margin, region.shape, strict=True)
-    )
+    flat = np.any(region, axis=2)  # once over all voxels
+    along = np.any(flat, axis=1), np.any(flat, axis=0), np.any(region, axis=(0, 1))
+    x, y, z = (_ends(there, wide) for there, wide in zip(along, margin, strict=True))
     return x, y, z
+
+
+def _ends(there: NDArray[np.bool_], wide: int) -> slice:
+    """From the first to the last index that a region has along an axis, wider on both sides; all where it has none."""
+    index = np.flatnonzero(there)
+    first, last = (index[0], index[-1]) if len(index) else (0, len(there) - 1)
+    return slice(max(0, int(first) - wide), min(len(there), int(last) + 1 + wide))
 
 
 def resample(

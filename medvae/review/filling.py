@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-ASSETS = ("niivue.js", "page.css", "verdicts.js", "index.js", "outlines.js", "viewer.js", "scan.js")  # beside all pages
 _FOLDER = "page"
+_ASSET = re.compile(r'"(?:\.\./)?page/(\w+\.(?:css|js))"')  # what a template loads from beside it
 _HERE = "<!-- data -->"  # where a template takes its data
 
 
@@ -46,9 +47,15 @@ def filled(template: str, data: Mapping[str, str]) -> str:
     return _read(template).decode("utf-8").replace(_HERE, "\n".join(elements))
 
 
-def write_assets(folder: Path) -> None:
-    """Write what all pages share into `folder`/page."""
-    for name in ASSETS:
+def assets(*templates: str) -> tuple[str, ...]:
+    """Names of the files of `page/` that pages made from these templates load."""
+    texts = (_read(name).decode("utf-8") for name in templates)
+    return tuple(dict.fromkeys(name for text in texts for name in _ASSET.findall(text)))
+
+
+def write_assets(folder: Path, *templates: str) -> None:
+    """Write what pages made from these templates load into `folder`/page."""
+    for name in assets(*templates):
         there, data = folder / _FOLDER / name, _read(name)
         if not there.is_file() or there.read_bytes() != data:
             with atomic(there) as partial:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medvae.io.nifti.write import gzipped
+from medvae.review.filling import base64_text
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medvae.scan import Units
+    from medvae.scan import Geometry, Units
 
 _HEADROOM = 1.25  # the scale ends at so many times what 99.9% of the evaluated region lies below
 _WINDOW = (0.5, 99.5)  # percentiles of the evaluated region that the grey values run between, as in the montage
@@ -57,6 +60,20 @@ class Grey:
 
     def window(self, covered: NDArray[np.bool_]) -> tuple[float, float]:
         """The values between which grey runs from black to white, in the scan's unit."""
-        low, high = np.percentile(self.data[covered] if covered.any() else self.data, _WINDOW)
+        seen = self.data[covered] if covered.any() else self.data.ravel()
+        low, high = _percentiles(seen) if self.data.dtype == np.uint8 else np.percentile(seen, _WINDOW)
         low, high = float(low), float(max(high, low + 1))
         return low * self.scale[0] + self.scale[1], high * self.scale[0] + self.scale[1]
+
+    def letters(self, geometry: Geometry, *, description: str) -> str:
+        """As a NIfTI file in letters, as pages hold it."""
+        return base64_text(gzipped(self.data, geometry, description=description, scale=self.scale))
+
+
+def _percentiles(seen: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Those of `_WINDOW`, from how often each of the 256 grey values occurs: they need not be sorted."""
+    up_to = np.cumsum(np.bincount(seen, minlength=256))
+    at = np.array(_WINDOW) / 100 * (len(seen) - 1)
+    low, high = (np.searchsorted(up_to, rank, side="right") for rank in (np.floor(at), np.ceil(at)))
+    between: NDArray[np.float64] = low + (high - low) * (at - np.floor(at))
+    return between

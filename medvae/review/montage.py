@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 PEAKS = 3  # rows of a picture
 _APART_MM = 30.0  # peaks are at least so far from each other
 _SMOOTH_MM = 3.0  # σ under which they are looked for
-_PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
+_PLANES = (2, 1, 0)  # axial, coronal, sagittal
+_WIDTH, _SIDE, _MARGINS, _LINE = 16.0, 1.2, 0.8, 0.22  # inches: whole, colour bar, title and footer, one more line
+_GAPS, _ABOVE = 0.1, 0.3  # inches between panels, and over a row
 _MARGIN_MM = 8.0  # around what is covered
 _CROSS = "#00d0ff"
 _CLEAR = 0.5  # below this share of the healthy limit a map is transparent
@@ -96,13 +98,15 @@ class Montage:
 
     def png(self) -> bytes:
         """The bytes of the file."""
-        rows = len(self.picture.peaks)
-        figure = Figure(figsize=(12, 2.1 * rows + 0.8), facecolor="black", layout="constrained")
-        axes = figure.subplots(rows, 6, squeeze=False)
-        _draw_rows(axes, self.picture)
+        layers = _Layers.from_picture(self.picture, nearest_ras(self.picture.geometry))
+        widths, height = layers.panels()
+        size = (_WIDTH, height * len(self.picture.peaks) + _MARGINS + _LINE * self.title.count("\n"))
+        figure = Figure(figsize=size, facecolor="black", layout="constrained")
+        axes = figure.subplots(len(self.picture.peaks), 6, squeeze=False, width_ratios=widths)
+        _draw_rows(axes, self.picture, layers)
         _colour_bar(figure, axes, self.picture)
-        figure.suptitle(self.title, color="white", fontsize=10)
-        figure.supxlabel(self.footer, color="0.7", fontsize=7)
+        figure.suptitle(self.title, color="white", fontsize=12)
+        figure.supxlabel(self.footer, color="0.7", fontsize=8)
         FigureCanvasAgg(figure)
         file = BytesIO()
         figure.savefig(file, format="png", dpi=100, facecolor="black", metadata={"Software": None})
@@ -161,26 +165,26 @@ def _highest_near(
     return nearest
 
 
-def _draw_rows(axes: NDArray[np.object_], picture: Picture) -> None:
+def _draw_rows(axes: NDArray[np.object_], picture: Picture, layers: _Layers) -> None:
     turn = nearest_ras(picture.geometry)
-    layers = _Layers.from_picture(picture, turn)
     for row, peak, value, number in zip(axes, picture.peaks, picture.values, picture.numbers, strict=True):
         at = np.rint(np.linalg.inv(turn) @ [*peak, 1])[:3].astype(int)
-        for (axis, name), plain, overlaid in zip(_PLANES, row[::2], row[1::2], strict=True):
+        for axis, plain, overlaid in zip(_PLANES, row[::2], row[1::2], strict=True):
             layers.draw(plain, axis=axis, at=at, heat=False)
             layers.draw(overlaid, axis=axis, at=at, heat=True)
             _mark(plain, at[[a for a in range(3) if a != axis]], number=number)
-            plain.set_title(name, color="0.7", fontsize=8)
-            overlaid.set_title(f"{value:.3g} {picture.unit} at the cross", color="0.7", fontsize=8)
+        what = f"candidate {number}" if number else "no candidate"
+        text = f"{what}: {value:.3g} {picture.unit} at the cross"
+        row[0].set_title(text, color="white", fontsize=10, loc="left")
 
 
 def _mark(ax: Axes, place: NDArray[np.intp], *, number: int) -> None:
     """A cross at a place of a plane, and beside it the number of the candidate that it lies in, if any."""
     x, y = place
-    ax.plot(x, y, "+", color=_CROSS, markersize=10, markeredgewidth=0.7)
+    ax.plot(x, y, "+", color=_CROSS, markersize=14, markeredgewidth=0.9)
     if number:
         text = ax.annotate(str(number), (x, y), (4, 4), textcoords="offset points", color=_CROSS)
-        text.set(fontsize=11, fontweight="bold")
+        text.set(fontsize=13, fontweight="bold")
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +213,13 @@ class _Layers:
         outline = None if picture.outline is None else turned(picture.outline, turn)
         return cls(scan, heat, outline, spacing, box, Normalize(float(low), float(high)), colour_scale(picture.limit))
 
+    def panels(self) -> tuple[list[float], float]:
+        """Widths of the six panels, as their planes are wide, and the height of a row that they fill, inches."""
+        mm = [float(high - low) * step for (low, high), step in zip(self.box, self.spacing, strict=True)]
+        widths = [mm[across] for across in (0, 0, 0, 0, 1, 1)]
+        per_mm = (_WIDTH - _SIDE - 6 * _GAPS) / sum(widths)
+        return widths, per_mm * max(mm[1], mm[2]) + _ABOVE
+
     def draw(self, ax: Axes, *, axis: int, at: NDArray[np.intp], heat: bool) -> None:
         """One plane, head or front up, the patient's right on the left; the template's outline on the plain one."""
         across, up = (a for a in range(3) if a != axis)
@@ -223,7 +234,7 @@ class _Layers:
         ax.set_axis_off()
         for x, side in ((0.01, "RPI"[across]), (0.99, "LAS"[across])):
             ha = "left" if x < 0.5 else "right"
-            ax.text(x, 0.5, side, color="#ffd000", fontsize=8, ha=ha, va="center", transform=ax.transAxes)
+            ax.text(x, 0.5, side, color="#ffd000", fontsize=10, ha=ha, va="center", transform=ax.transAxes)
 
     def _draw_outline(self, ax: Axes, *, axis: int, at: int) -> None:
         """The border of the template's brain in one plane, a thin line."""
@@ -234,15 +245,21 @@ class _Layers:
 
 def _colour_bar(figure: Figure, axes: NDArray[np.object_], picture: Picture) -> None:
     bar = figure.colorbar(
-        ScalarMappable(colour_scale(picture.limit), COLOURS), ax=axes, shrink=0.7, pad=0.01, extend="max"
+        ScalarMappable(colour_scale(picture.limit), COLOURS),
+        ax=axes,
+        shrink=0.8,
+        pad=0.01,
+        fraction=0.03,
+        aspect=25,
+        extend="max",
     )
-    bar.set_label(f"{picture.unit} (same scale in all pictures of this run)", color="white", fontsize=8)
-    bar.ax.tick_params(colors="white", labelsize=7)
+    bar.set_label(f"{picture.unit} (same scale in all pictures of this run)", color="white", fontsize=9)
+    bar.ax.tick_params(colors="white", labelsize=8)
     bar.ax.set_facecolor("black")
     bar.ax.axhline(picture.limit, color="white", linewidth=1)
     beside = bar.ax.get_yaxis_transform()
     text = "99.9% of\nhealthy"
-    bar.ax.text(-0.15, picture.limit, text, color="white", fontsize=6, va="bottom", ha="right", transform=beside)
+    bar.ax.text(-0.15, picture.limit, text, color="white", fontsize=7, va="bottom", ha="right", transform=beside)
 
 
 def colour_scale(limit: float) -> Normalize:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
 import nibabel as nib
@@ -12,12 +11,12 @@ import numpy as np
 
 from medvae.io.files import write_text
 from medvae.io.formats import nifti
-from medvae.io.nifti.write import gzipped
 from medvae.io.reading import read_mask
 from medvae.review.filling import base64_text, filled, json_text
 from medvae.review.frame import Frame
 from medvae.review.grey import Grey
 from medvae.review.montage import COLOURS, TOP
+from medvae.review.verdicts import key_of
 from medvae.run.record import RESEARCH_USE
 from medvae.settings import ReadSettings
 
@@ -118,12 +117,14 @@ def _page(folder: Path, page: ScanPage) -> str:
     maps, data = [], _volumes(shown)
     for number, (name, one) in enumerate(found["scores"].items()):
         grey = quantised(shown.maps[name], one["limit"])
-        data[f"volume_{number}"] = _text_of(grey, shown.frame, f"{name}, steps of {grey.scale[0]:.3g} {one['unit']}")
+        data[f"volume_{number}"] = grey.letters(
+            shown.frame.geometry, description=f"{name}, steps of {grey.scale[0]:.3g} {one['unit']}"
+        )
         maps.append({"name": name, **one, "step": grey.scale[0]})
     montage = folder / "montage.png"
     if montage.is_file():
         data["montage"] = base64_text(montage.read_bytes())
-    facts = _facts(found, shown, maps, key=key_of(text), truth=page.truth)
+    facts = _facts(found, shown, maps, key=key_of(text.encode("utf-8")), truth=page.truth)
     return filled("scan.html", {"facts": json_text(facts), **data})
 
 
@@ -131,14 +132,9 @@ def _volumes(shown: _Shown) -> dict[str, str]:
     """The scan and the regions that are outlined, as the page holds them."""
     marks = Grey(shown.marks, (1.0, 0.0))
     return {
-        "volume_scan": _text_of(shown.grey, shown.frame, "for display only"),
-        "volume_marks": _text_of(marks, shown.frame, "outlines"),
+        "volume_scan": shown.grey.letters(shown.frame.geometry, description="for display only"),
+        "volume_marks": marks.letters(shown.frame.geometry, description="outlines"),
     }
-
-
-def _text_of(grey: Grey, frame: Frame, description: str) -> str:
-    """A volume as a NIfTI file in letters."""
-    return base64_text(gzipped(grey.data, frame.geometry, description=description, scale=grey.scale))
 
 
 def _facts(
@@ -169,15 +165,6 @@ def _peak(shown: _Shown, name: str) -> list[float]:
     at = np.unravel_index(int(heat.argmax()), heat.shape)
     peak: list[float] = shown.frame.geometry.to_world(at).tolist()
     return peak
-
-
-def key_of(findings: str) -> str:
-    """Under which the reviewer's verdicts of a scan are kept: another result of a scan has another key.
-
-    Args:
-        findings: the text of its `findings.json`.
-    """
-    return sha256(findings.encode("utf-8")).hexdigest()[:16]
 
 
 def quantised(values: NDArray[np.float32], limit: float) -> Grey:

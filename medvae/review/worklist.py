@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from medvae.errors import InputError
 from medvae.io.files import write_text
 from medvae.review.filling import base64_text, filled, json_text, write_assets
-from medvae.review.scan_page import FINDINGS, FOLDER, ScanPage, key_of
-from medvae.run.record import RESEARCH_USE
+from medvae.review.scan_page import FINDINGS, FOLDER, ScanPage
+from medvae.review.verdicts import key_of
+from medvae.run.record import RESEARCH_USE, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,14 +42,14 @@ class Worklist:
         """From `run.json` and `findings.csv` of a folder.
 
         Raises:
-            InputError: the folder holds no run of `detect`.
+            InputError: the folder holds no run.
         """
         q = defaultdict[str, dict[str, float]](dict)
         if (out / "findings.csv").is_file():
             with open(out / "findings.csv", encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
                     q[row["id"]][row["number"]] = float(row["q"])
-        return cls(require_run(out), outcomes, q)
+        return cls(read_record(out), outcomes, q)
 
     def write(self, out: Path) -> Path:
         """Write it into `out`/review; returns the page.
@@ -58,29 +58,12 @@ class Worklist:
             OSError: the disk is full or the folder cannot be written.
         """
         folder = out / FOLDER
-        write_assets(folder)
+        write_assets(folder, "index.html", "scan.html")
         rows = [_row(one, out) for one in self.outcomes]
         facts = {"notice": RESEARCH_USE, "rows": rows, "q": self.q, "card": _card(self.record)}
         write_text(folder / "run.js", f'"use strict";\nglobalThis.medvaeRun = {json_text(facts)};\n')
         write_text(folder / "index.html", filled("index.html", {"thumbnails": json_text(_thumbnails(rows, out))}))
         return folder / "index.html"
-
-
-def require_run(out: Path) -> dict[str, Any]:
-    """The record of a run of `detect`.
-
-    Raises:
-        InputError: the folder holds none.
-    """
-    try:
-        record = json.loads((out / "run.json").read_text("utf-8"))
-        is_run = record["command"] == "detect"
-    except (OSError, ValueError, LookupError, TypeError):
-        is_run = False
-    if not is_run:
-        raise InputError("no run of detect", path=out, hint="pass the output folder of detect")
-    found: dict[str, Any] = record
-    return found
 
 
 def _row(outcome: Outcome, out: Path) -> dict[str, Any]:
@@ -95,7 +78,7 @@ def _row(outcome: Outcome, out: Path) -> dict[str, Any]:
     name = found["map"]
     return {
         **row,
-        "key": key_of(text),
+        "key": key_of(text.encode("utf-8")),
         "page": (out / ScanPage(outcome.id).name).is_file(),
         "map": name,
         "unit": found["unit"],

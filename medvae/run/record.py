@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from medvae import __version__
-from medvae.errors import OutputError, is_disk_full
+from medvae.errors import InputError, OutputError, is_disk_full
 from medvae.io.files import final_name
 
 if TYPE_CHECKING:
@@ -67,6 +67,23 @@ def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
         name = f"{before}{key}"
         flat |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
     return flat
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of the run that a folder holds.
+
+    Raises:
+        InputError: it holds none.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text("utf-8"))
+        is_run = isinstance(record["command"], str) and isinstance(record["identity"], dict)
+    except (OSError, ValueError, LookupError, TypeError):
+        is_run = False
+    if not is_run:
+        raise InputError("no run of medvae", path=folder, hint="pass the output folder of a run")
+    found: dict[str, Any] = record
+    return found
 
 
 def is_model(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from medvae.synthesis import copies, provenance
 from medvae.synthesis.base_layout import relative
 from medvae.synthesis.plausible import Fault
 from medvae.synthesis.rows import CONDITION
-from medvae.synthesis.to_scan import stored, to_scan
+from medvae.synthesis.to_scan import nearest_file, stored, to_scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +132,7 @@ class Synthetic:
         """Its files and its row of the tables, as plain data."""
         facts = {"class": self.label, "subject": self.source_subject or self.id, "sources": ";".join(self.sources)}
         facts |= {"source_subject": self.source_subject, "image": self.places.image}
+        facts |= {"sampler": self.record["sampler"], "units": self.image.units}
         facts |= {"label_map": None if self.label_map is None else self.places.label_map}
         facts |= {"shares": ";".join(f"{one:.3g}" for one in provenance.donor_shares(self.sample))}
         facts |= {"rejected": ";".join(one["kind"] for one in self.record["rejected"])}
@@ -198,6 +199,12 @@ class SyntheticSet:
         """
         accepted = self.accepted(index)
         return self._synthetic(accepted, accepted.audit or self._check(accepted.sample))
+
+    def beside(self, one: Synthetic) -> tuple[File, ...]:
+        """Its nearest training scan, for its page (`augment.review_real`); nothing where it is unknown."""
+        if not self.synthesizer.settings.review_real or one.audit.image is None:
+            return ()
+        return (nearest_file(one.id, one.sample, self.synthesizer.model, nearest=one.audit.image.id),)
 
     def accepted(self, index: int) -> Accepted:
         """The first draw of a sample that is not rejected.

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medvae.io.nifti.file import NiftiFile
 from medvae.prepare.grid import box_around
 from medvae.prepare.native import only_channel
+from medvae.review.grey import Grey
+from medvae.review.sample_page import nearest_place
 from medvae.scan import Geometry, Scan
 from medvae.synthesis.decoding import is_binary
 
@@ -32,6 +35,25 @@ def to_scan(sample: Sample, model: Model) -> tuple[Scan, NDArray[np.int16] | Non
     values = np.ascontiguousarray(_values(sample, model)[part])
     label_map = None if sample.label_map is None else only_channel(sample.label_map)[part]
     return Scan(values, geometry, modality=model.preparation.settings.modality, units=units(model)), label_map
+
+
+def nearest_file(one: str, sample: Sample, model: Model, *, nearest: str) -> NiftiFile:
+    """A training scan for the page of a synthetic one: on the part of the grid that this one covers, in 256 greys.
+
+    Args:
+        one: id of the synthetic scan.
+        sample: the same on the model's grid.
+        model: keeps the training scan.
+        nearest: id of the training scan.
+    """
+    part, geometry = _field_of_view(sample, model)
+    at = list(model.training.ids).index(nearest)
+    mask = only_channel(model.training.masks[at])[part]
+    values = only_channel(model.training.images[at].astype(np.float32))[part]
+    inside = np.where(mask, values, values[mask].min() if mask.any() else np.float32(0))
+    grey = Grey.of(inside, mask, units="a.u.")
+    text = "training scan of a patient, rounded for display; research use only"
+    return NiftiFile(nearest_place(one), grey.data, geometry, text, scale=grey.scale)
 
 
 def stored(scan: Scan) -> NDArray[np.float32] | NDArray[np.integer]:

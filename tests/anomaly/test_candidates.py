@@ -13,7 +13,7 @@ import pytest
 from made_scans import centred, pose, rotation
 
 from medvae.anomaly.anomaly_map import AnomalyMap
-from medvae.anomaly.candidates import Candidates, find_candidates, side_of
+from medvae.anomaly.candidates import Candidate, Candidates, find_candidates, side_of
 from medvae.anomaly.extremes import KEPT, TAIL, Extremes
 from medvae.anomaly.findings import COLUMNS, findings_table
 from medvae.anomaly.inference import infer
@@ -178,3 +178,10 @@ def test_what_was_found_in_words() -> None:
     assert none.in_words("z", shown=3) == words
     unknown = replace(none, threshold=np.inf)
     assert "unknown" in unknown.in_words("z", shown=3), "nothing to compare with is no good news"
+
+
+@pytest.mark.parametrize(("found", "threshold", "places"), [(0, 1.0, 1), (2, 1.0, 2), (5, 1.0, 3), (0, np.inf, 3)])
+def test_a_picture_shows_the_candidates_and_one_place_without(found: int, threshold: float, places: int) -> None:
+    one = Candidate(1, (0, 0, 0), None, None, 1.0, 5.0, 5.0, 2.0, 0.1, "residual_z")
+    candidates = Candidates("residual_z", 1.0, threshold, (one,) * found, np.zeros((2, 2, 2), np.uint16))
+    assert candidates.places(3) == places

@@ -12,7 +12,7 @@ import medvae
 from medvae.cli.main import main
 from medvae.errors import InputError
 from medvae.evaluation.verdicts import Verdicts, read_verdicts
-from medvae.review.scan_page import key_of
+from medvae.review.verdicts import key_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ def exported(path: Path, scans: list[dict[str, Any]]) -> Path:
 
 
 def key(out: Path, name: str) -> str:
-    return key_of((out / "scans" / name / "findings.json").read_text("utf-8"))
+    return key_of((out / "scans" / name / "findings.json").read_bytes())
 
 
 def test_verdicts_are_counted_and_give_the_precision_of_candidates(tmp_path: Path) -> None:

@@ -37,7 +37,15 @@ def train(scans: Path, config: Path, out: Path, *more: str) -> int:
 def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
     names = {path.name for path in trained_folder.iterdir()}
     assert {f"{name}.safetensors" for name in WHOLE} < names
-    assert {"model.json", "run.json", "manifest.jsonl", "log", "curves.png", "reconstructions.png"} < names
+    assert {
+        "model.json",
+        "run.json",
+        "manifest.jsonl",
+        "log",
+        "curves.png",
+        "reconstructions.png",
+        "latent_map.json",
+    } < names
     assert {"scans.json", "last", "best"} < names, "what a longer training needs"
     assert "cache" not in names, "prepared scans of patients go"
     lines = [json.loads(line) for line in (trained_folder / "manifest.jsonl").read_text("utf-8").splitlines()]
@@ -114,7 +122,7 @@ def stopped(blocks: tuple[Path, Path], out: Path, stage: str, done: int) -> None
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of a model folder, those apart that hold times."""
-    timed = ("run.json", "manifest.jsonl", "last/state.safetensors")
+    timed = ("run.json", "manifest.jsonl", "last/state.safetensors", "review/index.html")
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return {n: p.read_bytes() for n, p in files.items() if n not in timed and not n.startswith(("log/", "."))}
 

@@ -133,7 +133,7 @@ def test_a_picture_is_plain_data_until_it_is_written(tmp_path: Path) -> None:
     montage = Montage("scans/a/montage.png", picture, title="scan", footer="calibrated, n=5")
     montage.write(tmp_path)
     image = imread(tmp_path / "scans" / "a" / "montage.png")
-    assert image.shape[1] == 1200
+    assert image.shape[1] == 1600
     assert image[..., :3].std() > 0.05
     sent = pickle.loads(pickle.dumps(montage))
     assert (tmp_path / "scans" / "a" / "montage.png").read_bytes() == montage.png() == sent.png()
@@ -145,7 +145,7 @@ def test_a_candidate_has_its_number_beside_the_cross_in_every_plane() -> None:
     peaks = np.array([[10, 9, 8], [5, 6, 7]])
     picture = Picture(scan.data, scan.data, scan.data > 0, scan.geometry, peaks, (3.0, 2.0), (4, 0), 1.5, "z")
     axes = Figure().subplots(2, 6)
-    _draw_rows(axes, picture)
+    _draw_rows(axes, picture, _Layers.from_picture(picture, nearest_ras(picture.geometry)))
     numbers = [[one.get_text() for one in ax.texts if one.get_text().isdigit()] for ax in axes.ravel()]
     assert numbers == [["4"], [], ["4"], [], ["4"], [], *[[]] * 6], "beside the plain planes' crosses, none for 0"
     for ax in axes[0, ::2]:

@@ -22,13 +22,14 @@ from made_review import LESION, LIMITS, detection, make_run, oblique
 from medvae.cli.main import main
 from medvae.errors import InputError
 from medvae.pipelines import review
-from medvae.review.filling import ASSETS, filled, json_text
+from medvae.review.filling import assets, filled, json_text
 from medvae.review.frame import Frame
 from medvae.review.grey import Grey
 from medvae.review.scan_page import ScanPage, quantised
 from medvae.scan import Geometry
 
 EVIL = "<img src=x onerror=alert(1)>"
+TEMPLATES = tuple(one.name for one in (files("medvae.review") / "page").iterdir() if one.name.endswith(".html"))
 AFFINES = {"RAS": np.diag([2.0, 2, 3, 1]), "LPS": np.diag([-2.0, -2, 3, 1]), "oblique": oblique()}
 
 
@@ -136,7 +137,7 @@ def test_no_name_becomes_markup(tmp_path: Path) -> None:
         filled("scan.html", {'"><script>': ""})
 
 
-@pytest.mark.parametrize("name", ["index.html", "scan.html"])
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_a_page_may_load_nothing_but_files_beside_it(name: str) -> None:
     text = (files("medvae.review") / "page" / name).read_text("utf-8")
     assert "default-src 'none'" in text
@@ -149,7 +150,7 @@ def test_a_page_may_load_nothing_but_files_beside_it(name: str) -> None:
 
 
 def test_no_script_of_ours_makes_markup_from_text() -> None:
-    for name in ASSETS:
+    for name in assets(*TEMPLATES):
         if name.endswith(".js") and name != "niivue.js":
             text = (files("medvae.review") / "page" / name).read_text("utf-8")
             assert not re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", text), name
@@ -168,7 +169,7 @@ def test_review_writes_the_same_pages_from_what_is_on_the_disk(tmp_path: Path) -
     shutil.rmtree(out / "review")
     assert main(["review", str(out), "--quiet"]) == 0
     assert {path.relative_to(out): path.read_bytes() for path in (out / "review").rglob("*") if path.is_file()} == there
-    assert len(there) == len(ASSETS) + 4
+    assert len(there) == len(assets("index.html", "scan.html")) + 4
 
 
 def test_the_truth_is_outlined_where_it_is_given(tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_another_result_of_a_scan_has_another_key(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_of_detect_is_refused_and_no_id_leads_elsewhere(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run of detect"):
+    with pytest.raises(InputError, match="no run"):
         review.run(tmp_path)
     out = make_run(tmp_path / "out", [detection("a")])
     shutil.copytree(out / "scans" / "a", tmp_path / "elsewhere")
@@ -236,3 +237,11 @@ def test_what_is_no_run_of_detect_is_refused_and_no_id_leads_elsewhere(tmp_path:
 def test_pages_are_made_without_torch() -> None:
     code = "import sys, medvae.pipelines.review; sys.exit(bool({'torch', 'monai'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_window_lies_at_the_percentiles_of_what_was_evaluated() -> None:
+    rng = np.random.default_rng(0)
+    data, covered = rng.integers(3, 250, (9, 8, 7)).astype(np.uint8), rng.random((9, 8, 7)) > 0.4
+    low, high = np.percentile(data[covered], (0.5, 99.5))
+    assert Grey(data, (2.0, -1.0)).window(covered) == pytest.approx((low * 2 - 1, high * 2 - 1))
+    assert Grey(data.astype(np.int16), (2.0, -1.0)).window(covered) == pytest.approx((low * 2 - 1, high * 2 - 1))

@@ -1,7 +1,6 @@
 "use strict";
 // Outlines of regions as thin lines over NiiVue's planes, and the numbers of candidates at their peaks.
-medvae.makeOutlines = (canvas, { mask, shape, marks, points }) => {
-  const COLOURS = { brain: "#40c060", truth: "#ff60ff", candidates: "#00d0ff" };
+medvae.makeOutlines = (canvas, { mask, shape, marks, colours, points = [] }) => {
   const PLANES = [[0, 1], [0, 2], [1, 2]]; // the axes across and up of NiiVue's axial, coronal, sagittal tile
   const NEAR = 1.5; // a number is shown so many voxels from its slice
   // Sides of a square of four voxel centres: below, right, above, left; corners from the lower left, counterclockwise.
@@ -73,7 +72,7 @@ medvae.makeOutlines = (canvas, { mask, shape, marks, points }) => {
       for (const name of shown) {
         const placed = new Path2D();
         placed.addPath(contour(marks[name], plane, slice), matrix);
-        context.strokeStyle = COLOURS[name];
+        context.strokeStyle = colours[name];
         context.lineWidth = 1.2 * ratio;
         context.stroke(placed);
       }
@@ -85,7 +84,7 @@ medvae.makeOutlines = (canvas, { mask, shape, marks, points }) => {
   function number(context, { plane, slice, matrix, ratio }) {
     const [a, b] = PLANES[plane];
     context.font = `bold ${14 * ratio}px system-ui, sans-serif`;
-    context.fillStyle = COLOURS.candidates;
+    context.fillStyle = colours.candidates;
     for (const [text, voxel] of points) {
       if (Math.abs(voxel[3 - a - b] - slice) > NEAR) continue;
       const place = matrix.transformPoint(new DOMPoint(voxel[a], voxel[b]));
@@ -93,5 +92,5 @@ medvae.makeOutlines = (canvas, { mask, shape, marks, points }) => {
     }
   }
 
-  return { COLOURS, draw };
+  return { draw };
 };

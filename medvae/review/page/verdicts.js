@@ -4,6 +4,7 @@ globalThis.medvae = (() => {
   const PREFIX = "medvae-review:";
   const FORMAT = "medvae-verdicts";
   const CHOICES = ["lesion", "normal variant", "artefact", "unsure"];
+  const WHOLE = ["accept", "reject"]; // verdicts on a synthetic scan
   const LONGEST_NOTE = 10000;
   const memory = new Map(); // where the browser keeps nothing for pages from files
   const kept = keeps();
@@ -47,11 +48,11 @@ globalThis.medvae = (() => {
     for (const [number, verdict] of Object.entries(tree?.candidates ?? {})) {
       if (/^[1-9]\d{0,4}$/.test(number) && CHOICES.includes(verdict)) candidates[number] = verdict;
     }
-    return { note, candidates };
+    return { note, candidates, ...(WHOLE.includes(tree?.verdict) ? { verdict: tree.verdict } : {}) };
   }
 
   function isEmpty(review) {
-    return review.note === "" && Object.keys(review.candidates).length === 0;
+    return review.note === "" && !review.verdict && Object.keys(review.candidates).length === 0;
   }
 
   // The JSON of scans: rows with id and key.
@@ -141,6 +142,13 @@ globalThis.medvae = (() => {
     });
   }
 
+  // What is to be known of a run, as terms and words; what is not known is left out.
+  function showFacts(place, facts) {
+    for (const [name, value] of facts) {
+      if (value) place.append(make("dt", { text: name }), make("dd", { text: String(value) }));
+    }
+  }
+
   // The run's facts below every page.
   function showCard(place, card) {
     const model = card?.model ?? {};
@@ -159,10 +167,24 @@ globalThis.medvae = (() => {
       ["medvae", card?.medvae],
       ["Warnings", (card?.warnings ?? []).join("; ")],
     ];
-    for (const [name, value] of facts) {
-      if (value) place.append(make("dt", { text: name }), make("dd", { text: String(value) }));
-    }
+    showFacts(place, facts);
   }
 
-  return { CHOICES, byId, data, make, number, pInWords, pageOf, read, showCard, wireFiles, write };
+  // The facts of a synthetic set below every page of it.
+  function showSet(place, card) {
+    const real = card.copies_among_real;
+    const below = `distance ${number(card.copy_threshold)} and ratio ${number(card.copy_ratio_threshold)} (from ${card.copy_thresholds_from})`;
+    showFacts(place, [
+      ["Sampler", card.sampler],
+      ["Model", card.model?.slice(0, 12)],
+      ["Seed", Number.isInteger(card.seed) ? String(card.seed) : ""],
+      ["Near-copies", real ? `${card.copies}; of real scans, by the same rule: ${real}` : ""],
+      ["Copies lie below", card.copy_threshold ? below : ""],
+      ["Median distance", card.distance ? `${number(card.distance)}; between real scans of different people ${number(card.distance_among_real)}` : ""],
+      ["From one patient", card.derived_from_one_subject ? `${card.derived_from_one_subject} scans, each from one: treat it as that person's data` : ""],
+      ["medvae", card.medvae],
+    ]);
+  }
+
+  return { CHOICES, WHOLE, byId, data, make, number, pInWords, pageOf, read, showCard, showFacts, showSet, wireFiles, write };
 })();

@@ -4,15 +4,18 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   const FROM_ZERO = 2; // colours run from 0 to the end, and nothing below the threshold is shown; NiiVue 0.69 calls it otherwise
   const COLOURS = "medvae";
   const CROSS_MM = 0.7; // NiiVue wants voxels
+  const CROSS_SHARE = 1 / 250; // of a small field of view
   const { shape, affine } = facts.grid;
   const inverse = inverted(affine);
-  const images = new Map(); // maps that were shown before, by name
+  const spacing = [0, 1, 2].map((n) => Math.hypot(affine[0][n], affine[1][n], affine[2][n]));
+  const widest = Math.max(...spacing.map((mm, n) => mm * shape[n]));
+  const images = new Map(); // maps and other scans that were shown before, by name
   let frame = 0;
   const nv = new niivue.Niivue({
     backColor: [0, 0, 0, 1],
     crosshairColor: [0, 0.82, 1, 0.8],
     crosshairGap: 6,
-    crosshairWidth: CROSS_MM / Math.min(...[0, 1, 2].map((n) => Math.hypot(affine[0][n], affine[1][n], affine[2][n]))),
+    crosshairWidth: Math.min(CROSS_MM, CROSS_SHARE * widest) / Math.min(...spacing),
     dragAndDropEnabled: false,
     fontColor: [1, 0.82, 0, 1],
     isColorbar: false,
@@ -33,14 +36,17 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   nv.onLocationChange = () => onMove();
   nv.setMultiplanarLayout(niivue.MULTIPLANAR_TYPE.GRID);
   nv.setSliceType(nv.sliceTypeMultiplanar);
-  const { table } = facts.colours;
-  const [R, G, B] = [0, 1, 2].map((channel) => table.map((rgb) => rgb[channel]));
-  nv.addColormap(COLOURS, { R, G, B, A: table.map((_, n) => (n ? 255 : 0)), I: table.map((_, n) => n) });
+  if (facts.colours) {
+    const { table } = facts.colours;
+    const [R, G, B] = [0, 1, 2].map((channel) => table.map((rgb) => rgb[channel]));
+    nv.addColormap(COLOURS, { R, G, B, A: table.map((_, n) => (n ? 255 : 0)), I: table.map((_, n) => n) });
+  }
   const state = { map: null, threshold: 0, opacity: 0.7, on: true };
-  const scan = await image("scan", base64("volume_scan"), { colormap: "gray" });
+  let scan = await image("scan", base64("volume_scan"), { colormap: "gray" });
   setEnds(...facts.scan.window);
   nv.addVolume(scan);
-  const marks = await image("marks", base64("volume_marks"), {});
+  images.set("volume_scan", scan);
+  const marks = base64("volume_marks") ? await image("marks", base64("volume_marks"), {}) : null;
   function image(name, text, options) {
     return niivue.NVImage.loadFromBase64({ base64: text, name: `${name}.nii.gz`, ...options });
   }
@@ -68,6 +74,16 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
     dress(images.get(map.name));
     nv.overlays = [images.get(map.name)];
     nv.volumes = [scan, ...nv.overlays];
+    update();
+    onMove();
+  }
+
+  // Another scan of the same grid in the place of the first one.
+  async function showScan(id, window) {
+    if (!images.has(id)) images.set(id, await image(id, base64(id), { colormap: "gray" }));
+    scan = images.get(id);
+    setEnds(...window);
+    nv.volumes = [scan, ...nv.volumes.slice(1)];
     update();
     onMove();
   }
@@ -142,5 +158,5 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   }
 
   const toVoxel = (ras) => applied(inverse, ras);
-  return { nv, state, mask: marks.img, goTo, goToVoxel, here, set, setWindow, showMap, toVoxel };
+  return { nv, state, mask: marks?.img, goTo, goToVoxel, here, set, setWindow, showMap, showScan, toVoxel };
 };

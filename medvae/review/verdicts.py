@@ -1,0 +1,56 @@
+"""The file of verdicts that the pages export."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from medvae.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = "medvae-verdicts"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a reader said of one scan.
+
+    Attributes:
+        key: of the result that was looked at.
+        candidates: verdicts by a candidate's number.
+        verdict: on the scan as a whole: "accept" or "reject" for a synthetic scan, "" where there is none.
+    """
+
+    key: str
+    candidates: Mapping[str, str]
+    verdict: str
+
+
+def key_of(result: bytes) -> str:
+    """Under which the verdicts on a result are kept: another result of a scan has another key.
+
+    Args:
+        result: bytes of the file that stands for it.
+    """
+    return sha256(result).hexdigest()[:16]
+
+
+def read(path: Path) -> list[Said]:
+    """The scans of a file.
+
+    Raises:
+        InputError: it is no file of verdicts.
+    """
+    try:
+        tree = json.loads(path.read_text("utf-8"))
+        if tree["format"] != FORMAT:
+            raise ValueError
+        return [Said(str(one["key"]), dict(one["candidates"]), str(one.get("verdict", ""))) for one in tree["scans"]]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        hint = "pass a JSON file that the pages exported"
+        raise InputError("no file of verdicts", path=path, hint=hint) from None
