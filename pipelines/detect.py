@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.configured import configured
 from medvae.anomaly.detect import detect_prepared
+from medvae.anomaly.dicom import with_dicom
 from medvae.anomaly.extremes import RATES
 from medvae.anomaly.findings import findings_table
 from medvae.anomaly.options import detect_settings, require_known
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.model import Model
     from medvae.scan import ScanRef
-    from medvae.settings import DetectSettings
+    from medvae.settings import DetectSettings, ReadSettings
 
 log = logging.getLogger(__name__)
 
+_IN_16_BITS = 0.5  # size of a map in whole numbers
 _COMPRESSED = 0.6  # share of its size that a map takes on the disk: mostly zeros and smooth
 
 
@@ -91,14 +93,14 @@ def run(
     identity = {"model": trained.hash, "reference": reference.hash, "settings": wanted}
     size = check_memory(refs, settings.read, workers=workers)
     hint = f"write fewer maps: set detect.maps=[{options.maps[0]}]"
-    check_disk(out, _COMPRESSED * size * len(options.maps) * len(refs), hint=hint)
+    check_disk(out, size * len(refs) * _share(options), hint=hint)
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans; calibrate it on healthy scans")
     with OutputFolder(out, command="detect", identity=identity, overwrite=overwrite) as folder:
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),
-            partial(_compute, trained=trained, options=options),
+            partial(_compute, trained=trained, options=options, read=settings.read),
             folder=folder,
             engine=Processes(workers),
             stage="detect",
@@ -119,9 +121,15 @@ def run(
     return Finished(out, summary, tuple(lines) if summary.exit_code < 2 else ())
 
 
-def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSettings) -> Result:
+def _share(options: DetectSettings) -> float:
+    """What the files of a scan take on the disk, in sizes of the scan in memory."""
+    return _COMPRESSED * len(options.maps) + options.dicom + _IN_16_BITS * options.fusion
+
+
+def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSettings, read: ReadSettings) -> Result:
     """All maps of one scan, on its own grid, and its scores."""
     found = detect_prepared(loaded.prepared, loaded.scan, trained, options=options)
+    found = with_dicom(found, ref, model=trained, options=options, read=read)
     scores: dict[str, float | None] = {}
     for name, one in found.scores.items():
         scores |= {name: one.score, f"{name}_p": one.p}

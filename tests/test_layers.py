@@ -27,7 +27,7 @@ LAYERS = [
     ("medvae.checkpoint",),
     ("medvae.run",),
     ("medvae.training",),
-    ("medvae.review",),
+    ("medvae.review", "medvae.dicom_objects"),
     ("medvae.anomaly", "medvae.synthesis"),
     ("medvae.evaluation",),
     ("medvae.simulate",),

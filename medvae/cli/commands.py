@@ -24,6 +24,8 @@ _SHORT_FOR = {
     "on_doubtful": "read.on_doubtful",
     "minutes": "train.minutes",
     "healthy_fpr": "detect.healthy_fpr",
+    "dicom": "detect.dicom",
+    "fusion": "detect.fusion",
     "seed": "seed",
 }
 

@@ -124,6 +124,15 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--healthy-fpr", metavar="N", type=_positive, help="candidates per healthy scan (default: 0.1, one in 10 scans)"
     )
+    parser.add_argument(
+        "--dicom", action="store_const", const="true", help="also write DICOM objects, for scans read from DICOM"
+    )
+    parser.add_argument(
+        "--fusion",
+        action="store_const",
+        const="true",
+        help="also write a DICOM series to be fused with the scan, and the picture, for scans read from DICOM",
+    )
     _add_machine(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
 
