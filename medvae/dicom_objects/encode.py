@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from medvae.dicom_objects.source import Source
 
-_BODY_PART = ("BodyPartExamined", "Laterality")  # of the series, which highdicom does not copy
-
 
 def encode(made: Dataset, source: Source, *, key: str) -> bytes:
     """The file of an object, with nothing of the time and place of the run.
@@ -26,9 +24,8 @@ def encode(made: Dataset, source: Source, *, key: str) -> bytes:
     for name in ("InstanceCreationDate", "InstanceCreationTime", "DateOfSecondaryCapture", "TimeOfSecondaryCapture"):
         if name in made:
             delattr(made, name)
-    for name in _BODY_PART:
-        if name in source.first and "Rows" in made:
-            made[name] = source.first[name]
+    if "Rows" in made and made.Modality != "SEG":
+        _add_body_part(made, source.first)
     made.ContentDate, made.ContentTime = date, time
     for one in made.get("ContributingEquipmentSequence", ()):
         one.pop("ContributionDateTime", None)
@@ -42,3 +39,12 @@ def encode(made: Dataset, source: Source, *, key: str) -> bytes:
     file = BytesIO()
     dcmwrite(file, made, enforce_file_format=True)
     return file.getvalue()
+
+
+def _add_body_part(made: Dataset, header: Dataset) -> None:
+    """Which part of the body it is, which highdicom does not copy; where nothing says it, an empty Laterality."""
+    for name in ("BodyPartExamined", "Laterality"):
+        if name in header:
+            made[name] = header[name]
+    if "BodyPartExamined" not in made and "Laterality" not in made:
+        made.Laterality = ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, TM
 
 from medvae.errors import ScanError
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from pydicom.dataset import Dataset
 
+    from medvae.io.dicom.frames import Frame
     from medvae.scan import Geometry, ScanRef
     from medvae.settings import ReadSettings
 
@@ -113,7 +114,7 @@ def open_source(ref: ScanRef, settings: ReadSettings) -> Source:
         raise Unfit("the series has several multi-frame objects")
     images = [_header(path) for path in paths]
     first = frames[0]
-    thickness = _fill_thickness(images, float(volume.geometry.spacing[2]))
+    thickness = _complete(images, first, float(volume.geometry.spacing[2]))
     return Source(
         images=images,
         geometry=volume.geometry,
@@ -146,6 +147,8 @@ def _fill(header: Dataset) -> None:
     for name in _MAY_BE_EMPTY:
         if header.get(name) is None:
             setattr(header, name, "")
+    if not header.get("SpecificCharacterSet"):
+        header.pop("SpecificCharacterSet", None)
     if header.PatientSex not in ("M", "F", "O", ""):
         header.PatientSex = ""
     for name, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
@@ -153,20 +156,37 @@ def _fill(header: Dataset) -> None:
             setattr(header, name, "")
 
 
-def _fill_thickness(images: Sequence[Dataset], step: float) -> float:
-    """The thickness of the slices; where the headers do not say it, it is their distance, and they get it."""
-    places = [place for image in images for place in _measures(image)]
-    for place in places:
+def _complete(images: Sequence[Dataset], frame: Frame, step: float) -> float:
+    """Add measures and orientation where a header has them in another place than highdicom looks.
+
+    Args:
+        images: headers, of single slices or one of many frames.
+        frame: any slice.
+        step: between slices.
+
+    Returns:
+        The thickness of a slice; the step, if the headers do not say it.
+    """
+    for image in images:
+        place = _shared(image, frame) if "PerFrameFunctionalGroupsSequence" in image else image
         if not place.get("SliceThickness"):
             place.SliceThickness = step
-    return float(places[0].SliceThickness) if places else step
+    return float(place.SliceThickness)
 
 
-def _measures(image: Dataset) -> list[Dataset]:
-    """Where a header has pixel measures: in its functional groups, or at its top."""
-    groups = [*image.get("SharedFunctionalGroupsSequence", ()), *image.get("PerFrameFunctionalGroupsSequence", ())]
-    inside = [one for group in groups for one in group.get("PixelMeasuresSequence", ())]
-    return inside if groups else [image]
+def _shared(image: Dataset, frame: Frame) -> Dataset:
+    """The measures that all frames share; the reader has checked that they have the same ones."""
+    if not image.get("SharedFunctionalGroupsSequence"):
+        image.SharedFunctionalGroupsSequence = [Dataset()]
+    shared = image.SharedFunctionalGroupsSequence[0]
+    if not shared.get("PixelMeasuresSequence"):
+        shared.PixelMeasuresSequence = [Dataset()]
+        shared.PixelMeasuresSequence[0].PixelSpacing = list(frame.spacing)
+    if not shared.get("PlaneOrientationSequence"):
+        shared.PlaneOrientationSequence = [Dataset()]
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient = list(frame.orientation)
+    measures: Dataset = shared.PixelMeasuresSequence[0]
+    return measures
 
 
 def _is(kind: type[DA] | type[TM], value: str) -> bool:
