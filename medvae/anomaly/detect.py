@@ -12,7 +12,7 @@ import numpy as np
 from medvae.anomaly.anomaly_map import scan_maps, unknown_map
 from medvae.anomaly.candidates import find_candidates
 from medvae.anomaly.detection import Detection, NativeMap, Score
-from medvae.anomaly.dicom import with_dicom
+from medvae.anomaly.dicom import template_of, with_dicom
 from medvae.anomaly.inference import infer
 from medvae.anomaly.options import detect_settings, require_known
 from medvae.anomaly.reference import reference_of
@@ -53,7 +53,7 @@ def detect(
     *,
     maps: Sequence[str] | str | None = None,
     healthy_fpr: float | None = None,
-    dicom: bool | None = None,
+    dicom: bool | Path | str | None = None,
     fusion: bool | None = None,
     id: str | None = None,  # noqa: A002
     affine: ArrayLike | None = None,
@@ -70,7 +70,8 @@ def detect(
         model: from `medvae.load_model`, or its folder.
         maps: names of the maps, or one name; those of the model's settings if None. The first gives `score` and `p`.
         healthy_fpr: candidates per healthy scan, which sets their threshold; `detect.healthy_fpr` if None.
-        dicom: `save` writes DICOM objects, too; `detect.dicom` if None. For a scan that is given by its DICOM files.
+        dicom: `save` writes DICOM objects; `detect.dicom` if None. True for a scan that is given by its DICOM files;
+            for another one the folder of the series that they belong to, which must have the voxels of the scan.
         fusion: `save` writes a DICOM series to be fused with the scan; `detect.fusion` if None.
         id: of the scan. By default the id that the command gives to the file in its folder; "scan" without a file.
         affine: of an array: 4×4, voxel index -> RAS+ mm.
@@ -95,7 +96,8 @@ def detect(
     model = model if isinstance(model, Model) else load(model)
     options, reference = detect_settings(model), reference_of(model)
     maps = (maps,) if isinstance(maps, str) else maps
-    asked = {"maps": maps, "healthy_fpr": healthy_fpr, "dicom": dicom, "fusion": fusion}
+    folder = dicom if isinstance(dicom, str | Path) else None
+    asked = {"maps": maps, "healthy_fpr": healthy_fpr, "dicom": dicom if folder is None else True, "fusion": fusion}
     changes = {name: value for name, value in asked.items() if value is not None}
     options = validate(DetectSettings, {**options.model_dump(), **changes}, where="detect")
     require_known(reference, options, aligned=model.preparation.aligned)
@@ -104,7 +106,10 @@ def detect(
         log.warning("the model is not calibrated: z and p rest on its training scans")
     loaded, ref = _load(what, model, id=id, affine=affine, mask=mask, conditions=conditions)
     found = detect_prepared(loaded.prepared, loaded.scan, model, options=options)
-    return with_dicom(found, ref, model=model, options=options, read=model.settings.read)
+    how = model.settings.read
+    refs = [] if ref is None else [ref]
+    template = None if folder is None else template_of(folder, refs, options=options, read=how)
+    return with_dicom(found, ref, model=model, options=options, read=how, template=template)
 
 
 def detect_prepared(

@@ -96,6 +96,7 @@ def detect(args: argparse.Namespace) -> int:
             out=args.out,
             config=args.config,
             overrides=overrides,
+            template=args.template_dicom,
             device=args.device,
             workers=_workers(args),
             overwrite=args.overwrite,

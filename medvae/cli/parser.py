@@ -128,6 +128,12 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
         "--dicom", action="store_const", const="true", help="also write DICOM objects, for scans read from DICOM"
     )
     parser.add_argument(
+        "--template-dicom",
+        metavar="DIR",
+        type=Path,
+        help="the series that one NIfTI scan was made from: its DICOM objects belong to it (with --dicom or --fusion)",
+    )
+    parser.add_argument(
         "--fusion",
         action="store_const",
         const="true",

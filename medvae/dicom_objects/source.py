@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, DS, TM
 
 from medvae.errors import ScanError
 from medvae.io.dicom.quiet import quiet
@@ -170,7 +170,7 @@ def _complete(images: Sequence[Dataset], frame: Frame, step: float) -> float:
     for image in images:
         place = _shared(image, frame) if "PerFrameFunctionalGroupsSequence" in image else image
         if not place.get("SliceThickness"):
-            place.SliceThickness = step
+            place.SliceThickness = DS(step, auto_format=True)
     return float(place.SliceThickness)
 
 
@@ -181,10 +181,12 @@ def _shared(image: Dataset, frame: Frame) -> Dataset:
     shared = image.SharedFunctionalGroupsSequence[0]
     if not shared.get("PixelMeasuresSequence"):
         shared.PixelMeasuresSequence = [Dataset()]
-        shared.PixelMeasuresSequence[0].PixelSpacing = list(frame.spacing)
+        shared.PixelMeasuresSequence[0].PixelSpacing = [DS(one, auto_format=True) for one in frame.spacing]
     if not shared.get("PlaneOrientationSequence"):
         shared.PlaneOrientationSequence = [Dataset()]
-        shared.PlaneOrientationSequence[0].ImageOrientationPatient = list(frame.orientation)
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient = [
+            DS(one, auto_format=True) for one in frame.orientation
+        ]
     measures: Dataset = shared.PixelMeasuresSequence[0]
     return measures
 

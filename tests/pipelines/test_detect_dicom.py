@@ -106,3 +106,49 @@ def test_what_was_not_read_from_dicom_files_is_warned_of(
 
 def test_without_the_option_there_are_no_objects(series: Path, whole: Path) -> None:
     assert not medvae.detect(series, whole).dicom
+
+
+@pytest.fixture(scope="module")
+def converted(series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The series as NIfTI with its rows turned, as dcm2niix stores it."""
+    scan = medvae.read(series)
+    turn = np.diag([1.0, -1, 1, 1])
+    turn[1, 3] = scan.geometry.shape[1] - 1
+    path = tmp_path_factory.mktemp("nifti") / "head.nii.gz"
+    return medvae.write(path, np.flip(scan.data, 1), affine=scan.geometry.affine @ turn)
+
+
+def test_a_nifti_scan_gets_the_objects_of_the_series_that_it_was_made_from(
+    series: Path, converted: Path, whole: Path, tmp_path: Path
+) -> None:
+    assert detect(converted, whole, tmp_path / "out", "--dicom", "--template-dicom", str(series)) == 0
+    (scan,) = (tmp_path / "out" / "scans").iterdir()
+    one = dcmread(scan / "dicom" / "map.dcm")
+    values = np.flip(np.asarray(nib.load(scan / "residual.nii.gz").dataobj), 1)
+    assert np.array_equal(one.pixel_array.transpose(2, 1, 0), values)
+    assert one.StudyInstanceUID == dcmread(next(series.iterdir())).StudyInstanceUID
+    medvae.detect(converted, whole, dicom=series).save(tmp_path / "python")
+    mine = (tmp_path / "python" / "dicom" / "map.dcm").read_bytes()
+    assert mine == (scan / "dicom" / "map.dcm").read_bytes()
+
+
+def test_a_template_with_other_voxels_ends_with_a_code(
+    series: Path, blocks: tuple[Path, Path], whole: Path, tmp_path: Path
+) -> None:
+    more = ("--dicom", "--template-dicom", str(series))
+    assert detect(blocks[0] / "s0.nii.gz", whole, tmp_path / "out", *more) == 2
+    with open(tmp_path / "out" / "scores.csv", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["status"], row["code"]) == ("rejected", "template_mismatch")
+
+
+def test_a_template_is_refused_where_it_may_be_of_another_patient_or_has_no_effect(
+    series: Path, blocks: tuple[Path, Path], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = ("--template-dicom", str(series))
+    assert detect(blocks[0], whole, tmp_path / "a", "--dicom", *template) == 2
+    assert "a template series belongs to one scan; found 6" in capsys.readouterr().err
+    assert detect(series, whole, tmp_path / "b", "--dicom", *template) == 2
+    assert "its objects belong to its own series" in capsys.readouterr().err
+    assert detect(blocks[0] / "s0.nii.gz", whole, tmp_path / "c", *template) == 2
+    assert "a template has no effect without DICOM objects" in capsys.readouterr().err
