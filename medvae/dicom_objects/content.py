@@ -23,7 +23,7 @@ WINDOW = 3.0  # maps are shown from 0 to so many healthy limits, as in the pictu
 _LONGEST = 64  # characters of a Long String
 _UNITS = {
     "z": Code("{z-score}", "UCUM", "z-score"),
-    "nats": Code("{nats}", "UCUM", "nats per voxel of the model"),
+    "nats": Code("{nats}", "UCUM", "nats"),
     "a.u.": Code("[arb'U]", "UCUM", "arbitrary unit"),
     "probability": Code("1", "UCUM", "no units"),
 }

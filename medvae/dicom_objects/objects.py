@@ -50,6 +50,7 @@ def map_and_candidates(source: Source, content: Content) -> Objects:
     key = _key(source, content)
 
     def candidates() -> dict[str, bytes]:
+        source.require_place()
         each = segmentation(source, content, by_candidate(content, key=key), key=key, offset=2)
         graded = segmentation(source, content, by_strength(content), key=key, offset=3)
         told = report(source, content, each, key=key)
@@ -57,6 +58,7 @@ def map_and_candidates(source: Source, content: Content) -> Objects:
         return {f"{name}.dcm": encode(one, source, key=f"{key} {name}") for name, one in made.items()}
 
     def heat() -> dict[str, bytes]:
+        source.require_place()
         return {"map.dcm": encode(parametric_map(source, content, key=key), source, key=f"{key} map")}
 
     made = _attempt("Parametric Map", heat)
@@ -74,6 +76,7 @@ def for_fusion(source: Source, content: Content, picture: NDArray[np.uint8]) -> 
     key = _key(source, content)
 
     def slices() -> dict[str, bytes]:
+        source.require_place()
         made = fusion(source, content, key=key)
         return {f"fusion/{number:04d}.dcm": encode(one, source, key=key) for number, one in enumerate(made, start=1)}
 

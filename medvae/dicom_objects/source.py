@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from medvae.scan import Geometry, ScanRef
     from medvae.settings import ReadSettings
 
-_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "FrameOfReferenceUID")
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _MAY_BE_EMPTY = (  # an object must have them, without a value if need be
     "PatientID",
     "PatientName",
@@ -88,6 +88,11 @@ class Source:
             if date and _is(DA, date):
                 return date, time if time and _is(TM, time) else _UNKNOWN[1]
         return _UNKNOWN
+
+    def require_place(self) -> None:
+        """Raise Unfit where the headers do not say what their places refer to."""
+        if not self.first.get("FrameOfReferenceUID"):
+            raise Unfit("the headers have no FrameOfReferenceUID")
 
     def series_number(self, offset: int) -> int:
         """A number near the one of the series, for a derived series."""

@@ -304,12 +304,24 @@ def test_a_multi_frame_series_carries_them_too(tmp_path: Path) -> None:
 
 def test_headers_that_cannot_carry_objects_say_why(tmp_path: Path) -> None:
     def without(one: Dataset, _: int) -> None:
-        del one.FrameOfReferenceUID
+        del one.StudyInstanceUID
 
-    with pytest.raises(Unfit, match="the headers have no FrameOfReferenceUID"):
+    with pytest.raises(Unfit, match="the headers have no StudyInstanceUID"):
         series(tmp_path / "bare", planes()["axial"], without)
     with pytest.raises(Unfit, match="was not read from DICOM"):
         open_source(ScanRef("a", "nifti", (tmp_path / "a.nii.gz",)), ReadSettings())
+
+
+def test_without_a_frame_of_reference_there_is_the_picture_alone(tmp_path: Path) -> None:
+    def without(one: Dataset, _: int) -> None:
+        del one.FrameOfReferenceUID
+
+    source = series(tmp_path, planes()["axial"], without)
+    objects = map_and_candidates(source, content()) | for_fusion(source, content(), PICTURE)
+    assert set(objects.files) == {"picture.dcm"}
+    reason = "not written: the headers have no FrameOfReferenceUID"
+    kinds = ("Parametric Map", "candidates", "series for fusion")
+    assert objects.warnings == tuple(f"no_dicom: {kind} {reason}" for kind in kinds)
 
 
 def test_broken_values_of_the_patient_are_left_empty(tmp_path: Path) -> None:
