@@ -32,7 +32,7 @@ def capture(source: Source, content: Content, picture: NDArray[np.uint8], *, key
         patient_orientation=("L", "P"),
         specific_character_set=source.first.get("SpecificCharacterSet"),
         series_description=text(content.algorithm, "picture", content.status),
-        **equipment(content),
+        **equipment(content.model),
     )
     made.PatientOrientation = ""  # it has three planes
     made.BurnedInAnnotation, made.RecognizableVisualFeatures = "NO", "YES"

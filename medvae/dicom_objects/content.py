@@ -19,6 +19,7 @@ MAKER = "medvae"
 CREATOR = f"{MAKER}^"  # as the name of a person
 NOTICE = "research use only"
 SCHEME = "99MEDVAE"  # designator of our own codes
+_LEAST = 1e-6  # a limit of 0 has no window
 WINDOW = 3.0  # maps are shown from 0 to so many healthy limits, as in the pictures
 _LONGEST = 64  # characters of a Long String
 _UNITS = {
@@ -76,6 +77,11 @@ class Content:
     model: str
 
     @property
+    def high(self) -> float:
+        """Where the window of the map ends, which begins at 0; above 0."""
+        return WINDOW * max(self.limit, _LEAST)
+
+    @property
     def algorithm(self) -> str:
         """The algorithm's name."""
         return f"{MAKER} {self.map}"
@@ -99,13 +105,13 @@ class Content:
         return found.hexdigest()
 
 
-def equipment(content: Content) -> dict[str, str]:
+def equipment(model: str) -> dict[str, str]:
     """Arguments of highdicom that name the maker: the device's serial number is the model."""
     return {
         "manufacturer": MAKER,
         "manufacturer_model_name": MAKER,
         "software_versions": __version__,
-        "device_serial_number": content.model[:_LONGEST],
+        "device_serial_number": model[:_LONGEST],
     }
 
 

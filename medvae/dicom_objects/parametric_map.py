@@ -8,7 +8,7 @@ from highdicom import VOILUTTransformation
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from highdicom.sr import CodedConcept
 
-from medvae.dicom_objects.content import CREATOR, SCHEME, WINDOW, equipment, text, uid
+from medvae.dicom_objects.content import CREATOR, SCHEME, equipment, text, uid
 from medvae.dicom_objects.planes import frames, planes, sort_ascending
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ QUANTITY = CodedConcept("anomaly", SCHEME, "Anomaly score")
 
 def parametric_map(source: Source, content: Content, *, key: str) -> Dataset:
     """The map as one object, its frames ascending along row cosines × column cosines."""
-    high = WINDOW * content.limit
+    window = VOILUTTransformation(
+        window_center=content.high / 2, window_width=content.high, voi_lut_function="LINEAR_EXACT"
+    )
     made = ParametricMap(
         source_images=source.images,
         pixel_array=frames(content.data),
@@ -33,12 +35,12 @@ def parametric_map(source: Source, content: Content, *, key: str) -> Dataset:
         instance_number=1,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[value_mapping(content)],
-        voi_lut_transformations=[VOILUTTransformation(window_center=high / 2, window_width=high)],
+        voi_lut_transformations=[window],
         content_label="HEATMAP",
         content_description=text(content.map, content.unit),
         content_creator_name=CREATOR,
         series_description=text(content.algorithm, content.unit, content.status),
-        **equipment(content),
+        **equipment(content.model),
         **planes(source),
     )
     sort_ascending(made, source)

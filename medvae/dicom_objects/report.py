@@ -79,7 +79,7 @@ def report(source: Source, content: Content, segmentation: Dataset, *, key: str)
         is_complete=True,
         series_description=text(f"{MAKER} measurements", content.map, content.status),
         specific_character_set=source.first.get("SpecificCharacterSet"),
-        **equipment(content),
+        **equipment(content.model),
     )
     return made
 

@@ -70,7 +70,7 @@ def by_candidate(content: Content, *, key: str) -> Segments:
         "candidates",
         new[content.labels],
         tuple(f"{one.number}: peak {one.peak:.3g} {unit}, {one.volume_ml:.2g} mL, p {one.p:.2g}" for one in regions),
-        tuple(one.peak / content.limit for one in regions),
+        tuple(one.peak / max(content.limit, 1e-6) for one in regions),
         tuple(tracking_uid(one, key=key) for one in regions),
     )
 
@@ -138,7 +138,7 @@ def segmentation(source: Source, content: Content, segments: Segments, *, key: s
         content_description=text(segments.title, content.map),
         content_creator_name=CREATOR,
         series_description=text(f"{MAKER} {segments.title}", content.status),
-        **equipment(content),
+        **equipment(content.model),
         **planes(source),
     )
     return made

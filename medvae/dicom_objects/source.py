@@ -174,9 +174,17 @@ def _complete(images: Sequence[Dataset], frame: Frame, step: float) -> float:
     """
     for image in images:
         place = _shared(image, frame) if "PerFrameFunctionalGroupsSequence" in image else image
-        if not place.get("SliceThickness"):
+        if not _is_length(place):
             place.SliceThickness = DS(step, auto_format=True)
     return float(place.SliceThickness)
+
+
+def _is_length(place: Dataset) -> bool:
+    """Whether SliceThickness is there, and is one."""
+    try:
+        return float(place.get("SliceThickness") or 0) > 0
+    except (TypeError, ValueError):
+        return False
 
 
 def _shared(image: Dataset, frame: Frame) -> Dataset:

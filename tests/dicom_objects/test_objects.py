@@ -328,12 +328,15 @@ def test_broken_values_of_the_patient_are_left_empty(tmp_path: Path) -> None:
     def broken(one: Dataset, _: int) -> None:
         with quiet():  # pydicom warns of them
             one.PatientSex, one.PatientBirthDate, one.StudyTime, one.StudyDate = "male", "1970", "noon", "20250131"
+        one.SliceThickness = "0"
 
     objects = map_and_candidates(series(tmp_path, planes()["axial"], broken), content())
     assert objects.warnings == ()
     one = opened(objects, "map.dcm")
     assert (one.PatientSex, one.PatientBirthDate, one.StudyTime) == ("", "", "")
     assert (one.ContentDate, one.ContentTime) == ("20250131", "000000")
+    measures = one.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (measures.SliceThickness, measures.SpacingBetweenSlices) == (4, 4)
 
 
 def test_what_highdicom_refuses_is_a_warning_without_the_patient(
