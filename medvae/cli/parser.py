@@ -165,7 +165,7 @@ def _add_augment(parser: argparse.ArgumentParser) -> None:
     _add_out(parser, "folder for images, labels.csv, dataset.json, audit.csv")
     parser.add_argument("--count", metavar="N", type=_count, required=True, help="number of synthetic scans")
     parser.add_argument("--sampler", metavar="NAME", help="sampler (overrides the preset)")
-    parser.add_argument("--layout", metavar="NAME", help="medvae, nnunet, monai or bids (default: medvae)")
+    parser.add_argument("--layout", metavar="NAME", help="medvae, nnunet, monai, bids or dicom (default: medvae)")
     parser.add_argument(
         "--merge-with", metavar="DIR", type=Path, help="real set of that layout to list beside the samples; not changed"
     )

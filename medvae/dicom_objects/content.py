@@ -89,7 +89,7 @@ class Content:
     @property
     def unit_code(self) -> Code:
         """The map's unit in UCUM."""
-        return _UNITS[self.unit]
+        return _UNITS.get(self.unit) or Code(f"{{{self.unit}}}", "UCUM", self.unit)
 
     @property
     def parameters(self) -> dict[str, str]:

@@ -34,6 +34,11 @@ def encode(made: Dataset, source: Source, *, key: str) -> bytes:
         made.DimensionOrganizationSequence[0].DimensionOrganizationUID = same
         for one in made.DimensionIndexSequence:
             one.DimensionOrganizationUID = same
+    return file_of(made)
+
+
+def file_of(made: Dataset) -> bytes:
+    """The file of an object as it is."""
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
     file = BytesIO()
