@@ -78,7 +78,7 @@ def _towards_left_and_back(data: NDArray[np.float32], geometry: Geometry) -> tup
             flips.append(axis)
             affine[:3, 3] += (geometry.shape[axis] - 1) * affine[:3, axis]
             affine[:3, axis] *= -1
-    return np.flip(data, flips), Geometry(geometry.shape, affine)
+    return np.flip(data, tuple(flips)), Geometry(geometry.shape, affine)
 
 
 def _stored(values: NDArray[np.float32], *, whole: bool) -> tuple[NDArray[Any], DS, DS]:
