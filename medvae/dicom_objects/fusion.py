@@ -92,6 +92,7 @@ def _slice(
     put_pixels(made, pixels, (0.0, content.high * scale))
     made.SourceImageSequence = [_reference(source, index)]
     if made.Modality == "PT":
+        made.pop("PatientPosition", None)  # PET says it by codes
         made.NumberOfSlices, made.ImageIndex = len(source.positions), index + 1
     return made
 

@@ -41,8 +41,8 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {  # by modality, with what the
     "PT": (
         PositronEmissionTomographyImageStorage,
         {
-            "SeriesDate": "",
-            "SeriesTime": "",
+            "SeriesDate": "19000101",  # not known, and must not be empty
+            "SeriesTime": "000000",
             "CountsSource": "EMISSION",
             "SeriesType": ["STATIC", "IMAGE"],
             "CorrectedImage": "",
@@ -53,9 +53,16 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {  # by modality, with what the
             "AcquisitionTime": "",
             "ActualFrameDuration": "",
             "RadiopharmaceuticalInformationSequence": Sequence(),
+            "PatientOrientationCodeSequence": Sequence(),
+            "PatientGantryRelationshipCodeSequence": Sequence(),
             **RESCALE,
         },
     ),
+}
+IMAGE_TYPES = {
+    "MR": ["DERIVED", "SECONDARY", "OTHER"],
+    "CT": ["DERIVED", "SECONDARY", "AXIAL"],
+    "PT": ["DERIVED", "PRIMARY"],
 }
 _MAKER = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber")
 
@@ -90,7 +97,7 @@ def blank(modality: str, header: Dataset, *, model: str) -> Dataset:
     for name, default in required.items():
         setattr(made, name, default if name in RESCALE else header.get(name, default))
     made.Modality = modality
-    made.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if modality == "CT" else "OTHER"]
+    made.ImageType = IMAGE_TYPES[modality]
     made.BurnedInAnnotation, made.LossyImageCompression = "NO", "00"
     for name, value in zip(_MAKER, equipment(model).values(), strict=True):
         setattr(made, name, value)

@@ -32,7 +32,7 @@ def synthetic_series(scan: Scan, name: str, *, description: str, model: str) -> 
     """The files of a scan, in slice order.
 
     Columns run to the patient's left and rows to the back where the grid allows it. HU are stored as they are, other
-    values in 65,536 steps between the smallest and the largest.
+    values in 65,536 steps from 0, or the smallest value below it, to the largest.
 
     Args:
         scan: of a modality of `slices.CLASSES`.
@@ -54,6 +54,7 @@ def synthetic_series(scan: Scan, name: str, *, description: str, model: str) -> 
         one.RescaleSlope, one.RescaleIntercept = slope, intercept
         one.RescaleType = "HU" if scan.units == "HU" else "US"
         if one.Modality == "PT":
+            one.pop("PatientPosition", None)  # PET says it by codes
             one.NumberOfSlices, one.ImageIndex = len(pixels), index + 1
         made.append(file_of(one))
     return made
@@ -85,7 +86,7 @@ def _stored(values: NDArray[np.float32], *, whole: bool) -> tuple[NDArray[Any], 
     """Pixels, and the slope and intercept that make values of them."""
     if whole:
         return np.rint(values).astype("<i2"), DS("1"), DS("0")
-    low, high = float(values.min()), float(values.max())
+    low, high = min(float(values.min()), 0.0), float(values.max())
     slope, intercept = DS((high - low) / _MOST or 1.0, auto_format=True), DS(low, auto_format=True)
     steps = np.rint((values.astype(np.float64) - float(intercept)) / float(slope))
     return np.clip(steps, 0, _MOST).astype("<u2"), slope, intercept
