@@ -78,6 +78,11 @@ CODES: dict[str, Code] = {
         "a mask or label map is not on the grid of its scan",
         "give a mask or label map on the grid of the scan",
     ),
+    "template_mismatch": Code(
+        "rejected",
+        "the template series of the DICOM objects has not the voxels of the scan",
+        "name the folder of the series that the scan was made from",
+    ),
     "no_foreground": Code(
         "rejected", "no foreground was found", "check the scan, or give a mask (in a list: column `mask`)"
     ),

@@ -211,6 +211,14 @@ class DetectSettings(Frozen):
     min_ml: float = Field(0.05, ge=0, description="smallest volume of a candidate, mL")
     montage: bool = Field(True, description="write a picture per scan")
     review: bool = Field(True, description="write a worklist and a page per scan, to be reviewed in a browser")
+    dicom: bool = Field(
+        False, description="write the first map and its candidates as DICOM objects, for scans read from DICOM"
+    )
+    fusion: bool = Field(
+        False,
+        description="write the first map as a DICOM series to be fused with the scan, and the picture, for scans read"
+        " from DICOM",
+    )
 
 
 class AugmentSettings(Frozen):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.configured import configured
 from medvae.anomaly.detect import detect_prepared
+from medvae.anomaly.dicom import template_of, with_dicom
 from medvae.anomaly.extremes import RATES
 from medvae.anomaly.findings import findings_table
 from medvae.anomaly.options import detect_settings, require_known
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.model import Model
     from medvae.scan import ScanRef
-    from medvae.settings import DetectSettings
+    from medvae.settings import DetectSettings, ReadSettings
 
 log = logging.getLogger(__name__)
 
+_IN_16_BITS = 0.5  # size of a map in whole numbers
 _COMPRESSED = 0.6  # share of its size that a map takes on the disk: mostly zeros and smooth
 
 
@@ -52,6 +54,7 @@ def run(
     out: Path,
     config: str | None = None,
     overrides: tuple[str, ...] = (),
+    template: Path | None = None,
     device: str = "auto",
     workers: int = 0,
     overwrite: bool = False,
@@ -65,6 +68,7 @@ def run(
         out: output folder; a second run in it does what is missing.
         config: name of a preset, or path of a YAML file, with changes.
         overrides: `section.key=value` texts.
+        template: folder of the DICOM series that the objects of a single scan belong to, which was not read from DICOM.
         device: auto, cpu, cuda or cuda:N.
         workers: processes that read ahead.
         overwrite: begin anew if the folder holds another run.
@@ -75,7 +79,7 @@ def run(
 
     Raises:
         ModelError: the checkpoint cannot be read.
-        InputError: no scan among the inputs.
+        InputError: no scan among the inputs; a template that is no series, or for several scans.
         SettingsError: an unknown map or setting, or one that the model or its Reference was not computed with.
         OutputError: the folder holds another run, or the disk is full.
     """
@@ -86,19 +90,22 @@ def run(
     options = settings.detect
     require_known(reference, options, aligned=trained.preparation.aligned)
     refs = find(scans, settings.read).refs
+    series = None if template is None else template_of(template, refs, options=options, read=settings.read)
     tell_of_conditions(refs, trained.conditions.names)
     wanted = {part: getattr(settings, part).model_dump(mode="json") for part in ("read", "detect")}
     identity = {"model": trained.hash, "reference": reference.hash, "settings": wanted}
+    if series is not None:
+        identity["template"] = series.fingerprint()
     size = check_memory(refs, settings.read, workers=workers)
     hint = f"write fewer maps: set detect.maps=[{options.maps[0]}]"
-    check_disk(out, _COMPRESSED * size * len(options.maps) * len(refs), hint=hint)
+    check_disk(out, size * len(refs) * _share(options), hint=hint)
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans; calibrate it on healthy scans")
     with OutputFolder(out, command="detect", identity=identity, overwrite=overwrite) as folder:
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),
-            partial(_compute, trained=trained, options=options),
+            partial(_compute, trained=trained, options=options, read=settings.read, template=series),
             folder=folder,
             engine=Processes(workers),
             stage="detect",
@@ -119,9 +126,23 @@ def run(
     return Finished(out, summary, tuple(lines) if summary.exit_code < 2 else ())
 
 
-def _compute(ref: ScanRef, loaded: Loaded, *, trained: Model, options: DetectSettings) -> Result:
+def _share(options: DetectSettings) -> float:
+    """What the files of a scan take on the disk, in sizes of the scan in memory."""
+    return _COMPRESSED * len(options.maps) + options.dicom + _IN_16_BITS * options.fusion
+
+
+def _compute(
+    ref: ScanRef,
+    loaded: Loaded,
+    *,
+    trained: Model,
+    options: DetectSettings,
+    read: ReadSettings,
+    template: ScanRef | None,
+) -> Result:
     """All maps of one scan, on its own grid, and its scores."""
     found = detect_prepared(loaded.prepared, loaded.scan, trained, options=options)
+    found = with_dicom(found, ref, model=trained, options=options, read=read, template=template)
     scores: dict[str, float | None] = {}
     for name, one in found.scores.items():
         scores |= {name: one.score, f"{name}_p": one.p}

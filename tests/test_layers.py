@@ -27,7 +27,7 @@ LAYERS = [
     ("medvae.checkpoint",),
     ("medvae.run",),
     ("medvae.training",),
-    ("medvae.review",),
+    ("medvae.review", "medvae.dicom_objects"),
     ("medvae.anomaly", "medvae.synthesis"),
     ("medvae.evaluation",),
     ("medvae.simulate",),
@@ -44,7 +44,15 @@ PLUGIN_FOLDERS = (
     "synthesis.layouts",
 )
 LIGHT = ("cli.main", "cli.parser", "cli.commands", "cli.console", "cli.words", "errors", "plugins", "__main__")
-READING = ("medvae.io", "medvae.prepare", "medvae.cohort", "medvae.run", "medvae.scan", "medvae.settings")
+READING = (
+    "medvae.io",
+    "medvae.dicom_objects",
+    "medvae.prepare",
+    "medvae.cohort",
+    "medvae.run",
+    "medvae.scan",
+    "medvae.settings",
+)
 HEAVY = {"torch", "monai", "lightning_fabric", "safetensors"}  # the reading workers never load these
 LONGEST = 400  # lines of a file
 

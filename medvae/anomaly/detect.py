@@ -12,6 +12,7 @@ import numpy as np
 from medvae.anomaly.anomaly_map import scan_maps, unknown_map
 from medvae.anomaly.candidates import find_candidates
 from medvae.anomaly.detection import Detection, NativeMap, Score
+from medvae.anomaly.dicom import template_of, with_dicom
 from medvae.anomaly.inference import infer
 from medvae.anomaly.options import detect_settings, require_known
 from medvae.anomaly.reference import reference_of
@@ -52,6 +53,8 @@ def detect(
     *,
     maps: Sequence[str] | str | None = None,
     healthy_fpr: float | None = None,
+    dicom: bool | Path | str | None = None,
+    fusion: bool | None = None,
     id: str | None = None,  # noqa: A002
     affine: ArrayLike | None = None,
     mask: NDArray[np.bool_] | Path | str | None = None,
@@ -67,6 +70,9 @@ def detect(
         model: from `medvae.load_model`, or its folder.
         maps: names of the maps, or one name; those of the model's settings if None. The first gives `score` and `p`.
         healthy_fpr: candidates per healthy scan, which sets their threshold; `detect.healthy_fpr` if None.
+        dicom: `save` writes DICOM objects; `detect.dicom` if None. True for a scan that is given by its DICOM files;
+            for another one the folder of the series that they belong to, which must have the voxels of the scan.
+        fusion: `save` writes a DICOM series to be fused with the scan; `detect.fusion` if None.
         id: of the scan. By default the id that the command gives to the file in its folder; "scan" without a file.
         affine: of an array: 4×4, voxel index -> RAS+ mm.
         mask: foreground on the scan's own grid, bool `(X, Y, Z)`, or its file; that of a `ScanRef`, or found, if None.
@@ -89,16 +95,21 @@ def detect(
     """
     model = model if isinstance(model, Model) else load(model)
     options, reference = detect_settings(model), reference_of(model)
-    if maps is not None:
-        options = options.model_copy(update={"maps": (maps,) if isinstance(maps, str) else tuple(maps)})
-    if healthy_fpr is not None:
-        options = validate(DetectSettings, {**options.model_dump(), "healthy_fpr": healthy_fpr}, where="detect")
+    maps = (maps,) if isinstance(maps, str) else maps
+    folder = dicom if isinstance(dicom, str | Path) else None
+    asked = {"maps": maps, "healthy_fpr": healthy_fpr, "dicom": dicom if folder is None else True, "fusion": fusion}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    options = validate(DetectSettings, {**options.model_dump(), **changes}, where="detect")
     require_known(reference, options, aligned=model.preparation.aligned)
     model.conditions.require(conditions or {})
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans")
-    loaded = _load(what, model, id=id, affine=affine, mask=mask, conditions=conditions)
-    return detect_prepared(loaded.prepared, loaded.scan, model, options=options)
+    loaded, ref = _load(what, model, id=id, affine=affine, mask=mask, conditions=conditions)
+    found = detect_prepared(loaded.prepared, loaded.scan, model, options=options)
+    how = model.settings.read
+    refs = [] if ref is None else [ref]
+    template = None if folder is None else template_of(folder, refs, options=options, read=how)
+    return with_dicom(found, ref, model=model, options=options, read=how, template=template)
 
 
 def detect_prepared(
@@ -237,8 +248,8 @@ def _load(
     affine: ArrayLike | None,
     mask: NDArray[np.bool_] | Path | str | None,
     conditions: Mapping[str, float | str] | None,
-) -> Loaded:
-    """The scan as read, and on the model's grid: files as the command loads them."""
+) -> tuple[Loaded, ScanRef | None]:
+    """The scan as read, and on the model's grid: files as the command loads them; and these files, if it has any."""
     settings = model.settings.read
     if isinstance(what, str | Path | Cohort):
         what = only(what, settings)
@@ -247,12 +258,12 @@ def _load(
         conditions = what.conditions if conditions is None else conditions
         what = replace(what.with_id(id), conditions=conditions)
         if mask is None and affine is None:
-            return ReadAndPrepare(settings, model.preparation)(what)
+            return ReadAndPrepare(settings, model.preparation)(what), what
     scan = read(what, settings, affine=affine)
     if isinstance(mask, str | Path):
         mask = read_mask(Path(mask), scan.geometry, settings)
     prepared = prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions)
-    return accepted(Loaded(scan, prepared), settings)
+    return accepted(Loaded(scan, prepared), settings), what if isinstance(what, ScanRef) else None
 
 
 def _id_of(what: Any, settings: ReadSettings) -> str:

@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.image import imread
 
 from medvae.io.nifti.file import NiftiFile
 from medvae.review.grey import Grey
@@ -19,7 +20,7 @@ from medvae.review.scan_page import BRAIN, FINDINGS, SCAN
 from medvae.review.thumbnail import Thumbnail
 from medvae.review.worklist import THUMBNAIL
 from medvae.run.folder import RESEARCH_USE
-from medvae.run.work import JsonFile
+from medvae.run.work import BytesFile, JsonFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,6 +95,7 @@ class Detection:
         modality: of the scan.
         units: of the scan.
         to_mni: 4×4, the scanner's RAS+ mm -> mm of the template; None for a model that is not aligned.
+        dicom: contents of the DICOM objects by name, where they are asked for (`detect.dicom`, `detect.fusion`).
     """
 
     id: str
@@ -111,6 +113,7 @@ class Detection:
     modality: Modality | None
     units: Units
     to_mni: NDArray[np.float64] | None = field(repr=False)
+    dicom: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def first(self) -> NativeMap:
@@ -141,7 +144,9 @@ class Detection:
         maps.append(NiftiFile(f"{before}candidates.nii.gz", self.candidates.labels, geometry, description=text))
         maps.append(JsonFile(f"{before}{FINDINGS}", self._findings()))
         pictures: list[File] = [self._montage(f"{before}montage.png")] if self.with_montage else []
-        return (*maps, *pictures, *(self._for_review(before) if self.with_review else ()))
+        pages = self._for_review(before) if self.with_review else ()
+        dicom = (BytesFile(f"{before}dicom/{name}", content) for name, content in self.dicom.items())
+        return (*maps, *pictures, *pages, *dicom)
 
     def _findings(self) -> dict[str, Any]:
         """What `findings.json` has: the candidates, and all that a reader of one scan should know."""
@@ -182,11 +187,17 @@ class Detection:
             file.write(Path(folder))
         return Path(folder)
 
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture, `(rows, columns, 3)` in RGB."""
+        png = BytesIO(self._montage("montage.png").png())
+        pixels: NDArray[np.uint8] = np.rint(imread(png)[..., :3] * 255).astype(np.uint8)
+        return pixels
+
     def show(self) -> None:
         """Show the picture with matplotlib."""
         from matplotlib import pyplot  # here, for it chooses a display
 
-        image = pyplot.imread(BytesIO(self._montage("montage.png").png()))
+        image = self.pixels()
         height, width = image.shape[:2]
         pyplot.figure(figsize=(width / 100, height / 100), dpi=100).figimage(image)
         pyplot.show()

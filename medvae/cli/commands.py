@@ -25,6 +25,8 @@ _SHORT_FOR = {
     "on_doubtful": "read.on_doubtful",
     "minutes": "train.minutes",
     "healthy_fpr": "detect.healthy_fpr",
+    "dicom": "detect.dicom",
+    "fusion": "detect.fusion",
     "seed": "seed",
 }
 
@@ -96,6 +98,7 @@ def detect(args: argparse.Namespace) -> int:
             out=args.out,
             config=args.config,
             overrides=overrides,
+            template=args.template_dicom,
             device=args.device,
             workers=_workers(args),
             overwrite=args.overwrite,

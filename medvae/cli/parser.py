@@ -133,6 +133,21 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--healthy-fpr", metavar="N", type=_positive, help="candidates per healthy scan (default: 0.1, one in 10 scans)"
     )
+    parser.add_argument(
+        "--dicom", action="store_const", const="true", help="also write DICOM objects, for scans read from DICOM"
+    )
+    parser.add_argument(
+        "--template-dicom",
+        metavar="DIR",
+        type=Path,
+        help="the series that one NIfTI scan was made from: its DICOM objects belong to it (with --dicom or --fusion)",
+    )
+    parser.add_argument(
+        "--fusion",
+        action="store_const",
+        const="true",
+        help="also write a DICOM series to be fused with the scan, and the picture, for scans read from DICOM",
+    )
     _add_machine(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
 
@@ -165,7 +180,7 @@ def _add_augment(parser: argparse.ArgumentParser) -> None:
     _add_out(parser, "folder for images, labels.csv, dataset.json, audit.csv")
     parser.add_argument("--count", metavar="N", type=_count, required=True, help="number of synthetic scans")
     parser.add_argument("--sampler", metavar="NAME", help="sampler (overrides the preset)")
-    parser.add_argument("--layout", metavar="NAME", help="medvae, nnunet, monai or bids (default: medvae)")
+    parser.add_argument("--layout", metavar="NAME", help="medvae, nnunet, monai, bids or dicom (default: medvae)")
     parser.add_argument(
         "--merge-with", metavar="DIR", type=Path, help="real set of that layout to list beside the samples; not changed"
     )

@@ -10,6 +10,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"\bset read\.volume=", "use --volume "),
     (r"\bset read\.assume_orientation=", "use --assume-orientation "),
     (r"\bset read\.on_doubtful=", "use --on-doubtful "),
+    (r"\bset detect\.dicom=true\b", "use --dicom"),
     (r"\bset ([a-z_]+(?:\.[a-z_]+)+)=", r"use --set \1="),
     (r"\b(overwrite|resume|check|hash_ids)=True\b", r"--\1"),
     (rf"(?<!\.)\b({_OPTIONS})='([^']*)'", r"--\1 \2"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from medvae.scan import Geometry
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+T = TypeVar("T", np.float32, np.uint16)
 SAME_PLACE_MM = 0.1  # the same voxels: all corners agree to this
 
 
-def turned_onto(data: NDArray[np.float32], own: Geometry, like: Geometry) -> NDArray[np.float32] | None:
+def turned_onto(data: NDArray[T], own: Geometry, like: Geometry) -> NDArray[T] | None:
     """`data` in the axis order and directions of `like`, where its voxels are those of `like`; else None.
 
     Programs store the same voxels with rows or axes turned (dcm2niix turns the rows of DICOM), drop a length unit that
@@ -67,8 +68,8 @@ def _turn(own: Geometry, like: Geometry) -> NDArray[np.float64] | None:
     return matrix
 
 
-def _apply(data: NDArray[np.float32], turn: NDArray[np.float64]) -> NDArray[np.float32]:
+def _apply(data: NDArray[T], turn: NDArray[np.float64]) -> NDArray[T]:
     order = np.abs(turn[:3, :3]).argmax(axis=0)  # the old axis of each new one
     flips = tuple(axis for axis in range(3) if turn[order[axis], axis] < 0)
-    turned: NDArray[np.float32] = np.flip(data.transpose(order), flips)
+    turned: NDArray[T] = np.flip(data.transpose(order), flips)
     return turned

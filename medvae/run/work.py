@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
-from medvae.io.files import write_json, write_text
+from medvae.io.files import atomic, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,6 +87,19 @@ class TextFile:
     def write(self, folder: Path) -> None:
         """Write it below `folder`."""
         write_text(folder / self.name, self.text)
+
+
+@dataclass(frozen=True)
+class BytesFile:
+    """The content of a binary file, whole."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+    def write(self, folder: Path) -> None:
+        """Write it below `folder`."""
+        with atomic(folder / self.name) as partial:
+            partial.write_bytes(self.content)
 
 
 @dataclass(frozen=True)

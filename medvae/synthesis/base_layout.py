@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.errors import InputError, SettingsError
+from medvae.io.nifti.file import NiftiFile
 from medvae.synthesis.provenance import no_label_maps
+from medvae.synthesis.to_scan import stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.run.work import File
+    from medvae.scan import Scan
     from medvae.synthesis.generate import Synthesizer
     from medvae.synthesis.rows import Row
 
@@ -36,7 +39,7 @@ class Places:
     """Where the files of one sample lie, as paths below the output folder.
 
     Attributes:
-        image: the scan.
+        image: the scan, a file or a folder.
         label_map: its label map, if there is one.
         sidecar: JSON, how it was generated.
     """
@@ -96,6 +99,16 @@ class BaseLayout(ABC):
     @abstractmethod
     def places(self, one: str) -> Places:
         """Where the files of the sample with the id `one` lie."""
+
+    def image(self, one: str, scan: Scan, *, description: str) -> tuple[File, ...]:
+        """The files of the scan of the sample `one`, at its place.
+
+        Args:
+            one: id of the sample.
+            scan: the synthetic scan.
+            description: what it is and its unit.
+        """
+        return (NiftiFile(self.places(one).image, stored(scan), scan.geometry, description),)
 
     @abstractmethod
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:

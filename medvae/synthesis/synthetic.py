@@ -17,7 +17,7 @@ from medvae.synthesis import copies, provenance
 from medvae.synthesis.base_layout import relative
 from medvae.synthesis.plausible import Fault
 from medvae.synthesis.rows import CONDITION
-from medvae.synthesis.to_scan import nearest_file, stored, to_scan
+from medvae.synthesis.to_scan import nearest_file, to_scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,12 +106,12 @@ class Synthetic:
         """Its files, as `medvae augment` writes them: image, JSON sidecar, and label map if there is one."""
         places, geometry = self.places, self.image.geometry
         text = f"synthetic ({self.record['sampler']}), {self.record['units']}"
-        image: File = NiftiFile(places.image, stored(self.image), geometry, text)
+        image = self.layout.image(self.id, self.image, description=text)
         sidecar: File = JsonFile(places.sidecar, self.layout.record(self.record))
         if self.label_map is None:
-            return image, sidecar
+            return *image, sidecar
         labels = self.layout.labels(self.label_map)
-        return image, sidecar, NiftiFile(places.label_map, labels, geometry, "synthetic, label map")
+        return *image, sidecar, NiftiFile(places.label_map, labels, geometry, "synthetic, label map")
 
     @property
     def places(self) -> Places:

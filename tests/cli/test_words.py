@@ -17,6 +17,7 @@ from medvae.cli.words import translated
         ("fill them: set read.fill_non_finite=true", "fill them: use --set read.fill_non_finite=true"),
         ("or set augment.sampler=prior", "or use --set augment.sampler=prior"),
         ("set read.volume=2", "use --volume 2"),
+        ("set detect.dicom=true", "use --dicom"),
         ("set read.assume_orientation=RAS if you know it", "use --assume-orientation RAS if you know it"),
         ("run medvae.calibrate with this model", "run `medvae calibrate` with this model"),
         ("run medvae.calibrate(model, scans) again", "run `medvae calibrate` again"),

@@ -146,7 +146,7 @@ def kind_of(header: Header) -> str:
             return name or f"an object of modality {tags.text('Modality')[:16] or 'unknown'}"
     if "LOCALIZER" in tags.texts("ImageType"):
         return "a localizer"
-    return ""
+    return "an anomaly map" if "HEATMAP" in tags.texts("ImageType") else ""
 
 
 def image_of(header: Header) -> Image:

@@ -1,4 +1,4 @@
-"""Silence around the libraries that read DICOM: their warnings and log lines quote what they read."""
+"""Silence around the libraries that read and write DICOM: their warnings and log lines quote what they read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls")
+_LOGGERS = ("pydicom", "highdicom", "pylibjpeg", "openjpeg", "jpeg_ls")
 
 
 @contextmanager
