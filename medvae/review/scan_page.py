@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FOLDER = "review"
 SCAN, BRAIN, FINDINGS = "scan.nii.gz", "template_brain.nii.gz", "findings.json"
+PSEUDO_HEALTHY = "pseudo_healthy.nii.gz"
 _STEPS = 16  # quantisation steps from 0 to the healthy limit
 _MIDDLE = 128  # what stands for 0 in one byte
 _MOST = 32000  # the largest number of steps in two bytes
