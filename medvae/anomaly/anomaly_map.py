@@ -144,7 +144,7 @@ def unknown_map(name: str, *, aligned: bool) -> SettingsError:
     """The error of a map that a Reference does not know."""
     if needs_alignment(name) and not aligned:
         message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
-        return SettingsError(message, hint="use residual, nll, elbo or intensity")
+        return SettingsError(message, hint="use fused_unaligned, latent, residual or nll")
     if needs_detector(name):
         message = f"map {name!r} was not calibrated, or the model has no detector"
         return SettingsError(

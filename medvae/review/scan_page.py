@@ -76,6 +76,7 @@ class _Shown:
         covered: bool, what was evaluated.
         maps: by name, float32, as in their files.
         marks: uint8, the bits of `_MARKS`.
+        pseudo_healthy: the scan without what a map takes out of it, in the steps of `grey`; None if there is none.
     """
 
     frame: Frame
@@ -83,6 +84,7 @@ class _Shown:
     covered: NDArray[np.bool_] = field(repr=False)
     maps: Mapping[str, NDArray[np.float32]] = field(repr=False)
     marks: NDArray[np.uint8] = field(repr=False)
+    pseudo_healthy: Grey | None = None
 
     @classmethod
     def read(cls, folder: Path, page: ScanPage, *, names: Iterable[str]) -> Self:
@@ -98,7 +100,9 @@ class _Shown:
         proxy = nib.load(folder / SCAN).dataobj
         scale = (float(proxy.slope), float(proxy.inter))
         grey = Grey(frame.cut(np.asarray(proxy.get_unscaled())), scale)
-        return cls(frame, grey, frame.cut(covered) > 0, values, frame.cut(marks))
+        file = folder / PSEUDO_HEALTHY
+        other = grey.like(frame.cut(nifti.read_values(file, _READ)[0])) if file.is_file() else None
+        return cls(frame, grey, frame.cut(covered) > 0, values, frame.cut(marks), other)
 
 
 def _marks(folder: Path, truth: Path | None, geometry: Geometry) -> NDArray[np.uint8]:
@@ -131,10 +135,13 @@ def _page(folder: Path, page: ScanPage) -> str:
 def _volumes(shown: _Shown) -> dict[str, str]:
     """The scan and the regions that are outlined, as the page holds them."""
     marks = Grey(shown.marks, (1.0, 0.0))
-    return {
+    volumes = {
         "volume_scan": _text_of(shown.grey, shown.frame, "for display only"),
         "volume_marks": _text_of(marks, shown.frame, "outlines"),
     }
+    if shown.pseudo_healthy is not None:
+        volumes["volume_pseudo_healthy"] = _text_of(shown.pseudo_healthy, shown.frame, "an estimate, for display only")
+    return volumes
 
 
 def _text_of(grey: Grey, frame: Frame, description: str) -> str:
@@ -154,6 +161,7 @@ def _facts(
         "notice": RESEARCH_USE,
         "maps": maps,
         "scan": {"step": shown.grey.scale[0], "window": shown.grey.window(shown.covered)},
+        "pseudo_healthy": shown.pseudo_healthy is not None,
         "peak": _peak(shown, found["map"]),
         "grid": {**grid, "to_file": shown.frame.to_file.tolist()},
         "marks": {**bits, **({} if truth is None else {"truth": _MARKS["truth"]})},

@@ -35,7 +35,7 @@ class Map(BaseMap):
 
     UNIT = "nats"
     NEEDS_ALIGNMENT = True
-    USES = ("residual_z", "asymmetry", "contrast", "elbo_z", "detector", "restoration", "latent")
+    USES = ("residual_z", "asymmetry", "contrast", "elbo_z", "detector")
     USES_LEFT_OUT = True
 
     def statistics(self, inference: Inference, arrays: MapArrays) -> Arrays:

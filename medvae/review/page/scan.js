@@ -124,6 +124,13 @@
       byId("outlines").append(make("label", { class: name }, [box, ` ${text}`]));
     }
     windows();
+    if (facts.pseudo_healthy) pseudoHealthy();
+  }
+
+  function pseudoHealthy() {
+    const box = make("input", { type: "checkbox", id: "pseudo" });
+    box.addEventListener("change", () => viewer.showPseudoHealthy(box.checked));
+    byId("windows").append(make("label", {}, [box, " pseudo-healthy image"]));
   }
 
   function button(place, text, call) {
@@ -249,6 +256,7 @@
   function looks(key) {
     if (key === "m") showMap((Number(byId("map").value) + 1) % facts.maps.length);
     else if (key === "h") viewer.set({ on: !viewer.state.on });
+    else if (key === "g" && byId("pseudo")) byId("pseudo").click();
     else if (key === "[" || key === "]") {
       const step = (facts.colours.top * viewer.state.map.limit) / 60;
       setThreshold(viewer.state.threshold + (key === "]" ? step : -step));

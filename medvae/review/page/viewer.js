@@ -8,6 +8,7 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   const inverse = inverted(affine);
   const images = new Map(); // maps that were shown before, by name
   let frame = 0;
+  let below = null; // the scan, or its pseudo-healthy image
   const nv = new niivue.Niivue({
     backColor: [0, 0, 0, 1],
     crosshairColor: [0, 0.82, 1, 0.8],
@@ -38,6 +39,7 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   nv.addColormap(COLOURS, { R, G, B, A: table.map((_, n) => (n ? 255 : 0)), I: table.map((_, n) => n) });
   const state = { map: null, threshold: 0, opacity: 0.7, on: true };
   const scan = await image("scan", base64("volume_scan"), { colormap: "gray" });
+  below = scan;
   setEnds(...facts.scan.window);
   nv.addVolume(scan);
   const marks = await image("marks", base64("volume_marks"), {});
@@ -67,9 +69,18 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
     Object.assign(state, { map, threshold: map.limit });
     dress(images.get(map.name));
     nv.overlays = [images.get(map.name)];
-    nv.volumes = [scan, ...nv.overlays];
+    nv.volumes = [below, ...nv.overlays];
     update();
     onMove();
+  }
+
+  async function showPseudoHealthy(on) {
+    const name = "pseudo_healthy";
+    if (on && !images.has(name)) images.set(name, await image(name, base64(`volume_${name}`), { colormap: "gray" }));
+    below = on ? images.get(name) : scan;
+    setEnds(scan.cal_min, scan.cal_max);
+    nv.volumes = [below, ...nv.overlays];
+    update();
   }
 
   function set(change) {
@@ -84,8 +95,10 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   }
 
   function setEnds(black, white) {
-    scan.cal_min = black;
-    scan.cal_max = Math.max(white, black + 1e-6 * Math.abs(black) + 1e-9);
+    for (const one of [scan, below]) {
+      one.cal_min = black;
+      one.cal_max = Math.max(white, black + 1e-6 * Math.abs(black) + 1e-9);
+    }
   }
 
   // ------------------------------------------------------------------------------------------------- cross-hair
@@ -142,5 +155,5 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
   }
 
   const toVoxel = (ras) => applied(inverse, ras);
-  return { nv, state, mask: marks.img, goTo, goToVoxel, here, set, setWindow, showMap, toVoxel };
+  return { nv, state, mask: marks.img, goTo, goToVoxel, here, set, setWindow, showMap, showPseudoHealthy, toVoxel };
 };

@@ -36,9 +36,7 @@ def restored(prepared: Prepared, *, weight: float = 0.5, steps: int = 4) -> Rest
     image = Normal.from_arrays(reference_of(model()).maps["atlas"].arrays)
     held = np.clip(prepared.image, image.mean - image.sd, image.mean + image.sd)
     start = torch.from_numpy(np.where(prepared.mask, held, prepared.image))[None]
-    return restore(
-        inference.image, inference.mask, vae=model().vae, c=None, start=start, weight=weight, steps=steps
-    )
+    return restore(inference.image, inference.mask, vae=model().vae, c=None, start=start, weight=weight, steps=steps)
 
 
 def plain_variation(values: Values, mask: Values) -> float:
