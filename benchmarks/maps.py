@@ -35,7 +35,7 @@ from medvae.anomaly.anomaly_map import ScanMaps
 from medvae.anomaly.calibrate import Statistics
 from medvae.anomaly.configured import configured, usable
 from medvae.anomaly.inference import infer
-from medvae.anomaly.maps import fused
+from medvae.anomaly.maps import _fused
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
@@ -180,7 +180,7 @@ def values_of(
     if "atlas" in names:
         found[GATHERED] = smooth_inside(maps["atlas"].values, inside, spacing=spacing, mm=GATHERED_MM)[inside]
     for name in names:
-        if isinstance(methods.get(name), fused.Map):
+        if isinstance(methods.get(name), _fused.Fused):
             found |= without_each(name, inference, methods, maps)
     return found
 
@@ -188,12 +188,12 @@ def values_of(
 def without_each(name: str, inference: Inference, methods: Mapping[str, BaseMap], maps: ScanMaps) -> Values:
     """A fused map without each of its witnesses."""
     method, arrays = methods[name], maps.arrays[name]
-    assert isinstance(method, fused.Map)
+    assert isinstance(method, _fused.Fused)
     surprises = method.surprises(inference, arrays)
     inside = inference.foreground
-    deep = fused.within(inside, spacing=inference.prepared.grid.spacing)[inside]
+    deep = _fused.within(inside, spacing=inference.prepared.grid.spacing)[inside]
     return {
-        f"{name} without {left}": deep * fused.combined([one for other, one in surprises.items() if other != left])
+        f"{name} without {left}": deep * _fused.combined([one for other, one in surprises.items() if other != left])
         for left in surprises
     }
 

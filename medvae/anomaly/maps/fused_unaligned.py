@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from medvae.anomaly.maps import fused
+from medvae.anomaly.maps._fused import Fused
 
 
-class Map(fused.Map):
-    """As `fused`, of the maps whose statistics are of all voxels where scans are not aligned."""
+class Map(Fused):
+    """As `fused`, of maps whose statistics are of all voxels or cells where scans are not aligned, nats."""
 
-    NEEDS_ALIGNMENT = False
     USES = ("latent", "contrast")
