@@ -29,10 +29,13 @@ LESION = (slice(6, 9), slice(7, 10), slice(8, 11))
 def settings(
     *, align: str = "none", network: str = "spatial", train: dict[str, Any] | None = None, **more: Any
 ) -> Settings:
-    """Settings of a network of stride 4 with two latent channels, and of a run of six steps."""
+    """Settings of a network of stride 4 with two or three latent channels, and of a run of six steps."""
     tree = {
         "prepare": {"modality": "MR", "shape": SHAPE, "spacing": (4, 4, 4), "align": align},
-        "model": {"name": network, "options": {"stem": 2, "channels": [8, 16], "latent": 2}},
+        "model": {
+            "name": network,
+            "options": {"stem": 2, "channels": [8, 16], "latent": 3 if network == "deform" else 2},
+        },
         "train": {"steps": 6, "validate_every": 2, "precision": "32", "kl_warmup": 0.0, **(train or {})},
         "detect": {"draws": 3},
         **more,

@@ -31,7 +31,7 @@ def toy_deform(*, size: float = 300.0, **more: Any) -> Model:
     with torch.no_grad():
         network.motion.layers[-1].weight *= size  # type: ignore[operator]
         if network.conditioned.linear is not None:
-            network.conditioned.linear.weight.normal_(generator=torch.Generator().manual_seed(0))
+            network.conditioned.linear.weight.normal_(std=0.03, generator=torch.Generator().manual_seed(0))
     latents = _volumes(toy.latents, network)
     return replace(toy, networks={"vae": network.eval()}, settings=settings, latents=latents)
 
