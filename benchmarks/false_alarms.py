@@ -27,8 +27,7 @@ import csv
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,7 @@ from scipy import stats
 from medvae.anomaly.anomaly_map import scan_maps
 from medvae.anomaly.calibrate import reference_from
 from medvae.anomaly.candidates import find_candidates
-from medvae.anomaly.inference import Inference, infer
+from medvae.anomaly.inference import infer
 from medvae.checkpoint.folder import load
 from medvae.cli import console
 from medvae.cohort.find import find
@@ -51,9 +50,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medvae.anomaly.inference import Inference
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.model import Model
-    from medvae.prepare.preparation import Prepared
     from medvae.settings import DetectSettings
 
 MAPS = ("residual_z", "asymmetry", "contrast", "elbo_z", "fused")
@@ -100,33 +99,10 @@ def parse() -> argparse.Namespace:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept(Inference):
-    """An inference that keeps its reconstructions of the clipped scan, too.
-
-    The limits are the training scans', and so the same in all splits.
-    """
-
-    reconstructed: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(cls, model: Model, prepared: Prepared, *, draws: int) -> Kept:
-        """As `infer` makes it."""
-        made = infer(model, prepared, draws=draws)
-        return cls(model, prepared, made.draws, made.seed)
-
-    def residual_within(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
-        """That of `Inference`, computed once for the same limits."""
-        key = sha256(low.tobytes() + high.tobytes()).hexdigest()
-        if key not in self.reconstructed:
-            self.reconstructed[key] = super().residual_within(low, high)
-        return self.reconstructed[key]
-
-
-@dataclass(frozen=True, eq=False)
 class Healthy:
     """What the model makes of the scan of a healthy subject, its group, and whether it is the subject's first scan."""
 
-    inference: Kept
+    inference: Inference
     group: str
     first: bool = True
 
@@ -161,7 +137,7 @@ def find_scans(model: Model, data: Path, cache: Path, *, draws: int) -> list[Hea
         again = replace(prepared_scan(ref, model, place / f"{ref.id}.safetensors"), subject=subjects[ref.paths[0].name])
         found.append((again, TRAINED if again.subject in model.latents.subjects else OASIS, False))
     found += [(one, IXI, True) for one in known["site2"]]
-    return [Healthy(Kept.of(model, one, draws=draws), group, first) for one, group, first in found]
+    return [Healthy(infer(model, one, draws=draws), group, first) for one, group, first in found]
 
 
 def random_splits(subjects: Sequence[str], *, count: int, size: int) -> list[frozenset[str]]:

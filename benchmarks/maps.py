@@ -35,7 +35,7 @@ from medvae.anomaly.anomaly_map import ScanMaps
 from medvae.anomaly.calibrate import Statistics
 from medvae.anomaly.configured import configured, usable
 from medvae.anomaly.inference import infer
-from medvae.anomaly.maps import fused
+from medvae.anomaly.maps import _fused
 from medvae.anomaly.maps._shared import smooth_inside
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
@@ -65,7 +65,6 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPES = {"stroke": "stroke-lesion-masks", "MS": "ms-lesion-masks"}
 RATES = (0.005, 0.01, 0.05)  # of healthy voxels
-WITHOUT = "fused without"
 GATHERED, GATHERED_MM = "atlas, 6 mm", 6.0  # the largest of the scales of residual_z
 
 
@@ -180,19 +179,22 @@ def values_of(
     found = {name: maps[name].values[inside] for name in names if name in methods}
     if "atlas" in names:
         found[GATHERED] = smooth_inside(maps["atlas"].values, inside, spacing=spacing, mm=GATHERED_MM)[inside]
-    return found | without_each(inference, methods, maps) if "fused" in names else found
+    for name in names:
+        if isinstance(methods.get(name), _fused.Fused):
+            found |= without_each(name, inference, methods, maps)
+    return found
 
 
-def without_each(inference: Inference, methods: Mapping[str, BaseMap], maps: ScanMaps) -> Values:
-    """The fused map without each of its witnesses."""
-    method, arrays = methods["fused"], maps.arrays["fused"]
-    assert isinstance(method, fused.Map)
+def without_each(name: str, inference: Inference, methods: Mapping[str, BaseMap], maps: ScanMaps) -> Values:
+    """A fused map without each of its witnesses."""
+    method, arrays = methods[name], maps.arrays[name]
+    assert isinstance(method, _fused.Fused)
     surprises = method.surprises(inference, arrays)
     inside = inference.foreground
-    deep = fused.within(inside, spacing=inference.prepared.grid.spacing)[inside]
+    deep = _fused.within(inside, spacing=inference.prepared.grid.spacing)[inside]
     return {
-        f"{WITHOUT} {name}": deep * fused.combined([one for other, one in surprises.items() if other != name])
-        for name in surprises
+        f"{name} without {left}": deep * _fused.combined([one for other, one in surprises.items() if other != left])
+        for left in surprises
     }
 
 

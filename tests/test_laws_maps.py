@@ -110,7 +110,7 @@ def test_a_map_depends_on_the_scan_alone_and_not_on_its_name(name: str, kind: st
 @every_kind
 @every_map
 def test_higher_on_a_bright_blob_than_elsewhere(name: str, kind: str) -> None:
-    if name in ("kl", "kl_z"):
+    if name in ("kl", "kl_z", "latent"):
         return  # a code may take a bright spot for usual
     lesion = linear_model.LESION if kind == "linear" else small_model.LESION
     prepared = scan(kind, lesion=4)
@@ -134,10 +134,10 @@ def test_healthy_scores_are_those_of_maps_without_the_scan(name: str) -> None:
         others = make_reference(linear_model.bare_model(), rest, names=[name], calibrated=False)
         found = anomaly_map(name, infer(linear_model.bare_model(), out), others)
         scores.append(found.score(out.mask[0], top=0.01) * others.maps[name].scale / whole.scale)
-    # residual_z clips to what all scans have, fused counts maps that all scans have: the one left out is among them,
-    # and its highest values lie where a line goes on from few counts
-    near = {"residual_z": 0.1, "fused": 0.4}.get(name, 1e-4)
-    np.testing.assert_allclose(np.sort(scores), whole.scores, rtol=near)
+    # residual_z and restoration clip to what all scans have, fused counts maps that all scans have: the one left out is
+    # among them, and its highest values lie where a line goes on from few counts
+    near = {"residual_z": 0.1, "fused": 0.4, "fused_unaligned": 0.5, "restoration": 0.2}.get(name, 1e-4)
+    np.testing.assert_allclose(np.sort(scores), whole.scores, rtol=near, atol=0.2 if name == "restoration" else 0)
 
 
 @every_map
@@ -149,7 +149,8 @@ def test_the_root_mean_square_of_a_standardised_map_is_one(name: str) -> None:
     ]
     standardised = plugins.load("maps", name).Map.STANDARDISED
     assert (reference.maps[name].scale != 1) == standardised
-    assert not standardised or np.sqrt(np.mean(squares)) == pytest.approx(1, abs=0.3)
+    wide = 0.5 if name == "restoration" else 0.3  # most of what it takes out is little, and some is much
+    assert not standardised or np.sqrt(np.mean(squares)) == pytest.approx(1, abs=wide)
 
 
 @every_map

@@ -72,6 +72,11 @@ class ScanMaps:
         values = self.arrays[name].map / np.float32(self._scales.get(name, 1.0))
         return AnomalyMap(name, values, self._methods[name].UNIT)
 
+    def pseudo_healthy(self, names: Iterable[str]) -> NDArray[np.float32] | None:
+        """Of the first of these maps that has such an image, in prepared intensities `(C, X, Y, Z)`; else None."""
+        images = (self.arrays[name].pseudo_healthy for name in names)
+        return next((image for image in images if image is not None), None)
+
 
 def scan_maps(
     names: Iterable[str],
@@ -139,7 +144,7 @@ def unknown_map(name: str, *, aligned: bool) -> SettingsError:
     """The error of a map that a Reference does not know."""
     if needs_alignment(name) and not aligned:
         message = f"the map {name!r} compares voxel by voxel, and this model's scans are not aligned"
-        return SettingsError(message, hint="use residual, nll, elbo or intensity")
+        return SettingsError(message, hint="use fused_unaligned, latent, residual or nll")
     if needs_detector(name):
         message = f"map {name!r} was not calibrated, or the model has no detector"
         return SettingsError(

@@ -68,6 +68,10 @@ class BaseMap:
         """The map of one scan."""
         raise NotImplementedError
 
+    def pseudo_healthy(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32] | None:
+        """The scan without what the map marks, in prepared intensities `(C, X, Y, Z)`; None if it has no such image."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class Healthy:
@@ -99,6 +103,11 @@ class MapArrays(Mapping[str, "NDArray[Any]"]):
     def map(self) -> NDArray[np.float32]:
         """The map of this scan as its `map` gave it, not yet standardised; computed once, float32 `(X, Y, Z)`."""
         return self._method.map(self._inference, self)
+
+    @cached_property
+    def pseudo_healthy(self) -> NDArray[np.float32] | None:
+        """The scan without what the map marks, `(C, X, Y, Z)`; None if the map has no such image."""
+        return self._method.pseudo_healthy(self._inference, self)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]

@@ -23,7 +23,7 @@ from medvae.cohort.find import Cohort
 from medvae.cohort.read import only, read
 from medvae.io.reading import read_mask
 from medvae.prepare.load import Loaded, ReadAndPrepare, accepted
-from medvae.prepare.native import brain_share, coverage, outline, to_native
+from medvae.prepare.native import brain_share, coverage, only_channel, outline, to_native
 from medvae.prepare.preparation import prepare
 from medvae.review.montage import PEAKS, Picture, find_peaks
 from medvae.scan import ScanRef
@@ -175,7 +175,19 @@ def detect_prepared(
         modality=scan.modality,
         units=scan.units,
         to_mni=_to_mni(prepared) if aligned else None,
+        pseudo_healthy=_pseudo_healthy(on_grid.pseudo_healthy(options.maps), prepared, scan, covered),
     )
+
+
+def _pseudo_healthy(
+    image: NDArray[np.float32] | None, prepared: Prepared, scan: Scan, covered: NDArray[np.uint8]
+) -> NDArray[np.float32] | None:
+    """The scan less what was taken out of it on the model's grid, so that it keeps its own fine detail."""
+    if image is None:
+        return None
+    invert = prepared.intensity.invert
+    removed = only_channel(invert(prepared.image) - invert(image))
+    return scan.data - np.where(covered > 0, to_native(removed, prepared), np.float32(0))
 
 
 def _to_mni(prepared: Prepared) -> NDArray[np.float64]:

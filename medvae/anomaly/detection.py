@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from medvae.io.nifti.file import NiftiFile
 from medvae.review.grey import Grey
 from medvae.review.montage import PEAKS, Montage
-from medvae.review.scan_page import BRAIN, FINDINGS, SCAN
+from medvae.review.scan_page import BRAIN, FINDINGS, PSEUDO_HEALTHY, SCAN
 from medvae.review.thumbnail import Thumbnail
 from medvae.review.worklist import THUMBNAIL
 from medvae.run.folder import RESEARCH_USE
@@ -96,6 +96,8 @@ class Detection:
         units: of the scan.
         to_mni: 4×4, the scanner's RAS+ mm -> mm of the template; None for a model that is not aligned.
         dicom: contents of the DICOM objects by name, where they are asked for (`detect.dicom`, `detect.fusion`).
+        pseudo_healthy: the scan without what a map takes out of it (`restoration`), float32 `(X, Y, Z)` in the scan's
+            units; None if no such map was asked for.
     """
 
     id: str
@@ -114,6 +116,7 @@ class Detection:
     units: Units
     to_mni: NDArray[np.float64] | None = field(repr=False)
     dicom: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    pseudo_healthy: NDArray[np.float32] | None = field(default=None, repr=False)
 
     @property
     def first(self) -> NativeMap:
@@ -142,6 +145,9 @@ class Detection:
         maps.append(NiftiFile(f"{before}coverage.nii.gz", self.coverage, geometry, description=text))
         text = f"candidates of {self.first.name}, by number, {self.status}; research use only"
         maps.append(NiftiFile(f"{before}candidates.nii.gz", self.candidates.labels, geometry, description=text))
+        if self.pseudo_healthy is not None:
+            text = f"{self.units}, an estimate without what is unusual; research use only"
+            maps.append(NiftiFile(f"{before}{PSEUDO_HEALTHY}", self.pseudo_healthy, geometry, description=text))
         maps.append(JsonFile(f"{before}{FINDINGS}", self._findings()))
         pictures: list[File] = [self._montage(f"{before}montage.png")] if self.with_montage else []
         pages = self._for_review(before) if self.with_review else ()

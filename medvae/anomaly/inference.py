@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from medvae.anomaly.restore import restore
 from medvae.detector.network import USUAL_STEPS
 from medvae.errors import ModelError
 from medvae.vae.base import elbo, log_likelihood, negative_elbo_map, spread_kl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -60,6 +63,7 @@ class Inference:
     prepared: Prepared
     draws: int
     seed: int
+    _asked: dict[object, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def image(self) -> Tensor:
@@ -103,6 +107,19 @@ class Inference:
         """image − reconstruction in prepared intensities, `(C, X, Y, Z)`, 0 outside the mask."""
         return self._inside(self.prepared.image - self.reconstruction)
 
+    @cached_property
+    def deviance_residual(self) -> NDArray[np.float32]:
+        """sign(x − x̂) √(2 (ln p(x̂|z) − ln p(x|z))) at the posterior mean, `(C, X, Y, Z)`, 0 outside the mask.
+
+        x̂ is the likeliest value: the mean, or the likelier of 0 and 1 of a binary shape.
+        """
+        with torch.no_grad():
+            mean = self.likelihood.mean
+            likeliest = mean.round() if self.model.vae.observation.binary else mean
+            apart = self.likelihood.log_prob(likeliest) - self.likelihood.log_prob(self.image)
+            root = (2 * apart.clamp(min=0)).sqrt() * (self.image - likeliest).sign()
+        return self._inside(_to_array(root))
+
     def residual_within(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
         """image − the reconstruction of the image clipped to `low` … `high`; `(C, X, Y, Z)`, 0 outside the mask.
 
@@ -113,12 +130,46 @@ class Inference:
             low: lowest value of each voxel, `(C, X, Y, Z)`.
             high: highest value of each voxel, `(C, X, Y, Z)`.
         """
+        return self._once(("residual", _key(low, high)), lambda: self._residual_of(self._clipped(low, high)))
+
+    def restored(
+        self, low: NDArray[np.float32], high: NDArray[np.float32], *, weight: float, steps: int
+    ) -> NDArray[np.float32]:
+        """The scan as `medvae.anomaly.restore` restores it, beginning from the scan clipped to `low` … `high`.
+
+        Args:
+            low: lowest value of each voxel, `(C, X, Y, Z)`.
+            high: highest value of each voxel, `(C, X, Y, Z)`.
+            weight: of total variation.
+            steps: of the descent.
+
+        Returns:
+            `(C, X, Y, Z)`, the scan itself outside the mask.
+        """
+        key = ("restored", _key(low, high), weight, steps)
+        return self._once(key, lambda: self._restored_from(self._clipped(low, high), weight=weight, steps=steps))
+
+    def _restored_from(self, start: Tensor, *, weight: float, steps: int) -> NDArray[np.float32]:
+        vae, c = self.model.vae, self.c
+        found = restore(self.image, self.mask, vae=vae, c=c, start=start, weight=weight, steps=steps)
+        return _to_array(found.image)
+
+    def _clipped(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> Tensor:
+        """The image with the foreground clipped, `(1, C, X, Y, Z)`."""
         image = self.prepared.image
-        clipped = np.where(self.prepared.mask, np.clip(image, low, high), image)
+        return self._on_device(np.where(self.prepared.mask, np.clip(image, low, high), image))
+
+    def _residual_of(self, other: Tensor) -> NDArray[np.float32]:
+        """image − the reconstruction of another image."""
         with torch.no_grad():
-            posterior = self.model.vae.encode(self._on_device(clipped), self.c)
-            expected = _to_array(self.model.vae.decode(posterior.mean, self.c).mean)
-        return self._inside(image - expected)
+            expected = self.model.vae.decode(self.model.vae.encode(other, self.c).mean, self.c).mean
+        return self._inside(self.prepared.image - _to_array(expected))
+
+    def _once(self, key: object, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What `compute` gives, computed when it is first asked for under this key."""
+        if key not in self._asked:
+            self._asked[key] = compute()
+        return self._asked[key]
 
     @cached_property
     def log_odds(self) -> NDArray[np.float32]:
@@ -191,6 +242,11 @@ def infer(model: Model, prepared: Prepared, *, draws: int | None = None) -> Infe
     digest = sha256(f"{model.settings.seed}/{prepared.source_hash}".encode()).digest()
     seed = int.from_bytes(digest[:7], "little")
     return Inference(model, prepared, draws=draws or model.settings.detect.draws, seed=seed)
+
+
+def _key(low: NDArray[np.float32], high: NDArray[np.float32]) -> str:
+    """What two limits are known by."""
+    return sha256(low.tobytes() + high.tobytes()).hexdigest()
 
 
 def _to_array(batch: Tensor) -> NDArray[np.float32]:

@@ -52,6 +52,11 @@ class Grey:
         step = (min(high, usual) - low) / 255 or 1.0
         return cls(np.rint(np.clip((data - low) / step, 0, 255)).astype(np.uint8), (step, low))
 
+    def like(self, data: NDArray[np.float32]) -> Grey:
+        """Another image `(X, Y, Z)` of the same unit in the steps of this one; what lies beyond its ends is at them."""
+        ends, (step, low) = np.iinfo(self.data.dtype), self.scale
+        return Grey(np.rint(np.clip((data - low) / step, ends.min, ends.max)).astype(self.data.dtype), self.scale)
+
     @property
     def values(self) -> NDArray[np.float32]:
         """In the scan's unit, float32 `(X, Y, Z)`."""

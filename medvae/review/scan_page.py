@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FOLDER = "review"
 SCAN, BRAIN, FINDINGS = "scan.nii.gz", "template_brain.nii.gz", "findings.json"
+PSEUDO_HEALTHY = "pseudo_healthy.nii.gz"
 _STEPS = 16  # quantisation steps from 0 to the healthy limit
 _MIDDLE = 128  # what stands for 0 in one byte
 _MOST = 32000  # the largest number of steps in two bytes
@@ -74,6 +75,7 @@ class _Shown:
         covered: bool, what was evaluated.
         maps: by name, float32, as in their files.
         marks: uint8, the bits of `_MARKS`.
+        pseudo_healthy: the scan without what a map takes out of it, in the steps of `grey`; None if there is none.
     """
 
     frame: Frame
@@ -81,6 +83,7 @@ class _Shown:
     covered: NDArray[np.bool_] = field(repr=False)
     maps: Mapping[str, NDArray[np.float32]] = field(repr=False)
     marks: NDArray[np.uint8] = field(repr=False)
+    pseudo_healthy: Grey | None = None
 
     @classmethod
     def read(cls, folder: Path, page: ScanPage, *, names: Iterable[str]) -> Self:
@@ -96,7 +99,9 @@ class _Shown:
         proxy = nib.load(folder / SCAN).dataobj
         scale = (float(proxy.slope), float(proxy.inter))
         grey = Grey(frame.cut(np.asarray(proxy.get_unscaled())), scale)
-        return cls(frame, grey, frame.cut(covered) > 0, values, frame.cut(marks))
+        file = folder / PSEUDO_HEALTHY
+        other = grey.like(frame.cut(nifti.read_values(file, _READ)[0])) if file.is_file() else None
+        return cls(frame, grey, frame.cut(covered) > 0, values, frame.cut(marks), other)
 
 
 def _marks(folder: Path, truth: Path | None, geometry: Geometry) -> NDArray[np.uint8]:
@@ -131,10 +136,14 @@ def _page(folder: Path, page: ScanPage) -> str:
 def _volumes(shown: _Shown) -> dict[str, str]:
     """The scan and the regions that are outlined, as the page holds them."""
     marks = Grey(shown.marks, (1.0, 0.0))
-    return {
+    volumes = {
         "volume_scan": shown.grey.letters(shown.frame.geometry, description="for display only"),
         "volume_marks": marks.letters(shown.frame.geometry, description="outlines"),
     }
+    if shown.pseudo_healthy is not None:
+        estimate = shown.pseudo_healthy.letters(shown.frame.geometry, description="an estimate, for display only")
+        volumes["volume_pseudo_healthy"] = estimate
+    return volumes
 
 
 def _facts(
@@ -149,6 +158,7 @@ def _facts(
         "notice": RESEARCH_USE,
         "maps": maps,
         "scan": {"step": shown.grey.scale[0], "window": shown.grey.window(shown.covered)},
+        "pseudo_healthy": shown.pseudo_healthy is not None,
         "peak": _peak(shown, found["map"]),
         "grid": {**grid, "to_file": shown.frame.to_file.tolist()},
         "marks": {**bits, **({} if truth is None else {"truth": _MARKS["truth"]})},

@@ -198,7 +198,10 @@ def test_the_healthy_get_even_p_values() -> None:
 def test_where_scans_are_not_aligned_maps_by_place_are_left_out() -> None:
     made = reference_of(linear_model.known_model(aligned=False))
     assert set(made.maps) == {name for name in NAMES if not needs_alignment(name)}
-    assert not made.training
+    kept = set(made.training)
+    assert kept == {"contrast", "deviance_z", "elbo_z", "fused_unaligned", "kl_z", "latent"}
+    sums = [values for name in kept - {"fused_unaligned"} for values in made.training[name].values()]
+    assert all(values.shape[-3:] == (1, 1, 1) for values in sums), "of all voxels or cells"
 
 
 def test_a_map_brings_those_that_it_uses() -> None:

@@ -29,12 +29,12 @@ class Normative(BaseMap):
     """Mean over `scales_mm` of G_σ |(v − μ) / s| inside the foreground, less √(2/π), its expectation for a unit normal.
 
     v is what `values` gives, μ and s its mean and spread over healthy scans. What is left is divided by its healthy
-    root mean square, so that the unit is z. A map derives from this class and implements `values`; its `Settings` have
-    `scales_mm`. Where v is NaN nothing is known of a voxel, and it is neutral.
+    root mean square, so that the unit is z. A map derives from this class and implements `values`; its `Settings`
+    have `scales_mm`. Where v is NaN nothing is known of a voxel, and it is neutral. Where scans are not aligned a
+    voxel is no place, and μ and s are those of all foreground voxels.
     """
 
     UNIT = "z"
-    NEEDS_ALIGNMENT = True
     STANDARDISED = True
     EXPECTED: ClassVar[float] = float(np.sqrt(2 / np.pi))  # of what `sizes` gives of a healthy scan
 
@@ -49,11 +49,18 @@ class Normative(BaseMap):
         return sizes
 
     def statistics(self, inference: Inference, arrays: MapArrays) -> Arrays:
-        """The values."""
-        return {"values": self.values(inference, arrays)}
+        """The values; where scans are not aligned, the means over the foreground of them and of their squares."""
+        values = self.values(inference, arrays)
+        if inference.model.preparation.aligned:
+            return {"values": values}
+        inside = values[:, inference.foreground].astype(np.float64)
+        means = {"first": np.nanmean(inside, axis=1), "second": np.nanmean(inside**2, axis=1)}
+        return {name: one[:, None, None, None] for name, one in means.items()}
 
     def fit(self, healthy: Healthy) -> Arrays:
         """Mean and spread of the values, shrunk towards those of the training scans where there are others."""
+        if "first" in healthy.moments:
+            return _of_all_voxels(healthy).to_arrays()
         prior = None if healthy.training is None else Normal.from_arrays(healthy.training)
         return healthy.moments["values"].normal(spacing=healthy.spacing, prior=prior).to_arrays()
 
@@ -72,6 +79,18 @@ class Excess(Normative):
         """z by voxel, the mean over channels, `(X, Y, Z)`."""
         z: NDArray[np.float32] = Normal.from_arrays(arrays).z(self.values(inference, arrays)).mean(axis=0)
         return z
+
+
+def _of_all_voxels(healthy: Healthy) -> Normal:
+    """Mean and spread over the voxels of all scans, each scan weighing the same, `(C, 1, 1, 1)`.
+
+    There are enough voxels: nothing is shrunk, and the training scans are not asked. Of no scan at all the values are
+    their own z.
+    """
+    first, second = healthy.moments["first"], healthy.moments["second"]
+    mean, square = (one.total / np.maximum(one.count, 1) for one in (first, second))
+    variance = np.where(first.count > 0, square - mean**2, 1.0)
+    return Normal(mean.astype(np.float32), np.sqrt(np.maximum(variance, 1e-12)).astype(np.float32))
 
 
 def gathered(

@@ -2,100 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
-from scipy import ndimage
-
-from medvae.anomaly.base_map import BaseMap
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from medvae.anomaly.base_map import Arrays, Healthy, MapArrays
-    from medvae.anomaly.inference import Inference
-
-_LOWEST, _STEP, _STEPS = -5.0, 0.05, 1100  # bins in which the values of a witness are counted, before its scale
-_USUAL, _RARE = 1e-2, 1e-4  # the tail is extended beyond the second along its slope between the two
-_RIM_MM = 2.0  # so near to the border of the foreground a mask may hold dura or lack brain
+from medvae.anomaly.maps._fused import Fused
 
 
-class Map(BaseMap):
-    """−ln p, nats, with p = K / Σ_k (1 / P_k): P_k is the share of healthy voxels with at least the value of witness k.
+class Map(Fused):
+    """−ln of the harmonic mean of the healthy tails of five maps, nats."""
 
-    The harmonic mean p-value (Wilson, PNAS 2019) of K witnesses, which may depend on each other. One witness that is
-    sure is enough, and those that see nothing take little from it, while Fisher's sum asks all of them. No weight is
-    fitted and no lesion is needed. Beyond what one in 10⁴ healthy voxels reaches, ln P_k falls on along its slope
-    between one in 10² and one in 10⁴. P_k is no smaller than among the training scans: their own networks fit them too
-    well, but they are more, and of more kinds of people, than a few scans for calibration. 0 within 2 mm of the border
-    of the foreground, where masks differ.
-    """
-
-    UNIT = "nats"
     NEEDS_ALIGNMENT = True
     USES = ("residual_z", "asymmetry", "contrast", "elbo_z", "detector")
-    USES_LEFT_OUT = True
-
-    def statistics(self, inference: Inference, arrays: MapArrays) -> Arrays:
-        """How many foreground voxels each witness has in each bin."""
-        inside = inference.foreground
-        return {name: _counts(one.map[inside]) for name, one in arrays.used.items()}
-
-    def fit(self, healthy: Healthy) -> Arrays:
-        """−ln P at the lower end of each bin, by witness: the lower one of these scans' and the training scans'."""
-        found = {name: _surprise(one.total) for name, one in healthy.moments.items()}
-        before = healthy.training or found
-        return {name: np.minimum(one, before[name]) for name, one in found.items()}
-
-    def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
-        """The map of one scan."""
-        inside = inference.foreground
-        result = np.zeros(inside.shape, np.float32)
-        result[inside] = combined(list(self.surprises(inference, arrays).values()))
-        return np.where(within(inside, spacing=inference.prepared.grid.spacing), result, np.float32(0))
-
-    def surprises(self, inference: Inference, arrays: MapArrays) -> dict[str, NDArray[np.float32]]:
-        """−ln P_k of each foreground voxel, `(n,)`, by witness: what the map is made of."""
-        inside, ends = inference.foreground, _LOWEST + np.arange(_STEPS) * _STEP
-        return {
-            name: np.interp(one.map[inside], ends, arrays[name]).astype(np.float32) for name, one in arrays.used.items()
-        }
-
-
-def within(foreground: NDArray[np.bool_], *, spacing: tuple[float, float, float]) -> NDArray[np.bool_]:
-    """The foreground without its rim: voxels whose centre is more than 2 mm away from that of any voxel outside."""
-    if foreground.all():
-        return foreground
-    deep: NDArray[np.bool_] = ndimage.distance_transform_edt(foreground, sampling=spacing) > _RIM_MM
-    return deep
-
-
-def combined(surprises: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """ln of the mean of 1 / P_k over the witnesses, from their −ln P_k, all of one shape."""
-    highest = np.max(surprises, axis=0)  # taken out, so that nothing overflows
-    mean = np.mean([np.exp(one - highest) for one in surprises], axis=0)
-    result: NDArray[np.float32] = highest + np.log(mean).astype(np.float32)
-    return result
-
-
-def _counts(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Values in each bin; those below the first are in the first, those beyond the last in the last."""
-    places = np.clip((values - _LOWEST) / _STEP, 0, _STEPS - 1).astype(np.intp)
-    return np.bincount(places, minlength=_STEPS)
-
-
-def _surprise(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """−ln of the share of values in a bin or above, `(bins,)`; where values are rare, along a straight line.
-
-    0 throughout where nothing was counted: of one healthy scan, left out, none is left.
-    """
-    if not counts.sum():
-        return np.zeros(_STEPS)
-    share = np.cumsum(counts[::-1])[::-1] / counts.sum()
-    usual, rare = (int(np.flatnonzero(share >= least)[-1]) for least in (_USUAL, _RARE))
-    slope = np.log(share[usual] / share[rare]) / max(rare - usual, 1)
-    beyond = np.maximum(np.arange(_STEPS) - rare, 0)
-    surprise: NDArray[np.float64] = -np.log(np.maximum(share, share[rare])) + slope * beyond
-    return surprise

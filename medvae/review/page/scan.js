@@ -106,6 +106,14 @@
     byId("map").addEventListener("change", () => showMap(Number(byId("map").value)));
     byId("threshold").addEventListener("input", () => setThreshold(Number(byId("threshold").value)));
     byId("opacity").addEventListener("input", () => viewer.set({ opacity: Number(byId("opacity").value) }));
+    if (facts.pseudo_healthy) pseudoHealthy();
+  }
+
+  function pseudoHealthy() {
+    const box = make("input", { type: "checkbox", id: "pseudo" });
+    const window = () => [Number(byId("black").value), Number(byId("white").value)];
+    box.addEventListener("change", () => viewer.showScan(box.checked ? "volume_pseudo_healthy" : "volume_scan", window()));
+    byId("windows").append(make("label", {}, [box, " pseudo-healthy image"]));
   }
 
   async function showMap(index) {
@@ -161,7 +169,8 @@
     const { scan, map } = viewer.here();
     const state = viewer.state.map;
     const values = state ? [`${state.name} ${number(map)} ± ${number(state.step / 2, 1)} ${state.unit}`] : [];
-    byId("readout").textContent = [...values, `scan ${number(scan)} ${facts.units}`, ...stage.places()].join("  ·  ");
+    const below = byId("pseudo")?.checked ? "pseudo-healthy" : "scan";
+    byId("readout").textContent = [...values, `${below} ${number(scan)} ${facts.units}`, ...stage.places()].join("  ·  ");
   }
 
   // ------------------------------------------------------------------------------------------------- keyboard
@@ -179,6 +188,8 @@
   function looks(key) {
     if (key === "m") showMap((Number(byId("map").value) + 1) % facts.maps.length);
     else if (key === "h") viewer.set({ on: !viewer.state.on });
+    else if (key === "g" && byId("pseudo")) byId("pseudo").click();
+    else if (key === "g" && byId("pseudo")) byId("pseudo").click();
     else if (key === "[" || key === "]") {
       const step = (facts.colours.top * viewer.state.map.limit) / 60;
       setThreshold(viewer.state.threshold + (key === "]" ? step : -step));

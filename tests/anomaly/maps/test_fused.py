@@ -15,7 +15,7 @@ from medvae.anomaly.base_map import Healthy
 from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.configured import configured
 from medvae.anomaly.inference import infer
-from medvae.anomaly.maps import fused
+from medvae.anomaly.maps import _fused, fused
 from medvae.anomaly.reference import reference_of
 from medvae.statistics import Moments
 
@@ -59,7 +59,7 @@ def test_beside_the_plain_version() -> None:
     inside = prepared.mask[0]
     shares = {name: np.array([(counted[name] >= value).mean() for value in own[name]]) for name in WITNESSES}
     usual = np.all([share > 0.02 for share in shares.values()], axis=0)
-    usual &= fused.within(inside, spacing=prepared.grid.spacing)[inside]
+    usual &= _fused.within(inside, spacing=prepared.grid.spacing)[inside]
     assert usual.mean() > 0.3
     expected = np.log(np.mean([1 / share[usual] for share in shares.values()], axis=0))
     found = anomaly_map("fused", infer(model(), prepared)).values[inside][usual]
@@ -69,7 +69,7 @@ def test_beside_the_plain_version() -> None:
 
 
 def test_what_each_witness_adds_has_mean_one_over_healthy_scans() -> None:
-    ends = np.arange(fused._STEPS) * fused._STEP + fused._LOWEST
+    ends = np.arange(_fused._STEPS) * _fused._STEP + _fused._LOWEST
     for name, values in left_out().items():
         surprise = reference_of(model()).maps["fused"].arrays[name]
         assert np.interp(values, ends, surprise).mean() == pytest.approx(1, abs=0.2), name
@@ -77,15 +77,15 @@ def test_what_each_witness_adds_has_mean_one_over_healthy_scans() -> None:
 
 def test_one_sure_witness_is_enough_and_nothing_overflows() -> None:
     quiet, sure = np.zeros(1, np.float32), np.full(1, 400, np.float32)
-    assert fused.combined([quiet, quiet, sure]) == pytest.approx(400 - np.log(3))
-    assert fused.combined([quiet, quiet]) == 0
+    assert _fused.combined([quiet, quiet, sure]) == pytest.approx(400 - np.log(3))
+    assert _fused.combined([quiet, quiet]) == 0
 
 
 def test_a_value_is_no_rarer_than_among_the_training_scans() -> None:
     """A few scans for calibration may hold none of a kind of people that the training scans hold."""
 
     def moments(values: np.ndarray) -> Healthy:
-        counts = fused._counts(values.astype(np.float32))
+        counts = _fused._counts(values.astype(np.float32))
         sums = Moments.empty(counts.shape)
         sums.add(counts, np.ones((), bool))
         return Healthy({"asymmetry": sums}, spacing=(2, 2, 2), training=None)
@@ -101,12 +101,12 @@ def test_a_value_is_no_rarer_than_among_the_training_scans() -> None:
 def test_the_rim_of_the_foreground_is_left_out() -> None:
     foreground = np.zeros((9, 9, 9), bool)
     foreground[2:8, 2:8, :] = True
-    fine, coarse = (fused.within(foreground, spacing=(mm, mm, mm)) for mm in (2.0, 3.0))
+    fine, coarse = (_fused.within(foreground, spacing=(mm, mm, mm)) for mm in (2.0, 3.0))
     assert fine.sum() == 4 * 4 * 9, "where the grid ends is no border"
     assert (coarse == foreground).all()
     prepared = linear_model.scan(0, lesion=3.0)
     values = anomaly_map("fused", infer(model(), prepared)).values
-    deep = fused.within(prepared.mask[0], spacing=prepared.grid.spacing)
+    deep = _fused.within(prepared.mask[0], spacing=prepared.grid.spacing)
     assert prepared.mask[0][~deep].any()
     assert (values[~deep] == 0).all()
     assert (values[deep] > 0).all()
@@ -115,7 +115,7 @@ def test_the_rim_of_the_foreground_is_left_out() -> None:
 def test_the_tail_goes_on_along_its_slope() -> None:
     """Of exponential values −ln P rises with slope 1, also beyond all that were counted."""
     values = -np.log((np.arange(200_000) + 0.5) / 200_000)
-    surprise = fused._surprise(fused._counts(values.astype(np.float32)).astype(float))
+    surprise = _fused._surprise(_fused._counts(values.astype(np.float32)).astype(float))
     ends = np.arange(surprise.size) * 0.05 - 5
     assert (surprise[ends < 0] == 0).all()
     np.testing.assert_allclose(surprise[ends < 40], np.maximum(ends[ends < 40], 0), rtol=0.05, atol=0.05)
