@@ -7,12 +7,12 @@
 The crops are sorted by name: the first half is the pool of training cases, the second half the test cases (60). Who was
 scanned is not published, so that neighbours in the list, which may be the two sides of one person, stay together.
 
-One draw: n cases of the pool are drawn; a model is trained on these alone (`--config`, `--minutes`) and gives synthetic
-cases (`--sampler`, `--count`); the network is trained with real + classical, and with real + classical + synthetic, from
-the same weights, with the same steps; both are tested on the 60. A model that had seen other cases of the pool would
-leak them into the synthetic arm. Draws that are in RESULTS already are not done again, so that a run can be interrupted;
-seconds and scores of each are kept. `--report` prints means and paired differences with intervals (nested bootstrap over
-draws and test cases).
+One draw: n cases of the pool are drawn; a model is trained on these alone (`--config`, `--minutes`) and gives
+synthetic cases (`--sampler`, `--count`); the network is trained with real + classical, and with real + classical +
+synthetic, from the same weights, with the same steps; both are tested on the 60. A model that had seen other cases of
+the pool would leak them into the synthetic arm. Draws that are in RESULTS already are not done again, so that a run can
+be interrupted; seconds and scores of each are kept. `--report` prints means and paired differences with intervals
+(nested bootstrap over draws and test cases).
 
 `--tune` compares learning rates, steps and flips for real + classical on pool cases alone: n of the first 40, tested on
 the other 20.
@@ -25,6 +25,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,9 @@ import medvae
 from medvae.errors import ScanError
 from medvae.evaluation.image_set import ImageSet
 from medvae.evaluation.nested import nested_difference, nested_mean
+from medvae.evaluation.plan import ARMS, HEADLINE, Plan
 from medvae.evaluation.tasks import Measure, Segmentation
-from medvae.evaluation.utility import ARMS, HEADLINE, Experiment, Plan
+from medvae.evaluation.utility import Experiment
 from medvae.prepare.load import ReadAndPrepare
 from medvae.prepare.preparation import Preparation
 from medvae.scan import Selection
@@ -51,8 +53,9 @@ if TYPE_CHECKING:
     from medvae.settings import Settings
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "hippocampus"
-PLAN = Plan(steps=250, batch=2, lr=3e-3, mirror=False)  # of `--tune`
+PLAN = Plan(steps=500, batch=2, lr=3e-3, mirror=False)  # of `--tune`
 BASE = "classical"
+TRIED = (*product((1e-3, 3e-3, 1e-2), (250,), (False, True)), (3e-3, 500, False), (3e-3, 500, True))
 
 
 @dataclass(frozen=True)
@@ -152,16 +155,15 @@ def synthetic(refs: Sequence[ScanRef], options: argparse.Namespace) -> ImageSet:
 def tune(known: Crops, options: argparse.Namespace) -> None:
     """Mean Dice of real + classical on cases of the pool, per learning rate, steps and flips."""
     inner = known.pool * 2 // 3
-    for draw in range(options.draws):
-        for size in options.sizes:
-            for lr in (1e-3, 3e-3, 1e-2):
-                for mirror in (False, True):
-                    plan = replace(PLAN, lr=lr, mirror=mirror)
-                    one = known.experiment(drawn(inner, size, draw), range(inner, known.pool), plan)
-                    begun = time.perf_counter()
-                    measures = one.run([ARMS[BASE]], draws=[draw])[0].measures
-                    here = {"size": size, "draw": draw, "lr": lr, "mirror": mirror, "steps": plan.steps}
-                    keep(options.out, {**here, "seconds": round(time.perf_counter() - begun)}, measures)
+    for draw, size, (lr, steps, mirror) in product(range(options.draws), options.sizes, TRIED):
+        here = {"size": size, "draw": draw, "lr": lr, "mirror": mirror, "steps": steps}
+        if any(here.items() <= one.items() for one in lines(options.out)):
+            continue
+        plan = replace(PLAN, lr=lr, steps=steps, mirror=mirror)
+        one = known.experiment(drawn(inner, size, draw), range(inner, known.pool), plan)
+        begun = time.perf_counter()
+        measures = one.run([ARMS[BASE]], draws=[draw])[0].measures
+        keep(options.out, {**here, "seconds": round(time.perf_counter() - begun)}, measures)
 
 
 def keep(path: Path, here: dict[str, Any], measures: dict[str, Measure]) -> None:

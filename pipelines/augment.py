@@ -68,7 +68,7 @@ def run(
             on_progress=on_progress,
         )
         rows, counts = _write_tables(folder, whole)
-        folder.finish(summary, **counts)
+        folder.finish(summary, **counts, prepare=trained.preparation.to_json())
     return Finished(out, summary, (*tables.report(counts), *layout.lines(rows)))
 
 

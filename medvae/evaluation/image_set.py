@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from medvae.errors import ModelError
+from medvae.synthesis.decoding import conditions_of, decode, finish, rows_of_training
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
+    from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
     from medvae.synthesis.generate import Sample
 
@@ -67,14 +71,37 @@ class ImageSet:
             np.stack(maps) if len(maps) == len(samples) else None,
         )
 
+    @classmethod
+    def from_reconstructions(cls, model: Model) -> Self:
+        """Of the training scans that a model keeps, decoded at their posterior means, with their own label maps.
+
+        Raises:
+            ModelError: it keeps none.
+        """
+        latents, kept = model.latents, model.training
+        if not kept.ids:
+            raise ModelError("the model keeps no training scans to reconstruct", hint="leave out model=")
+        rows = rows_of_training(model)
+        decoded = [decode(model, latents.mean[row], conditions_of(model, row)) for row in rows]
+        images = [finish(one, mask, model) for one, mask in zip(decoded, kept.masks, strict=True)]
+        return cls(
+            tuple(kept.ids),
+            tuple(latents.subjects[row] for row in rows),
+            tuple(latents.labels[row] for row in rows),
+            ("",) * len(rows),
+            np.stack(images).astype(np.float16),
+            kept.masks,
+            kept.label_maps,
+        )
+
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: ArrayLike) -> Self:
         """The scans in these rows, in this order."""
         at = [int(row) for row in np.asarray(rows, np.intp)]
-        texts = ([column[row] for row in at] for column in (self.ids, self.subjects, self.classes, self.hashes))
-        ids, subjects, classes, hashes = map(tuple, texts)
+        ids, subjects, hashes = (tuple(of[row] for row in at) for of in (self.ids, self.subjects, self.hashes))
+        classes = tuple(self.classes[row] for row in at)
         maps = None if self.label_maps is None else self.label_maps[at]
         return type(self)(ids, subjects, classes, hashes, self.images[at], self.masks[at], maps)
 

@@ -1,4 +1,4 @@
-"""The two tasks that synthetic scans can be useful for: segmentation by a small 3D U-Net, classification by a small CNN.
+"""Two tasks that synthetic scans may be useful for: segmentation by a small 3D U-Net, classification by a small CNN.
 
 A task gives targets and a network, a loss, and what the network scores on each test scan. Scores are one number per
 scan and are averaged over the scans of each of some `strata`, then over the strata: the classes, for balanced accuracy.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
@@ -37,17 +38,16 @@ class Measure:
     Attributes:
         values: float64 `(S,)`, one per test scan; NaN where it is not defined.
         strata: `(S,)`, the scans that are averaged first; 0 everywhere for a plain mean.
-        higher_is_better: False for a distance.
     """
 
     values: NDArray[np.float64] = field(repr=False)
     strata: NDArray[np.intp] = field(repr=False)
-    higher_is_better: bool = True
 
 
 class Task(Protocol):
     """What a utility experiment needs of a task.
 
+    - `name` in words, and whether a target is a label map (`pictures`), which moves with its image.
     - `targets(scans)` are what the network learns, one tensor per scan.
     - `network()` is untrained; torch's global random state decides the weights.
     - `loss(output, target)` is a scalar of a batch.
@@ -55,9 +55,10 @@ class Task(Protocol):
     - `measures(network, images, scans)` are the scores on test scans, the most important one first.
     """
 
-    name: str
-    pictures: bool  # whether a target is a label map, which moves with its image
-
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def pictures(self) -> bool: ...  # noqa: D102
     def targets(self, scans: ImageSet) -> list[Tensor]: ...  # noqa: D102
     def network(self) -> nn.Module: ...  # noqa: D102
     def loss(self, output: Tensor, target: Tensor) -> Tensor: ...  # noqa: D102
@@ -103,7 +104,8 @@ class Segmentation:
     def network(self) -> nn.Module:
         """MONAI's U-Net of three levels with instance normalisation."""
         count = len(self.values)
-        return UNet(3, 1, count, channels=_CHANNELS, strides=(2, 2), num_res_units=1, norm="INSTANCE")
+        network: nn.Module = UNet(3, 1, count, channels=_CHANNELS, strides=(2, 2), num_res_units=1, norm="INSTANCE")
+        return network
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Dice + cross-entropy, background left out of the Dice."""
@@ -120,25 +122,27 @@ class Segmentation:
         A structure that a scan does not have is left out. One that is missed altogether is as far away as the diagonal
         of the grid is long.
         """
-        found = [self._of_scan(network, image, target) for image, target in zip(images, self.targets(scans), strict=True)]
+        pairs = zip(images, self.targets(scans), strict=True)
+        found = [self._of_scan(network, image, target) for image, target in pairs]
         dice, distance = (np.array([one[at] for one in found]) for at in range(2))  # (S, structures)
         one = np.zeros(len(scans), np.intp)
         with np.errstate(invalid="ignore"):
-            means = {"dice": Measure(_mean(dice), one), "surface_mm": Measure(_mean(distance), one, False)}
+            means = {"dice": Measure(_mean(dice), one), "surface_mm": Measure(_mean(distance), one)}
         for at, value in enumerate(self.values[1:]):
             means[f"dice_{value}"] = Measure(dice[:, at], one)
-            means[f"surface_mm_{value}"] = Measure(distance[:, at], one, False)
+            means[f"surface_mm_{value}"] = Measure(distance[:, at], one)
         return means
 
     def _of_scan(self, network: nn.Module, image: Tensor, target: Tensor) -> tuple[list[float], list[float]]:
-        guess = network(image[None]).argmax(1, keepdim=True)[0, :, : target.shape[1], : target.shape[2], : target.shape[3]]
+        x, y, z = (slice(n) for n in target.shape[1:])  # without what was padded
+        guess = network(image[None]).argmax(1, keepdim=True)[0, :, x, y, z]
         pairs = [(guess == at, target == at) for at in range(1, len(self.values))]
         return [_dice(*pair) for pair in pairs], [_surface(*pair, self.spacing) for pair in pairs]
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Classes by three strided convolutions and a mean over the volume, loss cross-entropy, classes drawn equally often.
+    """Classes by three strided convolutions and a mean over the volume; cross-entropy, classes drawn equally often.
 
     Attributes:
         classes: sorted.
@@ -185,7 +189,7 @@ class Classification:
         return 1 / counts / len(set(scans.classes))
 
     def measures(self, network: nn.Module, images: Sequence[Tensor], scans: ImageSet) -> dict[str, Measure]:
-        """Balanced accuracy: whether the class is right, averaged within each class first; and the probability of it."""
+        """Balanced accuracy (whether the class is right, averaged within each class first); the probability of it."""
         truth = np.array([int(one) for one in self.targets(scans)], np.intp)
         logits = torch.stack([network(image[None])[0] for image in images])
         probability = logits.softmax(1).double().numpy()
@@ -205,7 +209,9 @@ def _surface(guess: Tensor, truth: Tensor, spacing: tuple[float, float, float]) 
     if not guess.any():
         return float(np.linalg.norm(np.array(truth.shape[1:]) * spacing))
     pair = (guess[None].float(), truth[None].float())
-    found = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=spacing)
+    with catch_warnings():
+        simplefilter("ignore", FutureWarning)  # MONAI 1.6 passes an argument of its own that it has deprecated
+        found = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=spacing)
     return float(found[0, 0])
 
 

@@ -1,14 +1,14 @@
 """Utility: how well a small network does on held-out scans, trained on real scans with and without synthetic ones.
 
-Every arm takes the same number of optimiser steps with the same batch size. Draws are paired: in one draw all arms begin
-with the same weights and see the same real scans in the same order, as far as they see them.
+Every arm takes the same number of optimiser steps with the same batch size. Draws are paired: in one draw all arms
+begin with the same weights and see the same real scans in the same order, as far as they see them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,79 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medvae.evaluation.image_set import ImageSet
+    from medvae.evaluation.plan import Arm, Plan
     from medvae.evaluation.tasks import Measure, Task
-
-Extra = Literal["nothing", "duplicates", "synthetic", "shuffled", "reconstructions"]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What a network is trained on.
-
-    Attributes:
-        name: of the arm.
-        about: in words.
-        extra: what is there besides the real scans.
-        classical: whether all scans are augmented on the fly.
-        real: whether the real scans themselves are there.
-        against: the arm that it is compared with; "" for the first.
-    """
-
-    name: str
-    about: str
-    extra: Extra = "nothing"
-    classical: bool = False
-    real: bool = True
-    against: str = ""
-
-
-HEADLINE = "classical+synthetic"
-_ALL = (
-    Arm("real", "real scans"),
-    Arm("duplicated", "real scans, half of the draws from a copy of the set: a placebo", "duplicates", against="real"),
-    Arm("classical", "real scans, classical augmentation", classical=True, against="real"),
-    Arm("synthetic", "real and synthetic scans", "synthetic", against="real"),
-    Arm(HEADLINE, "real and synthetic scans, classical augmentation", "synthetic", classical=True, against="classical"),
-    Arm("synthetic only", "synthetic scans", "synthetic", real=False, against="real"),
-    Arm(
-        "classical+reconstructions",
-        "real scans and the model's reconstructions of them, classical augmentation",
-        "reconstructions",
-        classical=True,
-        against="classical",
-    ),
-    Arm(
-        "classical+shuffled",
-        "real scans and synthetic ones with the labels of others, classical augmentation",
-        "shuffled",
-        classical=True,
-        against="classical",
-    ),
-)
-ARMS = {arm.name: arm for arm in _ALL}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How each network is trained.
-
-    Attributes:
-        steps: of the optimiser (AdamW, one-cycle learning rate).
-        batch: scans per step.
-        lr: peak learning rate.
-        share: how often a scan of a batch is an extra one, in arms that have real ones, too.
-        mirror: whether the classical augmentation flips left and right.
-        binary: whether scans are shapes.
-        seed: of everything random.
-    """
-
-    steps: int = 300
-    batch: int = 2
-    lr: float = 3e-3
-    share: float = 0.5
-    mirror: bool = False
-    binary: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,13 +116,6 @@ class Experiment:
         return _Pool(_images(scans, box=box), padded, self.task.weights(scans))
 
 
-def arms_with(names: Sequence[str], extras: Mapping[str, ImageSet]) -> list[Arm]:
-    """The arms of these names that can be trained with these extra scans."""
-    always = {"nothing", "duplicates"}
-    there = always | set(extras) | ({"shuffled"} if "synthetic" in extras else set())
-    return [ARMS[name] for name in names if ARMS[name].extra in there]
-
-
 Box = tuple[slice, slice, slice]
 
 
@@ -222,7 +144,9 @@ class _Batches:
         instead = self.rng.random(size) < self.share
         places = np.searchsorted(np.cumsum(self.extra.weights), self.rng.random(size), side="right")
         extra = np.minimum(places, len(self.extra.images) - 1)
-        chosen = [(self.extra, e) if other else (self.real, r) for r, e, other in zip(real, extra, instead, strict=True)]
+        chosen = [
+            (self.extra, e) if other else (self.real, r) for r, e, other in zip(real, extra, instead, strict=True)
+        ]
         pairs = [self._changed(pool.images[at], pool.targets[at]) for pool, at in chosen]
         images, targets = zip(*pairs, strict=True)
         return torch.stack(images), torch.stack(targets)
@@ -236,9 +160,7 @@ class _Batches:
         return plain[IMAGE].float(), plain[LABEL] if picture else target
 
 
-def _fit(
-    network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batches: _Batches, plan: Plan
-) -> nn.Module:
+def _fit(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batches: _Batches, plan: Plan) -> nn.Module:
     """AdamW with a one-cycle learning rate (Smith and Topin, 2018)."""
     optimiser = torch.optim.AdamW(network.parameters(), plan.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.lr, total_steps=plan.steps, pct_start=0.1)
