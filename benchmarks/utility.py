@@ -1,6 +1,6 @@
 """Utility of synthetic crops of the hippocampus: a small 3D U-Net from few real cases, with and without them.
 
-    python benchmarks/utility.py --out RESULTS.jsonl [--sizes 5 10] [--draws 10] [--minutes 3] [--sampler anatomy]
+    python benchmarks/utility.py --out RESULTS.jsonl [--sizes 5 10] [--draws 10] [--minutes 3] [--stop-after 60]
     python benchmarks/utility.py --out RESULTS.jsonl --report
     python benchmarks/utility.py --out TUNING.jsonl --tune
 
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="of the model's training, per draw")
     parser.add_argument("--count", type=int, default=100, help="synthetic cases per draw")
     parser.add_argument("--device", default="auto", help="of the model; the network is trained on the CPU")
+    parser.add_argument("--stop-after", type=float, default=float("inf"), help="minutes: no draw is begun later")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
@@ -111,13 +112,13 @@ def crops(data: Path, settings: Settings) -> Crops:
 def run(known: Crops, options: argparse.Namespace) -> None:
     """All draws that are missing, those of all sizes in turn."""
     how = {name: getattr(options, name) for name in ("config", "sampler", "minutes", "count")}
-    test = range(known.pool, len(known.refs))
+    test, start = range(known.pool, len(known.refs)), time.monotonic()
     for draw in range(options.draws):
         for size in options.sizes:
             here = {"size": size, "draw": draw, **how}
             done = {one["arm"] for one in lines(options.out) if here.items() <= one.items()}
             arms = [ARMS[name] for name in options.arms if name not in done]
-            if not arms:
+            if not arms or time.monotonic() - start > 60 * options.stop_after:
                 continue
             chosen = drawn(known.pool, size, draw)
             begun = time.perf_counter()

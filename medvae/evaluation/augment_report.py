@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from medvae.evaluation.copying import nearest_rows
 from medvae.evaluation.features import ABOUT, Features
+from medvae.evaluation.plan import HEADLINE
 from medvae.evaluation.report import cell, png
 from medvae.evaluation.spectrum import HIGHEST
 from medvae.review.samples import Pair, SampleMontage, display_limits
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from medvae.evaluation.image_set import ImageSet
 
 _SHOWN = 8  # pairs in the picture
+_ENOUGH = 10  # trainings: fewer have few different bootstrap draws
 _SHARES = ("precision", "recall", "density", "coverage")
 
 
@@ -92,8 +94,9 @@ def _utility(found: Mapping[str, Any]) -> list[str]:
         f"{found['task'].capitalize()}, {found['draws']} trainings per arm of {found['steps']} steps with "
         f"{found['batch']} scans; in arms with both kinds {100 * found['share']:g}% of the scans are extra ones. Left "
         f"and right are {'flipped' if found['mirror'] else 'not flipped'}. {test}; intervals over trainings and "
-        "subjects.",
+        f"subjects{', too narrow for so few trainings' if found['draws'] < _ENOUGH else ''}.",
         "",
+        *_headline(found),
         f"| trained on | {' | '.join(names)} |",
         "|---|" + "---|" * len(names),
     ]
@@ -101,6 +104,14 @@ def _utility(found: Mapping[str, Any]) -> list[str]:
     lines += ["", f"| difference | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     lines += [f"| {name} − {one['against']} | {_cells(one, names)} |" for name, one in found["differences"].items()]
     return [*lines, ""]
+
+
+def _headline(found: Mapping[str, Any]) -> list[str]:
+    """What synthetic scans add to classical augmentation."""
+    if HEADLINE not in found["differences"]:
+        return []
+    one, name = found["differences"][HEADLINE], found["measures"][0]
+    return [f"**{HEADLINE} − {one['against']}: {name} {cell(one['means'][name])}**", ""]
 
 
 def _cells(one: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from medvae.evaluation.copying import (
     membership,
     membership_control,
 )
-from medvae.evaluation.features import Components, Features
+from medvae.evaluation.features import TOTAL, Components, Features
 from medvae.evaluation.fidelity import distances, expected_coverage, frechet, mmd, mmd_p, polynomial_kernel, prdc
 from medvae.evaluation.likeness import Similarity, within_class
 from medvae.evaluation.metrics import Interval, interval
@@ -174,7 +174,8 @@ class _Space:
     def measures(self, real: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float]:
         across = distances(real, other)
         found = asdict(prdc(distances(real, real), distances(other, other), across, k=self.k))
-        found["mmd"] = mmd(*[polynomial_kernel(*pair) for pair in ((real, real), (other, other), (real, other))])
+        pairs = ((real, real), (other, other), (real, other))
+        found["mmd"] = mmd(*[polynomial_kernel(*pair, total=TOTAL) for pair in pairs])
         found["frechet"] = frechet(self.components.of(real), self.components.of(other))
         return found
 
@@ -184,7 +185,7 @@ class _Space:
         found = {}
         for name, one in (("samples", samples), ("real", training)):
             both = np.concatenate([reference, one])
-            found[name] = mmd_p(polynomial_kernel(both, both), len(reference), seed=seed)
+            found[name] = mmd_p(polynomial_kernel(both, both, total=TOTAL), len(reference), seed=seed)
         return found
 
 

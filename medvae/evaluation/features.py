@@ -20,30 +20,34 @@ if TYPE_CHECKING:
 
     from medvae.evaluation.image_set import ImageSet
 
+TOTAL = 2  # variance of the features of training scans, summed: 1 of each kind
 _CELLS = 12  # along the longest axis of the grid
 ABOUT = "cell means of prepared intensity and of |image − local mean|, each with unit total variance in training scans"
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of scans, scaled by the real training scans.
+    """Features of scans, centred and scaled by the real training scans.
 
     Attributes:
-        scales: of intensities and of detail, `(2,)`.
+        means: of intensities and of detail, each `(cells,)`.
+        scales: of both, `(2,)`.
     """
 
+    means: tuple[NDArray[np.float64], NDArray[np.float64]] = field(repr=False)
     scales: NDArray[np.float64] = field(repr=False)
 
     @classmethod
     def fit(cls, training: ImageSet) -> Self:
         """Both kinds of value get a total variance of 1 over the training scans."""
-        totals = np.array([one.var(axis=0).sum() for one in _cells(training)])
-        return cls(np.sqrt(np.where(totals > 0, totals, 1)))
+        coarse, detail = _cells(training)
+        totals = np.array([one.var(axis=0).sum() for one in (coarse, detail)])
+        return cls((coarse.mean(axis=0), detail.mean(axis=0)), np.sqrt(np.where(totals > 0, totals, 1)))
 
     def of(self, scans: ImageSet) -> NDArray[np.float64]:
-        """`(n, F)`, one row per scan."""
-        pair = [values / scale for values, scale in zip(_cells(scans), self.scales, strict=True)]
-        return np.concatenate(pair, axis=1)
+        """`(n, F)`, one row per scan; the total variance of the training scans is `TOTAL`."""
+        triples = zip(_cells(scans), self.means, self.scales, strict=True)
+        return np.concatenate([(values - mean) / scale for values, mean, scale in triples], axis=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,9 +60,12 @@ def expected_coverage(n: int, m: int, k: int) -> float:
     return float(1 - np.prod((n - steps) / (m + n - steps)))
 
 
-def polynomial_kernel(x: Array, y: Array) -> Array:
-    """(x·y/d + 1)³, `(n, d)` and `(m, d)` -> `(n, m)` (Bińkowski et al., ICLR 2018)."""
-    kernel: Array = (x @ y.T / x.shape[1] + 1) ** 3
+def polynomial_kernel(x: Array, y: Array, *, total: float) -> Array:
+    """(x·y/t + 1)³, `(n, d)` and `(m, d)` -> `(n, m)`: the kernel of KID (Bińkowski et al., ICLR 2018).
+
+    There t is d, for features with a variance near 1 in each dimension; here it is their total variance.
+    """
+    kernel: Array = (x @ y.T / total + 1) ** 3
     return kernel
 
 

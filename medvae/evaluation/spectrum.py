@@ -26,7 +26,7 @@ def radial_power(image: NDArray[np.floating], mask: NDArray[np.bool_], *, bands:
         bands: how many.
 
     Returns:
-        `(bands,)`, from the lowest frequency to `HIGHEST`.
+        `(bands,)`, from the lowest frequency to `HIGHEST`; NaN for a band that a small grid has no frequency in.
     """
     values = np.where(mask, image, 0)[0].astype(np.float32)
     power = np.square(np.abs(np.fft.rfftn(values))) / max(1, mask.sum())
@@ -34,4 +34,4 @@ def radial_power(image: NDArray[np.floating], mask: NDArray[np.bool_], *, bands:
     radius = np.sqrt(sum(np.square(line) for line in lines))
     edges = np.linspace(0, HIGHEST, bands + 1)
     found = [power[(radius > low) & (radius <= high)] for low, high in pairwise(edges)]
-    return np.array([one.mean() if one.size else 0 for one in found]) + _LEAST
+    return np.array([one.mean() if one.size else np.nan for one in found]) + _LEAST
