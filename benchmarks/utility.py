@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--config", default="hippocampus-mri-shape", help="preset of the model")
     parser.add_argument("--sampler", default="anatomy")
     parser.add_argument("--minutes", type=float, default=3.0, help="of the model's training, per draw")
+    parser.add_argument("--steps", type=int, help="of the model's training, instead of minutes: on a busy machine")
     parser.add_argument("--count", type=int, default=100, help="synthetic cases per draw")
     parser.add_argument("--device", default="auto", help="of the model; the network is trained on the CPU")
     parser.add_argument("--stop-after", type=float, default=float("inf"), help="minutes: no draw is begun later")
@@ -111,7 +112,7 @@ def crops(data: Path, settings: Settings) -> Crops:
 
 def run(known: Crops, options: argparse.Namespace) -> None:
     """All draws that are missing, those of all sizes in turn."""
-    how = {name: getattr(options, name) for name in ("config", "sampler", "minutes", "count")}
+    how = {name: getattr(options, name) for name in ("config", "sampler", "minutes", "steps", "count")}
     test, start = range(known.pool, len(known.refs)), time.monotonic()
     for draw in range(options.draws):
         for size in options.sizes:
@@ -139,7 +140,8 @@ def drawn(pool: int, size: int, draw: int) -> list[int]:
 
 def synthetic(refs: Sequence[ScanRef], options: argparse.Namespace) -> ImageSet:
     """Cases from a model that was trained on these alone."""
-    changes = (f"train.minutes={options.minutes}", "train.validation=0", "detector.steps=0")
+    length = "null" if options.steps else options.minutes
+    changes = (f"train.minutes={length}", f"train.steps={options.steps or 1}", "train.validation=0", "detector.steps=0")
     with TemporaryDirectory() as place:
         settings = load_settings(options.config, changes)
         model = medvae.train(refs, config=settings, out=Path(place) / "model", device=options.device)

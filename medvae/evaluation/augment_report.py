@@ -130,7 +130,7 @@ def fidelity_picture(tree: Mapping[str, Any]) -> bytes:
     left.set_xticks(range(len(_SHARES)), _SHARES)
     left.set(ylim=(0, None))
     right.axhline(1, color="0.5", linestyle=":")
-    right.set(xlabel="cycles per voxel", ylabel="power, ratio to held-out scans", yscale="log")
+    right.set(xlabel="cycles per voxel", ylabel="power, ratio to held-out scans")
     left.legend()
     return png(figure)
 

@@ -59,10 +59,10 @@ class SyntheticRun:
             raise InputError("no finished run of augment", path=out, hint=hint) from None
         listed = out / "labels.csv"
         if not listed.is_file():
-            raise InputError("the run has no labels.csv", path=out, hint="repeat augment")
+            raise InputError("the run has no labels.csv", path=out, hint="run augment again")
         refs = tuple(ref for ref in find(listed) if ref.conditions.get("synthetic") == "yes")
         if not refs:
-            raise InputError("no synthetic scan in the run", path=listed, hint="repeat augment with a larger count")
+            raise InputError("no synthetic scan in the run", path=listed, hint="run augment with a larger count")
         return cls(out, record, refs, tuple(_words(ref.conditions.get("sources")) for ref in refs))
 
     def preparation(self, model: Model | None) -> Preparation:
