@@ -83,7 +83,7 @@ def evaluate_augment(
     Raises:
         InputError: no run of `augment`, too few scans, no label maps or classes for the task; `subjects_overlap` for
             held-out scans that something was trained on.
-        SettingsError: an unknown task or arm, or a task without held-out scans.
+        SettingsError: an unknown task or arm, a task without held-out scans, reconstructions without a model.
         OutputError: the folder cannot be written.
 
     Example:
@@ -98,16 +98,16 @@ def evaluate_augment(
     sets = _read(reader, run, real, holdout)
     if sets.held_out is not None:
         check_apart(sets.training, sets.held_out, run, model=trained)
-    tree = _tree(sets, run, trained)
+    settings = preparation.settings
+    chosen = replace(plan or Plan(), binary=settings.modality == "SHAPE")
+    tree = _tree(sets, run, trained, seed=chosen.seed)
     if utility is not None and sets.held_out is not None:
-        extras = {"synthetic": sets.synthetic}
-        extras |= {} if trained is None else {"reconstructions": ImageSet.from_reconstructions(trained)}
-        settings = preparation.settings
+        extras = _extras(utility, sets, trained)
+        possible = _possible(wanted, extras, named=arms is not None)
         task = _task(utility, sets, extras, spacing=settings.spacing)
-        chosen = replace(plan or Plan(), binary=settings.modality == "SHAPE")
         experiment = Experiment(task, sets.training, sets.held_out, extras, chosen)
-        tree["utility"] = _utility(experiment, arms_with(wanted, extras), draws, on_progress)
-    return _write(tree, sets, Path(out) / "evaluation", spacing=preparation.settings.spacing)
+        tree["utility"] = _utility(experiment, possible, draws, on_progress)
+    return _write(tree, sets, Path(out) / "evaluation", spacing=settings.spacing)
 
 
 def _check(utility: str | None, arms: Sequence[str] | None, *, holdout: bool, draws: int) -> Sequence[str]:
@@ -135,7 +135,31 @@ def _read(
     return Sets(training, held_out, reader.samples(run))
 
 
-def _tree(sets: Sets, run: SyntheticRun, model: Model | None) -> dict[str, Any]:
+def _extras(utility: Utility, sets: Sets, model: Model | None) -> dict[str, ImageSet]:
+    """What arms have besides the real scans; no reconstructions where the model kept no scans, or not what they need."""
+    extras = {"synthetic": sets.synthetic}
+    if model is None or not model.training.ids:
+        return extras
+    again = ImageSet.from_reconstructions(model)
+    usable = again.label_maps is not None if utility == "segmentation" else bool(again.class_names)
+    return {**extras, "reconstructions": again} if usable else extras
+
+
+def _possible(wanted: Sequence[str], extras: Mapping[str, ImageSet], *, named: bool) -> list[Arm]:
+    """The arms that can be trained.
+
+    Raises:
+        SettingsError: one that was asked for by name cannot.
+    """
+    possible = arms_with(wanted, extras)
+    missing = [name for name in wanted if name not in {arm.name for arm in possible}]
+    if named and missing:
+        hint = "pass a model= that keeps its training scans and their labels, or leave the arm out"
+        raise SettingsError(f"there are no reconstructions for the arm {missing[0]!r}", hint=hint)
+    return possible
+
+
+def _tree(sets: Sets, run: SyntheticRun, model: Model | None, *, seed: int) -> dict[str, Any]:
     """`augment.json`, without the utility."""
     more = not_in(sets.training, run, model=model)
     notes = []
@@ -149,10 +173,10 @@ def _tree(sets: Sets, run: SyntheticRun, model: Model | None) -> dict[str, Any]:
         "held_out": None if sets.held_out is None else len(sets.held_out),
         "notes": notes,
         "features": ABOUT,
-        "fidelity": fidelity(sets),
+        "fidelity": fidelity(sets, seed=seed),
         "diversity": diversity(sets),
         "screen": run.screened,
-        "copying": copying(sets),
+        "copying": copying(sets, seed=seed),
         "utility": None,
     }
 

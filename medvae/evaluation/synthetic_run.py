@@ -131,7 +131,7 @@ def check_apart(training: ImageSet, held_out: ImageSet, run: SyntheticRun, *, mo
         InputError: `subjects_overlap`.
     """
     subjects, hashes = set(training.subjects), set(training.hashes)
-    sources = {one for each in run.sources for one in each}
+    sources = {one for each in run.sources for one in each} - set(training.ids)
     if model is not None:
         subjects |= set(model.latents.subjects)
         hashes |= set(model.latents.hashes)

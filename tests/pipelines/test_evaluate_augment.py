@@ -143,6 +143,9 @@ def test_what_is_refused(run: Path, cohort: Path, tmp_path: Path, capsys: pytest
         medvae.evaluate_augment(tmp_path, cohort)
     with pytest.raises(SettingsError, match="held-out"):
         medvae.evaluate_augment(run, cohort, utility="segmentation")
+    apart = {"holdout": of(cohort, "test"), "utility": "segmentation"}
+    with pytest.raises(SettingsError, match="no reconstructions"):
+        medvae.evaluate_augment(run, of(cohort, "train"), arms=[ARMS[2]], **apart)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="no arm 'clasical'"):
         medvae.evaluate_augment(run, cohort, arms=["clasical"])
     with pytest.raises(InputError, match="1 real training subjects") as problem:
