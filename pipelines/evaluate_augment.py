@@ -136,7 +136,7 @@ def _read(
 
 
 def _extras(utility: Utility, sets: Sets, model: Model | None) -> dict[str, ImageSet]:
-    """What arms have besides the real scans; no reconstructions where the model kept no scans, or not what they need."""
+    """What arms have besides the real scans; no reconstructions where the model kept too little of its scans."""
     extras = {"synthetic": sets.synthetic}
     if model is None or not model.training.ids:
         return extras
