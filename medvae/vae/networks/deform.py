@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 _LOG_VARIANCE = -4.0  # of the posterior at first: a decoder that is given noise learns to ignore its latent
 _FORCE = 8.0  # of the means of forces, so that they are about as large as images
+_STEP = 0.3  # of a latent cell's mean force, that its coarse velocity moves by before anything is learned
+_COARSE = (
+    2.0  # voxels that a coarse velocity of 1 moves, so that those of N(0, I) are about as large as in brains at 2 mm
+)
 
 
 class Settings(Frozen):
@@ -34,9 +38,10 @@ class Settings(Frozen):
     stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
     channels: tuple[int, ...] = Field((32, 64), min_length=1, description="width of each level; each halves space")
     blocks: int = Field(1, ge=1, description="residual blocks per level")
-    latent: int = Field(4, ge=1, description="channels of the latent")
+    latent: int = Field(4, ge=3, description="channels of the latent; the first three are a coarse velocity")
     velocity: int = Field(2, ge=1, description="voxels that a cell of the velocity field spans; it divides stem")
-    smooth: int = Field(2, ge=0, description="how often the velocity is averaged over 3x3x3 of its cells")
+    smooth: int = Field(1, ge=0, description="how often the velocity is averaged over 3x3x3 of its cells")
+    passes: int = Field(2, ge=1, description="looks of the encoder; each corrects the reconstruction of the one before")
     labels: tuple[int, ...] = Field(
         (), description="labels that the template carries; none: those of the training label maps"
     )
@@ -59,6 +64,10 @@ class Deform(VAE):
     φ = exp(v) with the stationary velocity v that the decoder gives on a coarse grid; g and o are smooth changes of
     contrast, on a grid twice as coarse as the latent. All three are functions of z, and 0 where nothing is learned.
 
+    The first three channels of z are a coarse velocity, to which the decoder adds detail. The encoder is iterative
+    (Marino et al., ICML 2018): it compares the scan with the template, then with its own reconstruction. Both matter: a
+    network that has to find out by itself that differences of images mean motion, learns a change of contrast instead.
+
     Averaging v over neighbouring cells is a part of the decoder: p(v) is N(0, I) pushed through it. Rough maps are
     improbable without a term beside the KL, so that the ELBO is what it is for every other network.
 
@@ -74,7 +83,7 @@ class Deform(VAE):
             raise SettingsError(message, hint="set model.options.velocity=1")
         levels = {"channels": settings.channels, "blocks": settings.blocks}
         self.stride: int | None = settings.stem * 2 ** (len(settings.channels) - 1)
-        self.latent, self.smooth, self.grid = settings.latent, settings.smooth, grid
+        self.latent, self.smooth, self.passes, self.grid = settings.latent, settings.smooth, settings.passes, grid
         shape = self.latent_shape(grid)
         self.observation = build_observation(likelihood)
         self.template = Template(grid, channels=self.observation.channels, labels=settings.labels)
@@ -93,19 +102,19 @@ class Deform(VAE):
         self.architecture = {**self.architecture, "options": options}
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
-        """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`, which are seen beside the template."""
+        """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`, seen beside the template, then beside what they become."""
         self.latent_shape((x.shape[2], x.shape[3], x.shape[4]))
-        template = self.observation(self.template.image.detach()).mean.to(x.dtype)
-        pull = _FORCE * F.avg_pool3d(force(x, template), self.encoder.stem)
-        parameters = self.encoder(torch.cat([x, template.expand_as(x)], 1), pull)
-        return self.conditioned.removed(Posterior.from_parameters(parameters), c)
+        code, log_variance = self._look(x, self.template.image.detach())
+        for _ in range(1, self.passes):
+            with torch.no_grad():
+                rebuilt = self._image(code)
+            change, log_variance = self._look(x, rebuilt)
+            code = code + change
+        return self.conditioned.removed(Posterior.from_parameters(torch.cat([code, log_variance], 1)), c)
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The deformed template, its first channel with the contrast of the scan, `(B, channels, X, Y, Z)`."""
-        code = self.conditioned.added(z, c)
-        image = warp(self.template.image, self._displacement(code), self.grid)
-        gain, offset = self._change(code)
-        return torch.cat([(1 + gain) * image[:, :1] + offset, image[:, 1:]], 1)
+        return self._image(self.conditioned.added(z, c))
 
     def displacement(self, z: Tensor, c: Tensor | None = None, *, inverse: bool = False) -> Tensor:
         """u of φ(x) = x + u(x), `(B, 3, X, Y, Z)` in voxels: where in the template a voxel of the scan lies.
@@ -137,12 +146,26 @@ class Deform(VAE):
             raise SettingsError(f"the model was built for the grid {own}, not {other}", hint="change prepare.shape")
         return (self.latent, *cells(grid, self.stride))
 
+    def _look(self, x: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
+        """Change of the code and ln σ², from x and a decoder's output that should be like it."""
+        image = self.observation(beside).mean.to(x.dtype)
+        pull = _FORCE * F.avg_pool3d(force(x, image), self.encoder.stem)
+        change, log_variance = self.encoder(torch.cat([x, image.expand_as(x)], 1), pull).chunk(2, dim=1)
+        coarse = _STEP * F.adaptive_avg_pool3d(pull, change.shape[2:])
+        return torch.cat([change[:, :3] + coarse, change[:, 3:]], 1), log_variance
+
+    def _image(self, code: Tensor) -> Tensor:
+        image = warp(self.template.image, self._displacement(code), self.grid)
+        gain, offset = self._change(code)
+        return torch.cat([(1 + gain) * image[:, :1] + offset, image[:, 1:]], 1)
+
     def _change(self, code: Tensor) -> tuple[Tensor, Tensor]:
         gain, offset = self.contrast(code, self.grid).chunk(2, dim=1)
         return gain, offset
 
     def _displacement(self, code: Tensor, *, sign: float = 1.0) -> Tensor:
-        velocity = sign * self.motion(code).float()
+        detail = self.motion(code).float()
+        velocity = sign * (detail + _COARSE * F.interpolate(code[:, :3].float(), detail.shape[2:], mode="trilinear"))
         for _ in range(self.smooth):
             velocity = F.avg_pool3d(velocity, 3, stride=1, padding=1, count_include_pad=False)
         return refine(exponential(velocity, self.grid), self.grid)

@@ -34,7 +34,9 @@ def test_a_code_that_is_the_donors_own_gives_the_donor_back() -> None:
     donor = _donors.load_donor(model, 3, 3, matched=False)
     (u,) = fitted._maps(model.latents.mean[3], [donor])
     (other,) = fitted._maps(model.latents.mean[5], [donor])
-    assert u.abs().max() < 0.15 < 0.5 < other.abs().max()
+    inner = u[..., 2:-2, 2:-2, 2:-2]  # at the border of the grid maps lead outside
+    assert inner.abs().max() < 0.15
+    assert u.abs().mean() < 0.05 < 1 < other.abs().mean()
     mask = torch.from_numpy(model.training.masks[3])
     assert (donor.image_at(u) - torch.from_numpy(model.training.images[3].astype(np.float32)))[mask].abs().mean() < 0.05
     assert (donor.mask_at(u) == mask).float().mean() > 0.99
