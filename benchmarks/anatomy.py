@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
+from medvae.evaluation.spectrum import radial_power
 from medvae.prepare.load import ReadAndPrepare
 from medvae.scan import Selection
 from medvae.synthesis import generate
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import Prepared
     from medvae.synthesis.generate import Sample
     from medvae.synthesis.synthetic import SyntheticSet
-
-BANDS = 8  # of the spectrum, of equal width, up to half the Nyquist frequency
 
 
 def main() -> None:
@@ -71,8 +69,8 @@ def _samples(model: Model, unseen: list[Prepared], *, count: int) -> None:
     print(f"\n{model.settings.model.name}, sampler {settings.sampler}, {count} samples")
     synthetic = with_screen(generate.fit(model, settings, seed=1))
     samples = [synthetic.synthesizer.sample(index) for index in range(count)]
-    real = np.mean([_spectrum(one.image, one.mask) for one in unseen], axis=0)
-    ratios = np.mean([_spectrum(one.image, one.mask) for one in samples], axis=0) / real
+    real = np.mean([radial_power(one.image, one.mask) for one in unseen], axis=0)
+    ratios = np.mean([radial_power(one.image, one.mask) for one in samples], axis=0) / real
     print("spectrum, ratio to unseen scans per band:", " ".join(f"{value:.2f}" for value in ratios))
     _novelty(synthetic, samples)
     if "jacobian" in samples[0].parameters:
@@ -126,17 +124,6 @@ def _seconds(synthetic: SyntheticSet, count: int = 3) -> float:
         for index in range(count):
             synthetic.scan(index).save(folder)
         return (time.perf_counter() - start) / count
-
-
-def _spectrum(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean power per band of the image within the mask, 0 elsewhere, per foreground voxel."""
-    values = np.where(mask, image, 0)[0]
-    power = np.square(np.abs(np.fft.rfftn(values))) / mask.sum()
-    lines = np.meshgrid(*[np.fft.fftfreq(n) for n in values.shape[:2]], np.fft.rfftfreq(values.shape[2]), indexing="ij")
-    radius = np.sqrt(sum(np.square(line) for line in lines))
-    edges = np.linspace(0, 0.25, BANDS + 1)
-    bands: Any = [power[(radius > low) & (radius <= high)].mean() for low, high in pairwise(edges)]
-    return np.asarray(bands, np.float64)
 
 
 def _error(image: NDArray[np.float32], other: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:

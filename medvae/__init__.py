@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from medvae.io.writing import write
     from medvae.pipelines.calibrate import calibrate
     from medvae.pipelines.evaluate import evaluate
+    from medvae.pipelines.evaluate_augment import evaluate_augment
     from medvae.pipelines.train import train
     from medvae.prepare.native import coverage, to_native
     from medvae.prepare.preparation import Preparation, Prepared
@@ -60,6 +61,7 @@ __all__ = [
     "coverage",
     "detect",
     "evaluate",
+    "evaluate_augment",
     "find",
     "infer",
     "load_model",
@@ -99,6 +101,7 @@ _HOMES = {
     "coverage": ("prepare.native", "coverage"),
     "detect": ("anomaly.detect", "detect"),
     "evaluate": ("pipelines.evaluate", "evaluate"),
+    "evaluate_augment": ("pipelines.evaluate_augment", "evaluate_augment"),
     "find": ("cohort.find", "find"),
     "infer": ("anomaly.inference", "infer"),
     "load_model": ("checkpoint.folder", "load_model"),

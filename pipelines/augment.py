@@ -74,7 +74,7 @@ def run(
             on_progress=on_progress,
         )
         rows, counts = _write_tables(folder, whole)
-        folder.finish(summary, **counts)
+        folder.finish(summary, **counts, prepare=trained.preparation.to_json())
         if options.augment.review:
             with folder.rows() as outcomes, disk_errors(out):
                 SampleList(read_record(out), outcomes).write(out)

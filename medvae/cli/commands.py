@@ -126,6 +126,29 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate_augment(args: argparse.Namespace) -> int:
+    """Compare synthetic scans with real ones."""
+    from medvae.evaluation.plan import Plan
+    from medvae.pipelines import evaluate_augment as pipeline
+    from medvae.scan import Selection
+
+    given = {"steps": args.steps, "mirror": args.mirror, "seed": args.seed}
+    with console.progress() as on_progress:
+        found = pipeline.evaluate_augment(
+            args.run,
+            Selection(tuple(args.real), split=args.split),
+            holdout=None if args.holdout is None else Selection(tuple(args.holdout), split=args.holdout_split),
+            model=args.model,
+            utility=args.utility,
+            arms=args.arm,
+            draws=args.draws,
+            plan=Plan(**{name: value for name, value in given.items() if value is not None}),
+            on_progress=on_progress,
+        )
+    console.say(found.lines)
+    return 0
+
+
 def augment(args: argparse.Namespace) -> int:
     """Write synthetic scans."""
     overrides = _overrides(args)

@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     choices = parser.add_subparsers(metavar="COMMAND", required=True)
     parser.commands = choices.choices
 
-    def command(name: str, about: str, *, lists: Listed | None = None) -> argparse.ArgumentParser:
+    def command(name: str, about: str, *, lists: Listed | None = None) -> _Parser:
         return choices.add_parser(name, help=about, description=about, lists=lists)
 
     _add_info(command("info", "list the scans in a folder (headers only) and which would be rejected, and why"))
@@ -79,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_detect(command("detect", "write anomaly maps, scores and pictures", lists="maps"))
     _add_review(command("review", "write the worklist and the pages of a run, to be opened in a browser"))
-    _add_evaluate(command("evaluate", "compare the maps of detect with masks of known lesions or a reader's verdicts"))
+    _add_evaluate(command("evaluate", "compare what detect or augment wrote with known lesions, or with real scans"))
     _add_augment(command("augment", "write synthetic scans and their labels", lists="samplers"))
     _add_demo(command("demo", "train, calibrate, detect and augment on simulated scans, in a few minutes"))
     return parser
@@ -166,13 +166,52 @@ def _add_review(parser: argparse.ArgumentParser) -> None:
     _add_loudness(parser, commands.review)
 
 
-def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("detect",), help="which command wrote the folder")
+def _add_evaluate(parser: _Parser) -> None:
+    """One sub-command per command whose output can be evaluated."""
+    choices = parser.add_subparsers(metavar="WHAT", required=True)
+    parser.commands = choices.choices
+    about = "compare the maps of detect with masks of known lesions or a reader's verdicts"
+    _add_evaluate_detect(choices.add_parser("detect", help=about, description=about))
+    about = "compare synthetic scans with real ones: fidelity, diversity, copying, and what a network gains"
+    _add_evaluate_augment(choices.add_parser("augment", help=about, description=about))
+
+
+def _add_evaluate_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
     parser.add_argument("--truth", metavar="MASKS", type=Path, help="folder of masks, named as the scans")
     parser.add_argument("--verdicts", metavar="FILE", type=Path, help="verdicts of a reader that the pages exported")
     parser.add_argument("--healthy", action="store_true", help="scans without a mask are healthy, not left out")
     _add_loudness(parser, commands.evaluate)
+
+
+def _add_evaluate_augment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae augment`")
+    parser.add_argument(
+        "--real", metavar="INPUT", type=Path, nargs="+", required=True, help="the scans that the model was trained on"
+    )
+    parser.add_argument("--split", metavar="NAME", help="only this split of the list of --real")
+    parser.add_argument(
+        "--holdout", metavar="INPUT", type=Path, nargs="+", help="real scans of other subjects, to compare with"
+    )
+    parser.add_argument("--holdout-split", metavar="NAME", help="only this split of the list of --holdout")
+    parser.add_argument(
+        "--model", metavar="MODEL", type=Path, help="model folder: checks the held-out scans, adds its reconstructions"
+    )
+    parser.add_argument(
+        "--utility",
+        choices=("segmentation", "classification"),
+        help="train small networks on real scans with and without synthetic ones; takes minutes per training",
+    )
+    parser.add_argument(
+        "--arm", metavar="NAME", action="append", help="what to train on (default: all that can be); repeatable"
+    )
+    parser.add_argument("--draws", metavar="N", type=_count, default=10, help="trainings per arm (default: 10)")
+    parser.add_argument("--steps", metavar="N", type=_count, help="optimiser steps per training (default: 500)")
+    parser.add_argument(
+        "--mirror", action="store_true", help="flip left and right: the labels do not tell left from right"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, help="random seed")
+    _add_loudness(parser, commands.evaluate_augment)
 
 
 def _add_augment(parser: argparse.ArgumentParser) -> None:

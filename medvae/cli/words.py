@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _COMMANDS = "info|train|calibrate|detect|review|augment|demo"
-_OPTIONS = "include|exclude|split|config|workers|device|minutes|count|sampler|map|out|model|truth|verdicts"
+_OPTIONS = (
+    "include|exclude|split|config|workers|device|minutes|count|sampler|map|out|model|truth|verdicts|holdout|draws"
+)
 _RULES: tuple[tuple[str, str], ...] = (
     (r"\bset read\.volume=", "use --volume "),
     (r"\bset read\.assume_orientation=", "use --assume-orientation "),

@@ -36,7 +36,7 @@ def _maps(tree: Mapping[str, Any]) -> list[str]:
     lines = [f"{counts}; prevalence {tree['prevalence']:.4g}.", ""]
     lines += ["| map | pooled AP | AP per scan | AUROC of scans | oracle Dice |", "|---|---|---|---|---|"]
     for name, one in tree["maps"].items():
-        cells = [_cell(one["ap"]), _cell(one["ap_per_scan"]), _cell(one["auroc"]), f"{one['oracle_dice']:.3f}"]
+        cells = [cell(one["ap"]), cell(one["ap_per_scan"]), cell(one["auroc"]), f"{one['oracle_dice']:.3f}"]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     lines += [
         "",
@@ -46,7 +46,7 @@ def _maps(tree: Mapping[str, Any]) -> list[str]:
     lines += [f"| map | healthy FPR | {' | '.join(_TITLES.values())} |", "|---|---|" + "---|" * len(_TITLES)]
     for name, one in tree["maps"].items():
         for rate, row in one["at_healthy_fpr"].items():
-            cells = [_cell(row[key]) for key in _TITLES]
+            cells = [cell(row[key]) for key in _TITLES]
             lines.append(f"| `{name}` | {100 * float(rate):g}% | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -58,7 +58,7 @@ def _verdicts(said: Mapping[str, Any]) -> list[str]:
     counts = " | ".join(str(count) for count in said["counts"].values())
     names = " | ".join(said["counts"])
     lines = [judged, "", f"| {names} | precision |", "|---|" + "---|" * len(said["counts"])]
-    return [*lines, f"| {counts} | {_cell(said['precision'])} |", ""]
+    return [*lines, f"| {counts} | {cell(said['precision'])} |", ""]
 
 
 def froc(tree: Mapping[str, Any]) -> bytes:
@@ -72,7 +72,7 @@ def froc(tree: Mapping[str, Any]) -> bytes:
     axes.set(xlabel="false regions per scan", ylabel="lesion sensitivity", ylim=(0, 1.02), xscale="symlog")
     axes.set_xlim(left=0)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def precision_recall(curve: Curve, name: str, tree: Mapping[str, Any], *, prevalence: float) -> bytes:
@@ -86,7 +86,7 @@ def precision_recall(curve: Curve, name: str, tree: Mapping[str, Any], *, preval
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*curve.thinned(_POINTS), drawstyle="steps-post", label=f"{name}, AP {_cell(tree['ap'])}")
+    axes.plot(*curve.thinned(_POINTS), drawstyle="steps-post", label=f"{name}, AP {cell(tree['ap'])}")
     axes.axhline(prevalence, color="0.5", linestyle=":", label=f"prevalence {prevalence:.3g} (no information)")
     for number, (rate, row) in enumerate(tree["at_healthy_fpr"].items()):
         recall, precision = curve.at(row["threshold"])
@@ -95,17 +95,19 @@ def precision_recall(curve: Curve, name: str, tree: Mapping[str, Any], *, preval
     axes.set(xlabel="recall (share of lesion voxels found)", ylabel="precision (share of marked voxels in a lesion)")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file, the same bytes on every run."""
     FigureCanvasAgg(figure)
     file = BytesIO()
     figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
     return file.getvalue()
 
 
-def _cell(value: list[float | None] | None) -> str:
+def cell(value: list[float | None] | None) -> str:
+    """Value and interval for a table; empty where there is none."""
     if value is None or value[0] is None:
         return ""
     ends = "" if None in value else f" [{value[1]:.3f}, {value[2]:.3f}]"

@@ -141,7 +141,7 @@ def test_a_curve_of_precision_and_recall() -> None:
 
 def test_the_picture_has_the_prevalence_and_the_thresholds(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(report, "_png", lambda figure: drawn.append(figure) or b"")
+    monkeypatch.setattr(report, "png", lambda figure: drawn.append(figure) or b"")
     medvae.evaluate(run, run.parent / "truth", healthy=True)
     (axes,) = (one for figure in drawn for one in figure.axes if one.get_xlabel().startswith("recall"))
     lines = {str(line.get_label()): line for line in axes.lines}

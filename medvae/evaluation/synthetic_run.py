@@ -1,0 +1,158 @@
+"""What `evaluate augment` reads: a run of `augment`, and real scans on the same grid; and whose scans they are."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from medvae.cohort.find import find
+from medvae.errors import InputError, ScanError
+from medvae.evaluation.image_set import ImageSet
+from medvae.prepare.load import ReadAndPrepare
+from medvae.prepare.preparation import Preparation
+from medvae.run.work import Progress, ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from medvae.checkpoint.model import Model
+    from medvae.cohort.find import Wanted
+    from medvae.scan import ScanRef
+    from medvae.settings import ReadSettings
+
+log = logging.getLogger(__name__)
+OVERLAP = "subjects_overlap"  # stable code of the error
+
+
+@dataclass(frozen=True)
+class SyntheticRun:
+    """A finished run of `augment`.
+
+    Attributes:
+        out: its folder.
+        record: `run.json`.
+        refs: the samples, as `labels.csv` lists them.
+        sources: ids of the training scans that each is derived from, in the order of `refs`.
+    """
+
+    out: Path
+    record: dict[str, Any] = field(repr=False)
+    refs: tuple[ScanRef, ...] = field(repr=False)
+    sources: tuple[tuple[str, ...], ...] = field(repr=False)
+
+    @classmethod
+    def read(cls, out: Path) -> SyntheticRun:
+        """The run in a folder, whatever its layout.
+
+        Raises:
+            InputError: there is no finished run of `augment`, or it has no sample.
+        """
+        try:
+            record = json.loads((out / "run.json").read_text("utf-8"))
+            if record["command"] != "augment":
+                raise LookupError
+        except (OSError, ValueError, LookupError, TypeError):
+            hint = "pass the output folder of augment"
+            raise InputError("no finished run of augment", path=out, hint=hint) from None
+        listed = out / "labels.csv"
+        if not listed.is_file():
+            raise InputError("the run has no labels.csv", path=out, hint="run augment again")
+        refs = tuple(ref for ref in find(listed) if ref.conditions.get("synthetic") == "yes")
+        if not refs:
+            raise InputError("no synthetic scan in the run", path=listed, hint="run augment with a larger count")
+        return cls(out, record, refs, tuple(_words(ref.conditions.get("sources")) for ref in refs))
+
+    def preparation(self, model: Model | None) -> Preparation:
+        """How real scans were brought onto the grid of the samples.
+
+        Raises:
+            InputError: the run is of an older version and says nothing of it.
+        """
+        if model is not None:
+            return model.preparation
+        if "prepare" not in self.record:
+            hint = "pass model=, or repeat augment with this version"
+            raise InputError("run.json has no preparation", path=self.out, hint=hint)
+        return Preparation.from_json(self.record["prepare"])
+
+    @property
+    def screened(self) -> dict[str, Any]:
+        """What the copy screen of the run found."""
+        names = ("samples", "copies", "copies_among_real", "derived_from_one_subject", "derived_from_training_scans")
+        return {name: self.record.get(name) for name in names}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads and prepares real scans, and samples, which lie on the grid already.
+
+    Attributes:
+        preparation: of real scans.
+        read: how files are read.
+        on_progress: called after each scan.
+    """
+
+    preparation: Preparation
+    read: ReadSettings
+    on_progress: Callable[[Progress], None] = ignore
+
+    def real(self, what: Wanted | Iterable[Wanted], stage: str) -> ImageSet:
+        """Real scans of folders or lists; what cannot be read is left out, with a warning in the log."""
+        return self._scans(find(what, self.read).refs, self.preparation, stage)
+
+    def samples(self, run: SyntheticRun) -> ImageSet:
+        """The samples of a run: they lie on the grid of the preparation, and are not registered once more."""
+        on_grid = self.preparation.settings.model_copy(update={"align": "none", "centre": "image"})
+        return self._scans(run.refs, Preparation(on_grid), "synthetic scans")
+
+    def _scans(self, refs: Sequence[ScanRef], preparation: Preparation, stage: str) -> ImageSet:
+        load = ReadAndPrepare(self.read, preparation)
+        found, classes = [], []
+        for number, ref in enumerate(refs):
+            self.on_progress(Progress(stage, number, len(refs)))
+            try:
+                found.append(load(ref).prepared)
+                classes.append(ref.label)
+            except ScanError as problem:
+                log.warning("%s is left out (%s): %s", ref.id, problem.code, problem)
+        self.on_progress(Progress(stage, len(refs), len(refs)))
+        if not found:
+            raise InputError(f"none of the {stage} can be used", hint="see the warnings, e.g. with medvae.info")
+        return ImageSet.from_prepared(found, classes=classes)
+
+
+def check_apart(training: ImageSet, held_out: ImageSet, run: SyntheticRun, *, model: Model | None) -> None:
+    """Refuse held-out scans that anything was trained on, by subject, by voxels, and by the sources of the samples.
+
+    Raises:
+        InputError: `subjects_overlap`.
+    """
+    subjects, hashes = set(training.subjects), set(training.hashes)
+    sources = {one for each in run.sources for one in each} - set(training.ids)
+    if model is not None:
+        subjects |= set(model.latents.subjects)
+        hashes |= set(model.latents.hashes)
+    rows = zip(held_out.ids, held_out.subjects, held_out.hashes, strict=True)
+    shared = [one for one, subject, mark in rows if subject in subjects or mark in hashes or one in sources]
+    if shared:
+        more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+        message = f"held-out scans of subjects that are trained on: {shared[0]}{more}"
+        hint = "leave them out of holdout=; where names only look alike, name lists with a column `subject`"
+        raise InputError(message, code=OVERLAP, hint=hint)
+
+
+def not_in(training: ImageSet, run: SyntheticRun, *, model: Model | None) -> int:
+    """How many scans the samples depend on that are not among the real training scans.
+
+    Samples then carry what real scans alone do not have, and a gain is no merit of theirs.
+    """
+    if model is not None:
+        return len(set(model.latents.hashes) - set(training.hashes))
+    return len({one for each in run.sources for one in each} - set(training.ids))
+
+
+def _words(text: float | str | None) -> tuple[str, ...]:
+    return tuple(one for one in str(text or "").split(";") if one)
