@@ -87,7 +87,7 @@ def run(
     if record["command"] == "detect" and verdicts is None:
         masks = None if truth is None else Masks.below(Path(truth))
         return _detect(out, outcomes, done, masks=masks, on_progress=on_progress)
-    hint = "truth= is for a run of detect, verdicts= for one of augment (for detect: evaluate)"
+    hint = "give truth= for a run of detect, verdicts= for one of augment; use evaluate for verdicts on detect"
     raise InputError(f"a run of `medvae {record['command']}` has no such pages", path=out, hint=hint)
 
 
@@ -103,7 +103,7 @@ def _detect(
     with disk_errors(out):
         _write([ScanPage(name, None if masks is None else masks.of(name)) for name in names], out, on_progress)
         index = Worklist.of_run(out, outcomes).write(out)
-    return _reviewed(index, names, done, hint="repeat detect, set detect.review=true")
+    return _reviewed(index, names, done, hint="run detect again, with detect.review=true")
 
 
 def _augment(
@@ -120,7 +120,7 @@ def _augment(
         _write(pages, out, on_progress)
         index = SampleList(record, outcomes).write(out)
         lines = () if verdicts is None else _filtered(write_accepted(Path(verdicts), out, outcomes))
-    return _reviewed(index, [page.id for page in pages], done, hint="repeat augment", more=lines)
+    return _reviewed(index, [page.id for page in pages], done, hint="run augment again", more=lines)
 
 
 def _write(pages: Sequence[_Page], out: Path, on_progress: Callable[[Progress], None]) -> None:

@@ -72,7 +72,7 @@ def write_accepted(verdicts: Path, out: Path, outcomes: Sequence[Outcome]) -> Ac
 
 def _write_list(out: Path, left_out: set[str]) -> str:
     if not (out / "labels.csv").is_file():
-        raise InputError("the set has no labels.csv", path=out, hint="repeat augment, which writes it at its end")
+        raise InputError("the set has no labels.csv", path=out, hint="run augment again, which writes it at its end")
     with open(out / "labels.csv", encoding="utf-8", newline="") as file:
         table = csv.DictReader(file)
         rows, columns = [row for row in table if row["scan"] not in left_out], list(table.fieldnames or ())

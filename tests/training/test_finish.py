@@ -69,12 +69,15 @@ def test_label_maps_are_kept_where_every_scan_has_one(tmp_path: Path) -> None:
     for i, path in enumerate(files):
         one = small_model.scan(i)
         store(replace(one, label_map=(one.image > i).astype(np.int16)), path)
-    whole = module._kept(Scans(files), small_model.settings()).label_maps
+    whole = module._kept(Scans(files), small_model.settings(), fill=False).label_maps
     assert whole is not None
     assert whole.shape == (3, 1, *small_model.SHAPE)
     assert np.array_equal(whole[2] > 0, small_model.scan(2).image > 2)
     store(small_model.scan(0), files[0])
-    assert module._kept(Scans(files), small_model.settings()).label_maps is None
+    assert module._kept(Scans(files), small_model.settings(), fill=False).label_maps is None
+    filled = module._kept(Scans(files), small_model.settings(), fill=True).label_maps
+    assert filled is not None, "a scan without lesions is one whose label map is all 0"
+    assert [bool(one.any()) for one in filled] == [False, True, True]
 
 
 def test_every_scan_is_reported(scans: Scans) -> None:
