@@ -103,7 +103,7 @@ def _detect(
     with disk_errors(out):
         _write([ScanPage(name, None if masks is None else masks.of(name)) for name in names], out, on_progress)
         index = Worklist.of_run(out, outcomes).write(out)
-    return _reviewed(index, names, done, hint="run detect again, with detect.review=true")
+    return _reviewed(index, names, done, hint="run detect again, set detect.review=true")
 
 
 def _augment(

@@ -130,4 +130,8 @@ def test_python_trains_them_as_the_command_does(scans: Path, tmp_path: Path) -> 
     settings = medvae.load_settings(str(tmp_path / "small.yaml"), changes)
     model = medvae.train(str(scans), config=settings, out=tmp_path / "python")
     assert model.hash == load(tmp_path / "command").hash
-    assert len(list(medvae.synthesize(model, 2, sampler="lesion"))) == 2
+    augment(tmp_path / "command", tmp_path / "written")
+    for one in medvae.synthesize(model, 3, sampler="lesion"):
+        one.save(tmp_path / "saved")
+    for path in (tmp_path / "saved").rglob("*.nii.gz"):
+        assert path.read_bytes() == (tmp_path / "written" / path.relative_to(tmp_path / "saved")).read_bytes()
