@@ -131,7 +131,7 @@ def fidelity_picture(tree: Mapping[str, Any]) -> bytes:
     left.set(ylim=(0, None))
     right.axhline(1, color="0.5", linestyle=":")
     right.set(xlabel="cycles per voxel", ylabel="power, ratio to held-out scans")
-    left.legend()
+    left.legend(loc="upper right")
     return png(figure)
 
 

@@ -66,7 +66,7 @@ def curves(path: Path, epochs: Sequence[Epoch]) -> None:
     for ax, text in zip((left, right, below, beside), texts, strict=True):
         ax.axvline(kept, color="0.7", linewidth=1, label="kept weights")
         ax.set_ylabel(text)
-        ax.legend(fontsize=7)
+        ax.legend(loc="upper right", fontsize=7)
         _widen(ax)
     left.set_xlim(0, 1.05 * epochs[-1].step)
     below.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -144,7 +144,7 @@ def test_verdicts_on_another_image_are_refused(tmp_path: Path) -> None:
 
 def test_an_option_of_another_command_is_refused(tmp_path: Path) -> None:
     (tmp_path / "said.json").write_text("{}", "utf-8")
-    with pytest.raises(InputError, match="truth= is for a run of detect"):
+    with pytest.raises(InputError, match="give truth= for a run of detect"):
         review.run(make_set(tmp_path / "set", ["a"]), truth=tmp_path)
     with pytest.raises(InputError, match="verdicts= for one of augment"):
         review.run(make_run(tmp_path / "run", [detection("a")]), verdicts=tmp_path / "said.json")
