@@ -71,7 +71,7 @@ def froc(tree: Mapping[str, Any]) -> bytes:
         axes.plot(*zip(*points, strict=True), "o-", label=name)
     axes.set(xlabel="false regions per scan", ylabel="lesion sensitivity", ylim=(0, 1.02), xscale="symlog")
     axes.set_xlim(left=0)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower right")
     return png(figure)
 
 
@@ -94,7 +94,7 @@ def precision_recall(curve: Curve, name: str, tree: Mapping[str, Any], *, preval
         axes.annotate(f"{100 * float(rate):g}%", (recall, precision), (3, 3), textcoords="offset points", size=8)
     axes.set(xlabel="recall (share of lesion voxels found)", ylabel="precision (share of marked voxels in a lesion)")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="upper right", fontsize=8)
     return png(figure)
 
 
