@@ -75,10 +75,11 @@ def run(
         )
         rows, counts = _write_tables(folder, whole)
         folder.finish(summary, **counts, prepare=trained.preparation.to_json())
-        if options.augment.review:
+        pages = options.augment.review and layout.with_pages
+        if pages:
             with folder.rows() as outcomes, disk_errors(out):
                 SampleList(read_record(out), outcomes).write(out)
-    lines = [f"{out}/review/index.html: the pages, to be opened in a browser"] if options.augment.review else []
+    lines = [f"{out}/review/index.html: the pages, to be opened in a browser"] if pages else []
     return Finished(out, summary, (*tables.report(counts), *layout.lines(rows), *lines))
 
 
@@ -95,7 +96,7 @@ def _nothing_to_read(_: SampleJob) -> None:
 def _generate(job: SampleJob, _: None, *, whole: SyntheticSet) -> Result:
     scan = whole.scan(job.index)
     found = scan.result()
-    if not whole.synthesizer.settings.review:
+    if not (whole.synthesizer.settings.review and whole.layout.with_pages):
         return found
     page = SamplePage.of(job.id, found, values=stored(scan.image).astype(np.float32, copy=False))
     return replace(found, files=(*found.files, *whole.beside(scan), page))

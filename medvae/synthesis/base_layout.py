@@ -14,7 +14,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -91,7 +91,10 @@ class BaseLayout(ABC):
     Attributes:
         synthesizer: what generates the samples.
         real: the set that the samples are appended to; None without one.
+        with_pages: whether the image of a sample is one NIfTI file, from which its page can be made.
     """
+
+    with_pages: ClassVar[bool] = True
 
     synthesizer: Synthesizer
     real: RealSet | None = None

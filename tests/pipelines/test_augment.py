@@ -407,3 +407,9 @@ def test_a_real_scan_is_kept_for_a_page_only_where_it_is_asked_for(model_folder:
 def test_without_review_nothing_of_the_pages_is_written(model_folder: Path, tmp_path: Path) -> None:
     assert augment(model_folder, tmp_path / "set", 1, "--set", "augment.review=false") == 0
     assert not (tmp_path / "set" / "review").exists()
+
+
+def test_dicom_series_have_no_pages(model_folder: Path, tmp_path: Path) -> None:
+    assert augment(model_folder, tmp_path / "set", 1, "--layout", "dicom") == 0
+    assert len(list((tmp_path / "set" / "images" / "synthetic-00000").glob("*.dcm"))) > 1
+    assert not (tmp_path / "set" / "review").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from medvae.errors import InputError, SettingsError
 from medvae.run.work import BytesFile
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 class Layout(BaseLayout):
     """A folder per sample, for tools and archives that take DICOM only; Synthetic Data (0008,001C) is YES."""
+
+    with_pages: ClassVar[bool] = False
 
     def places(self, one: str) -> Places:
         """A folder for the slices of each image, one for label maps, one for sidecars."""
