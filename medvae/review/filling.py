@@ -8,7 +8,8 @@ from base64 import b64encode
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from medvae.io.files import atomic
+from medvae.io.files import atomic, write_text
+from medvae.run.record import RESEARCH_USE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +61,27 @@ def write_assets(folder: Path, *templates: str) -> None:
         if not there.is_file() or there.read_bytes() != data:
             with atomic(there) as partial:
                 partial.write_bytes(data)
+
+
+def write_worklist(
+    folder: Path, templates: tuple[str, str], *, facts: Mapping[str, Any], thumbnails: Mapping[str, str]
+) -> Path:
+    """Write `folder`/index.html, `run.js` with what all pages share, and what they load; returns the worklist.
+
+    Args:
+        folder: of the pages.
+        templates: of the worklist, and of the page of one scan.
+        facts: what all pages share; the notice comes with them.
+        thumbnails: PNG by id of the scan, as base64.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    write_assets(folder, *templates)
+    shared = json_text({"notice": RESEARCH_USE, **facts})
+    write_text(folder / "run.js", f'"use strict";\nglobalThis.medvaeRun = {shared};\n')
+    write_text(folder / "index.html", filled(templates[0], {"thumbnails": json_text(thumbnails)}))
+    return folder / "index.html"
 
 
 def _read(name: str) -> bytes:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medvae.io.files import write_text
-from medvae.review.filling import filled, json_text, write_assets
+from medvae.review.filling import write_worklist
 from medvae.review.sample_page import FOLDER, SamplePage
 from medvae.review.verdicts import key_of
-from medvae.run.record import RESEARCH_USE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,15 +41,10 @@ class SampleList:
         Raises:
             OSError: the disk is full or the folder cannot be written.
         """
-        folder = out / FOLDER
-        write_assets(folder, "samples.html", "sample.html")
-        rows = [_row(one, out) for one in self.outcomes]
-        facts = {"notice": RESEARCH_USE, "rows": rows, "card": _card(self.record)}
-        write_text(folder / "run.js", f'"use strict";\nglobalThis.medvaeRun = {json_text(facts)};\n')
+        facts = {"rows": [_row(one, out) for one in self.outcomes], "card": _card(self.record)}
         done = (SamplePage.of(one.id, one) for one in self.outcomes if one.status == "ok")
         pictures = {page.id: picture for page in done if (picture := page.picture(out))}
-        write_text(folder / "index.html", filled("samples.html", {"thumbnails": json_text(pictures)}))
-        return folder / "index.html"
+        return write_worklist(out / FOLDER, ("samples.html", "sample.html"), facts=facts, thumbnails=pictures)
 
 
 def _row(outcome: Outcome, out: Path) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from medvae.io.files import write_text
-from medvae.review.filling import base64_text, filled, json_text, write_assets
+from medvae.review.filling import base64_text, write_worklist
 from medvae.review.scan_page import FINDINGS, FOLDER, ScanPage
 from medvae.review.verdicts import key_of
-from medvae.run.record import RESEARCH_USE, read_record
+from medvae.run.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,13 +56,10 @@ class Worklist:
         Raises:
             OSError: the disk is full or the folder cannot be written.
         """
-        folder = out / FOLDER
-        write_assets(folder, "index.html", "scan.html")
         rows = [_row(one, out) for one in self.outcomes]
-        facts = {"notice": RESEARCH_USE, "rows": rows, "q": self.q, "card": _card(self.record)}
-        write_text(folder / "run.js", f'"use strict";\nglobalThis.medvaeRun = {json_text(facts)};\n')
-        write_text(folder / "index.html", filled("index.html", {"thumbnails": json_text(_thumbnails(rows, out))}))
-        return folder / "index.html"
+        facts = {"rows": rows, "q": self.q, "card": _card(self.record)}
+        pictures = _thumbnails(rows, out)
+        return write_worklist(out / FOLDER, ("index.html", "scan.html"), facts=facts, thumbnails=pictures)
 
 
 def _row(outcome: Outcome, out: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 "use strict";
 // The page of one synthetic scan: where it comes from, its labels as outlines, the nearest real scan where it was kept.
 (async () => {
-  const { WHOLE, byId, data, number, read, showFacts, showSet, wireFiles, write } = globalThis.medvae;
+  const { WHOLE, byId, data, number, read, showFacts, showSet, write } = globalThis.medvae;
   const facts = data("facts");
   const run = globalThis.medvaeRun ?? { rows: [], card: {} }; // a page may be passed on alone
   const PALETTE = ["#ff5a5f", "#3fa7ff", "#ffd23f", "#40c060", "#c77dff", "#ff9f40", "#2ee6d6", "#ff7ac6"];
@@ -121,23 +121,12 @@
     await showReal(false);
   }
 
-  const say = (text) => {
-    byId("said").textContent = text;
-  };
   head();
   verdicts();
-  byId("note").addEventListener("input", () => {
-    review.note = byId("note").value;
+  const note = (text) => {
+    review.note = text;
     write(facts.key, review);
-  });
-  wireFiles([{ id: facts.id, key: facts.key }], { name: `verdicts-${facts.id}.json`, notice: facts.notice, onChange: verdicts, say });
-  stage.wireKeys(act);
-  addEventListener("storage", verdicts);
-  try {
-    await start();
-  } catch (problem) {
-    stage.instead(problem.message, "The picture shows the middle of the scan.");
-  }
-  document.documentElement.dataset.ready = "true";
+  };
+  await stage.run({ start, act, note, verdicts, picture: "The picture shows the middle of the scan." });
   medvae.viewer = viewer;
 })();

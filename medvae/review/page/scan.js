@@ -1,7 +1,7 @@
 "use strict";
 // The page of one scan: controls, candidates, verdicts; without WebGL2 a picture in the place of the images.
 (async () => {
-  const { CHOICES, byId, data, make, number, pInWords, read, showCard, wireFiles, write } = globalThis.medvae;
+  const { CHOICES, byId, data, make, number, pInWords, read, showCard, write } = globalThis.medvae;
   const facts = data("facts");
   const run = globalThis.medvaeRun ?? { rows: [], q: {}, card: {} }; // a page may be passed on alone
   const first = facts.maps.find((map) => map.name === facts.map);
@@ -207,23 +207,12 @@
     else viewer.goTo(facts.peak);
   }
 
-  const say = (text) => {
-    byId("said").textContent = text;
-  };
   head();
   verdicts();
-  byId("note").addEventListener("input", () => {
-    review.note = byId("note").value;
+  const note = (text) => {
+    review.note = text;
     write(facts.key, review);
-  });
-  wireFiles([{ id: facts.id, key: facts.key }], { name: `verdicts-${facts.id}.json`, notice: facts.notice, onChange: verdicts, say });
-  stage.wireKeys(act);
-  addEventListener("storage", verdicts);
-  try {
-    await start();
-  } catch (problem) {
-    stage.instead(problem.message, "The picture shows the scan at its highest places.");
-  }
-  document.documentElement.dataset.ready = "true";
+  };
+  await stage.run({ start, act, note, verdicts, picture: "The picture shows the scan at its highest places." });
   medvae.viewer = viewer;
 })();

@@ -139,5 +139,23 @@ medvae.makeStage = ({ facts, names, colours, points }) => {
     if (png) byId("instead").append(make("img", { src: `data:image/png;base64,${png}`, alt: `Picture of ${facts.id}` }));
   }
 
-  return { begin, button, drawLines, instead, neighbours, places, showWindow, warnings, wireKeys };
+  // The page from its words on: note, files of verdicts, keys, then the images, or a picture without WebGL2.
+  async function run({ start, act, note, verdicts, picture }) {
+    const say = (text) => {
+      byId("said").textContent = text;
+    };
+    byId("note").addEventListener("input", () => note(byId("note").value));
+    const { id, key, notice } = facts;
+    medvae.wireFiles([{ id, key }], { name: `verdicts-${id}.json`, notice, onChange: verdicts, say });
+    wireKeys(act);
+    addEventListener("storage", verdicts);
+    try {
+      await start();
+    } catch (problem) {
+      instead(problem.message, picture);
+    }
+    document.documentElement.dataset.ready = "true";
+  }
+
+  return { begin, button, neighbours, places, run, showWindow, warnings };
 };
