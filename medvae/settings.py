@@ -79,6 +79,7 @@ class PrepareSettings(Frozen):
         "nonzero", description="foreground if no mask is given: not background, not air, or everything"
     )
     air_below: float = Field(-500.0, description="with foreground 'air': values below this are air (HU for CT)")
+    field: Literal["none", "n4"] = Field("none", description="receive field of MR: left as it is, or divided out by N4")
     intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="intensity normalisation")
     window: tuple[float, float] = Field(
         (-1000.0, 1000.0), description="with intensity 'window': the values that become -1 and 1"

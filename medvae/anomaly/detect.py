@@ -185,8 +185,7 @@ def _pseudo_healthy(
     """The scan less what was taken out of it on the model's grid, so that it keeps its own fine detail."""
     if image is None:
         return None
-    invert = prepared.intensity.invert
-    removed = only_channel(invert(prepared.image) - invert(image))
+    removed = only_channel(prepared.in_units(prepared.image) - prepared.in_units(image))
     return scan.data - np.where(covered > 0, to_native(removed, prepared), np.float32(0))
 
 

@@ -33,7 +33,7 @@ def on_own_grid(values: NDArray[np.float32], prepared: Prepared, scan: Scan) -> 
         never learnt.
     """
     mask = only_channel(prepared.mask).astype(np.float32)
-    real = prepared.intensity.invert(_within(only_channel(values), prepared.intensity))
+    real = only_channel(prepared.in_units(_within(values, prepared.intensity)))
     weight = to_native(mask, prepared)
     inside = (coverage(prepared) > 0) & (weight > 0)
     spread = to_native(np.where(mask > 0, real, np.float32(0)), prepared)

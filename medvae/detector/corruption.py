@@ -25,7 +25,8 @@ _EDGE_MM = 3.0  # borders are blurred by a Gaussian of up to this σ
 _HALF = 0.4  # change, in units of the tissue spread, whose target is 1 − exp(−1/2)
 _AROUND_MM = 4.0  # the change is averaged around a voxel, so that the inside of a shifted border counts
 _LARGE_ML, _MOST, _MARKED = 20.0, 10.0, 0.05  # of the emphasis, and the target from which it counts
-_NESTED = 0.35  # how often a second anomaly is put into or around the first one: core and rim
+_MOST_NESTED = 3
+_NESTED = 0.5  # how often one more anomaly is put into or around the last one: core, rim, swelling
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,9 @@ def corrupt(
     spread = intensity.fit(image, foreground, settings=PrepareSettings(intensity="robust_z")).scale
     for _ in range(count):
         box, shape = draw_shape(foreground, spacing=spacing, rng=rng)
-        shapes = [shape, *([_nested(shape, rng)] if rng.random() < _NESTED else [])]
+        shapes = [shape]
+        while len(shapes) < _MOST_NESTED and rng.random() < _NESTED:
+            shapes.append(_nested(shape, rng))
         for one in shapes:
             weight = _softened(one, foreground[box], spacing=spacing, rng=rng)
             place = Place(changed, foreground, donor, box, weight, spacing, noise, spread)
@@ -94,13 +97,14 @@ def corrupt(
 
 
 def _nested(shape: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A smaller shape inside, or its rim."""
-    steps = int(rng.integers(1, 4))
+    """A smaller shape inside, its rim, or what lies around it."""
+    steps = int(rng.integers(1, 5))
     inner = ndimage.binary_erosion(shape, iterations=steps)
     if not inner.any():
         return shape
-    chosen: NDArray[np.bool_] = inner if rng.random() < 0.6 else shape & ~inner
-    return chosen
+    outer = ndimage.binary_dilation(shape, iterations=steps)
+    choices: list[NDArray[np.bool_]] = [inner, shape & ~inner, outer & ~shape, outer]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _softened(

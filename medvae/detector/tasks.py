@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float32]
 
+_WITHIN = 0.5  # weight from which a voxel belongs to the shape
+
 
 @dataclass(frozen=True, eq=False)
 class Place:
@@ -95,6 +97,19 @@ def tissue(place: Place, rng: np.random.Generator) -> Values:
     return place.changed_by(place.weight * share * (level + uneven + noise - place.there))
 
 
+def cluster(place: Place, rng: np.random.Generator) -> Values:
+    """One tissue changed and the others left: voxels near a grey value, as water spreads in white matter only."""
+    low, high = place.levels
+    centre = float(rng.choice(place.there[place.weight > _WITHIN])) if (place.weight > _WITHIN).any() else high
+    fine = ndimage.gaussian_filter(place.there, 1.0 / np.array(place.spacing), truncate=3, mode="nearest")
+    width = rng.uniform(0.1, 0.25) * (high - low)
+    alike = np.exp(-np.square((fine - centre) / width) / 2)
+    size = place.spread * float(np.exp(rng.uniform(np.log(0.3), np.log(2.0))))
+    sign = -1 if rng.random() < 0.7 else 1
+    uneven = 1 + rng.uniform(0, 0.4) * _smooth(place, mm=rng.uniform(3, 12), rng=rng)
+    return place.changed_by(place.weight * alike * sign * size * np.clip(uneven, 0.1, None))
+
+
 def texture(place: Place, rng: np.random.Generator) -> Values:
     """Fine structure lost, or too much of it; what is left of the mean stays."""
     sigma = rng.uniform(1.5, 6) / np.array(place.spacing)
@@ -121,7 +136,7 @@ def warp(place: Place, rng: np.random.Generator) -> Values:
 
 
 TASKS: dict[str, Callable[[Place, np.random.Generator], Values]] = {
-    one.__name__: one for one in (foreign, elsewhere, shift, tissue, texture, warp)
+    one.__name__: one for one in (foreign, elsewhere, shift, tissue, cluster, texture, warp)
 }
 
 

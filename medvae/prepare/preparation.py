@@ -17,6 +17,7 @@ from medvae.prepare import template
 from medvae.prepare.align import align_to_template
 from medvae.prepare.background import darkened, find_background
 from medvae.prepare.brain import extract_brain
+from medvae.prepare.field import receive_field
 from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
 from medvae.prepare.grid import box_around, inside, nearest_ras, resample, resample_labels, straight
 from medvae.prepare.intensity import Intensity
@@ -93,7 +94,9 @@ class Prepared:
         to_input: 4×4, grid voxel index -> input voxel index.
         grid: the model's grid.
         input: the scan's own grid.
-        intensity: the value map and its inverse.
+        intensity: the value map and its inverse, after the receive field was divided out.
+        bias_field: float32 `(1, X, Y, Z)`, the factor by which the receive field had changed each voxel; None where it was
+            left as it is, and of a scan that was stored.
         label_map: int16 `(1, X, Y, Z)` or None.
         modality: of the scan.
         units: of the scan's values.
@@ -112,12 +115,18 @@ class Prepared:
     grid: Geometry
     input: Geometry
     intensity: Intensity
+    bias_field: NDArray[np.float32] | None = field(default=None, repr=False)
     label_map: NDArray[np.int16] | None = field(default=None, repr=False)
     modality: Modality | None = None
     units: Units = "a.u."
     source_hash: str = ""
     warnings: tuple[str, ...] = ()
     conditions: Mapping[str, float | str] = field(default_factory=dict)
+
+    def in_units(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Prepared intensities `(1, X, Y, Z)` in the units of the scan, its receive field included."""
+        real = self.intensity.invert(values)
+        return real if self.bias_field is None else real * self.bias_field
 
 
 def prepare(
@@ -165,6 +174,8 @@ def prepare(
         on_grid = _region_on_grid(place.region, place.to_input, grid.shape, fill=mask is None) & fov
     if not on_grid.any():
         raise ScanError("the foreground lies outside the model's grid", code="no_foreground")
+    factor = receive_field(values, on_grid, spacing=grid.spacing) if settings.field == "n4" else None
+    values = values if factor is None else values / factor
     scale = _intensity.fit(values, on_grid, settings=settings, highest=float(scan.data.max()))
     image = np.where(on_grid, scale.apply(values), np.float32(scale.background))
     labels = None if label_map is None else resample_labels(label_map, place.to_input, grid.shape)[None]
@@ -178,6 +189,7 @@ def prepare(
         grid=grid,
         input=scan.geometry,
         intensity=scale,
+        bias_field=None if factor is None else factor[None],
         label_map=None if labels is None else np.ascontiguousarray(labels),
         modality=scan.modality or settings.modality,
         units=scan.units,

@@ -1,0 +1,65 @@
+"""The receive field: found where there is one, left alone where values have no zero, and put back on the way out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medvae.prepare.field import receive_field
+from medvae.prepare.preparation import Preparation, prepare
+from medvae.scan import Geometry, Scan
+from medvae.settings import PrepareSettings
+
+SHAPE = (40, 44, 36)
+
+
+@pytest.fixture
+def tissue() -> tuple[np.ndarray, np.ndarray]:
+    """Blobs of two tissues in a ball, and the ball."""
+    rng = np.random.default_rng(0)
+    at = np.indices(SHAPE).astype(np.float32)
+    inside = sum(((a - n / 2) / (n / 2 - 3)) ** 2 for a, n in zip(at, SHAPE, strict=True)) < 1
+    coarse = rng.random([n // 4 for n in SHAPE]).repeat(4, 0).repeat(4, 1).repeat(4, 2)
+    values = np.where(coarse > 0.5, 100.0, 60.0) + rng.normal(0, 2, SHAPE)
+    return np.where(inside, values, 0).astype(np.float32), inside
+
+
+def field_of(shape: tuple[int, ...]) -> np.ndarray:
+    """Brighter towards one corner by up to a factor of two."""
+    x, y, _ = np.indices(shape) / np.array(shape)[:, None, None, None]
+    return (0.75 + 0.75 * (x + y) / 2).astype(np.float32)
+
+
+def test_a_field_is_found(tissue: tuple[np.ndarray, np.ndarray]) -> None:
+    values, inside = tissue
+    added = field_of(SHAPE)
+    found = receive_field(values * added, inside, spacing=(2.0, 2.0, 2.0))
+    assert found is not None
+    left = np.log(found / added)[inside]
+    assert left.std() < 0.3 * np.log(added[inside]).std()
+    assert np.log(found[inside]).mean() == pytest.approx(0, abs=1e-4)
+
+
+def test_without_a_field_little_changes(tissue: tuple[np.ndarray, np.ndarray]) -> None:
+    values, inside = tissue
+    found = receive_field(values, inside, spacing=(2.0, 2.0, 2.0))
+    assert found is not None
+    assert np.log(found[inside]).std() < 0.03
+
+
+def test_values_without_a_zero_are_left_alone(tissue: tuple[np.ndarray, np.ndarray]) -> None:
+    values, inside = tissue
+    assert receive_field(values - 80, inside, spacing=(2.0, 2.0, 2.0)) is None
+
+
+def test_the_way_back_has_the_field_again(tissue: tuple[np.ndarray, np.ndarray]) -> None:
+    values, inside = tissue
+    scan = Scan(values * field_of(SHAPE), Geometry(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0])), modality="MR")
+    settings = PrepareSettings(modality="MR", spacing=(2, 2, 2), shape=SHAPE, field="n4")
+    prepared = prepare(scan, Preparation(settings), mask=inside)
+    plain = prepare(scan, Preparation(settings.model_copy(update={"field": "none"})), mask=inside)
+    assert plain.bias_field is None
+    there = inside & (np.abs(prepared.image[0]) < 9)
+    np.testing.assert_allclose(prepared.in_units(prepared.image)[0][there], scan.data[there], rtol=1e-4)
+    spread = [np.log(one.image[0][inside] - one.image[0][inside].min() + 1).std() for one in (prepared, plain)]
+    assert spread[0] != spread[1]
