@@ -192,10 +192,8 @@ def without_each(name: str, inference: Inference, methods: Mapping[str, BaseMap]
     surprises = method.surprises(inference, arrays)
     inside = inference.foreground
     deep = _fused.within(inside, spacing=inference.prepared.grid.spacing)[inside]
-    return {
-        f"{name} without {left}": deep * _fused.combined([one for other, one in surprises.items() if other != left])
-        for left in surprises
-    }
+    rest = {left: {other: one for other, one in surprises.items() if other != left} for left in surprises}
+    return {f"{name} without {left}": deep * method.combine(some, inference)[inside] for left, some in rest.items()}
 
 
 def report_lesions(healthy: Healthy, scans: Sequence[Prepared], data: Path, *, count: int, rank: int) -> None:

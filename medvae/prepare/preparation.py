@@ -95,8 +95,8 @@ class Prepared:
         grid: the model's grid.
         input: the scan's own grid.
         intensity: the value map and its inverse, after the receive field was divided out.
-        bias_field: float32 `(1, X, Y, Z)`, the factor by which the receive field had changed each voxel; None where it was
-            left as it is, and of a scan that was stored.
+        bias_field: float32 `(1, X, Y, Z)`, the factor by which the receive field had changed each voxel; None where
+            it was left as it is, and of a scan that was stored.
         label_map: int16 `(1, X, Y, Z)` or None.
         modality: of the scan.
         units: of the scan's values.

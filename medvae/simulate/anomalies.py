@@ -102,7 +102,7 @@ class _Brain:
 
 def _tissues(values: Values) -> tuple[float, float, float]:
     """Usual grey values of fluid, grey and white matter: the centres of three clusters."""
-    from sklearn.cluster import KMeans  # noqa: PLC0415 half a second to load
+    from sklearn.cluster import KMeans  # half a second to load
 
     centres = KMeans(3, n_init=2, random_state=0).fit(values[::20, None]).cluster_centers_[:, 0]
     fluid, grey, white = (float(one) for one in np.sort(centres))

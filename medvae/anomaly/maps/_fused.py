@@ -1,4 +1,4 @@
-"""Base of the maps that combine others: how rare each of their values is in healthy scans, as one p-value."""
+"""Base of the maps that combine others: how rare each of their values is in healthy scans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import ndimage
 from medvae.anomaly.base_map import BaseMap
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -23,14 +23,12 @@ _RIM_MM = 2.0  # so near to the border of the foreground a mask may hold dura or
 
 
 class Fused(BaseMap):
-    """−ln p, nats, with p = K / Σ_k (1 / P_k): P_k is the share of healthy voxels with at least the value of witness k.
+    """Base of maps that are made of −ln P_k: P_k is the share of healthy voxels with at least the value of witness k.
 
-    The harmonic mean p-value (Wilson, PNAS 2019) of K witnesses, which may depend on each other. One witness that is
-    sure is enough, and those that see nothing take little from it, while Fisher's sum asks all of them. No weight is
-    fitted and no lesion is needed. Beyond what one in 10⁴ healthy voxels reaches, ln P_k falls on along its slope
-    between one in 10² and one in 10⁴. P_k is no smaller than among the training scans: their own networks fit them too
-    well, but they are more, and of more kinds of people, than a few scans for calibration. 0 within 2 mm of the border
-    of the foreground, where masks differ. A map derives from this class and has `USES`, its witnesses.
+    Beyond what one in 10⁴ healthy voxels reaches, ln P_k falls on along its slope between one in 10² and one in 10⁴.
+    P_k is no smaller than among the training scans: their own networks fit them too well, but they are more, and of
+    more kinds of people, than a few scans for calibration. The map is 0 within 2 mm of the border of the foreground,
+    where masks differ. A map derives from this class, has `USES`, its witnesses, and implements `combine`.
     """
 
     UNIT = "nats"
@@ -47,19 +45,22 @@ class Fused(BaseMap):
         before = healthy.training or found
         return {name: np.minimum(one, before[name]) for name, one in found.items()}
 
+    def combine(self, surprises: Mapping[str, NDArray[np.float32]], inference: Inference) -> NDArray[np.float32]:
+        """One map of the −ln P_k of some witnesses, all `(X, Y, Z)`."""
+        raise NotImplementedError
+
     def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """The map of one scan."""
-        inside = inference.foreground
-        result = np.zeros(inside.shape, np.float32)
-        result[inside] = combined(list(self.surprises(inference, arrays).values()))
-        return np.where(within(inside, spacing=inference.prepared.grid.spacing), result, np.float32(0))
+        deep = within(inference.foreground, spacing=inference.prepared.grid.spacing)
+        return np.where(deep, self.combine(self.surprises(inference, arrays), inference), np.float32(0))
 
     def surprises(self, inference: Inference, arrays: MapArrays) -> dict[str, NDArray[np.float32]]:
-        """−ln P_k of each foreground voxel, `(n,)`, by witness: what the map is made of."""
+        """−ln P_k by witness, `(X, Y, Z)`, 0 outside the foreground: what the map is made of."""
         inside, ends = inference.foreground, _LOWEST + np.arange(_STEPS) * _STEP
-        return {
-            name: np.interp(one.map[inside], ends, arrays[name]).astype(np.float32) for name, one in arrays.used.items()
-        }
+        found = {name: np.zeros(inside.shape, np.float32) for name in arrays.used}
+        for name, one in arrays.used.items():
+            found[name][inside] = np.interp(one.map[inside], ends, arrays[name])
+        return found
 
 
 def within(foreground: NDArray[np.bool_], *, spacing: tuple[float, float, float]) -> NDArray[np.bool_]:
@@ -68,14 +69,6 @@ def within(foreground: NDArray[np.bool_], *, spacing: tuple[float, float, float]
         return foreground
     deep: NDArray[np.bool_] = ndimage.distance_transform_edt(foreground, sampling=spacing) > _RIM_MM
     return deep
-
-
-def combined(surprises: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """ln of the mean of 1 / P_k over the witnesses, from their −ln P_k, all of one shape."""
-    highest = np.max(surprises, axis=0)  # taken out, so that nothing overflows
-    mean = np.mean([np.exp(one - highest) for one in surprises], axis=0)
-    result: NDArray[np.float32] = highest + np.log(mean).astype(np.float32)
-    return result
 
 
 def _counts(values: NDArray[np.float32]) -> NDArray[np.int64]:

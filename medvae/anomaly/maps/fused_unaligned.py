@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from medvae.anomaly.maps._fused import Fused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from medvae.anomaly.inference import Inference
 
 
 class Map(Fused):
-    """As `fused`, of maps whose statistics are of all voxels or cells where scans are not aligned, nats."""
+    """−ln p, nats, with p = K / Σ_k (1 / P_k): P_k is the share of healthy voxels with at least the value of witness k.
+
+    The harmonic mean p-value (Wilson, PNAS 2019) of K witnesses, which may depend on each other. One witness that is
+    sure is enough. Its witnesses have statistics of all voxels or cells where scans are not aligned.
+    """
 
     USES = ("latent", "contrast")
+
+    def combine(self, surprises: Mapping[str, NDArray[np.float32]], inference: Inference) -> NDArray[np.float32]:
+        """ln of the mean of 1 / P_k over the witnesses."""
+        values = list(surprises.values())
+        highest = np.max(values, axis=0)  # taken out, so that nothing overflows
+        mean = np.mean([np.exp(one - highest) for one in values], axis=0)
+        result: NDArray[np.float32] = highest + np.log(mean).astype(np.float32)
+        return result

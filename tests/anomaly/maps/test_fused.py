@@ -1,4 +1,4 @@
-"""The fused map beside a plain version: how rare each witness's value is in healthy scans, as one p."""
+"""The fused maps beside a plain version: how rare each witness's value is in healthy scans."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import linear_model
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from medvae.anomaly.anomaly_map import ScanMaps, anomaly_map
 from medvae.anomaly.base_map import Healthy
 from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.configured import configured
 from medvae.anomaly.inference import infer
-from medvae.anomaly.maps import _fused, fused
+from medvae.anomaly.maps import _fused, fused, fused_unaligned
 from medvae.anomaly.reference import reference_of
 from medvae.statistics import Moments
 
@@ -54,18 +55,26 @@ def left_out() -> dict[str, np.ndarray]:
 
 
 def test_beside_the_plain_version() -> None:
-    """−ln of the share of healthy voxels, compared with the other scans, that reach a value."""
+    """Weighted and smoothed: −ln of the share of healthy voxels, compared with the other scans, that reach a value."""
     counted, own, prepared = left_out(), raw(0), linear_model.scan(0)
-    inside = prepared.mask[0]
-    shares = {name: np.array([(counted[name] >= value).mean() for value in own[name]]) for name in WITNESSES}
-    usual = np.all([share > 0.02 for share in shares.values()], axis=0)
-    usual &= _fused.within(inside, spacing=prepared.grid.spacing)[inside]
-    assert usual.mean() > 0.3
-    expected = np.log(np.mean([1 / share[usual] for share in shares.values()], axis=0))
-    found = anomaly_map("fused", infer(model(), prepared)).values[inside][usual]
-    # residual_z clips to a range that all scans gave, the one left out too; values are counted in bins
-    assert np.median(np.abs(found - expected)) < 0.2
-    assert np.corrcoef(found, expected)[0, 1] > 0.99
+    inside, mm = prepared.mask[0], np.array(prepared.grid.spacing)
+    weight, expected = ndimage.gaussian_filter, np.zeros(inside.shape)
+    for name in WITNESSES:
+        share = np.array([max((counted[name] >= value).mean(), 1e-3) for value in own[name]])
+        surprise = np.zeros(inside.shape)
+        surprise[inside] = -np.log(share)
+        for sigma, w in zip(fused.SCALES_MM, fused.WEIGHTS[name], strict=True):
+            known = weight(inside.astype(float), sigma / mm, truncate=3)
+            expected += w * weight(surprise, sigma / mm, truncate=3) / np.maximum(known, 1e-6)
+    deep = _fused.within(inside, spacing=prepared.grid.spacing)
+    found = anomaly_map("fused", infer(model(), prepared)).values
+    assert np.corrcoef(found[deep], expected[deep])[0, 1] > 0.99
+    assert np.median(np.abs(found[deep] - expected[deep])) < 0.1 * expected[deep].mean()
+
+
+def test_no_witness_speaks_against_another() -> None:
+    assert all(weight >= 0 for weights in fused.WEIGHTS.values() for weight in weights)
+    assert all(max(weights) > 0 for weights in fused.WEIGHTS.values()), "a witness without weight costs time only"
 
 
 def test_what_each_witness_adds_has_mean_one_over_healthy_scans() -> None:
@@ -75,10 +84,11 @@ def test_what_each_witness_adds_has_mean_one_over_healthy_scans() -> None:
         assert np.interp(values, ends, surprise).mean() == pytest.approx(1, abs=0.2), name
 
 
-def test_one_sure_witness_is_enough_and_nothing_overflows() -> None:
-    quiet, sure = np.zeros(1, np.float32), np.full(1, 400, np.float32)
-    assert _fused.combined([quiet, quiet, sure]) == pytest.approx(400 - np.log(3))
-    assert _fused.combined([quiet, quiet]) == 0
+def test_unaligned_one_sure_witness_is_enough_and_nothing_overflows() -> None:
+    quiet, sure = np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 400, np.float32)
+    method, inference = fused_unaligned.Map(None), infer(model(), linear_model.scan(0))
+    assert method.combine({"a": quiet, "b": quiet, "c": sure}, inference) == pytest.approx(400 - np.log(3))
+    assert method.combine({"a": quiet, "b": quiet}, inference) == 0
 
 
 def test_a_value_is_no_rarer_than_among_the_training_scans() -> None:
