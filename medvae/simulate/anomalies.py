@@ -3,7 +3,7 @@
 Another generator than those of the detector's training (`medvae.detector.tasks`) and of the tests
 (`medvae.simulate.lesions`): nothing is judged by what it was fitted to. A tumour has a core with fine structure of its
 own, at times a necrosis or a bleeding, swelling that spreads in white matter, and displaces the tissue around it.
-Spots are many small pieces of one kind. Values are prepared intensities on an aligned brain's grid.
+Spots are small pieces, at times on both sides alike. Values are prepared intensities on an aligned brain's grid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Spacing = tuple[float, float, float]
     Values = NDArray[np.float32]
 
-Kind = Literal["tumour", "bright tumour", "dark spots", "bright spots", "flat spots"]
+Kind = Literal["tumour", "dark spots", "bright spots"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _TUMOUR_ML, _SPOT_ML, _MOST_SPOTS = (8.0, 80.0), (0.1, 6.0), 12  # volumes are log-uniform
@@ -50,12 +50,12 @@ def add_anomaly(
     Args:
         image: prepared, `(X, Y, Z)`.
         foreground: the brain, bool of the same shape.
-        kind: `bright tumour` has the changes of a tumour the other way round, weaker; `flat spots` lose their texture.
+        kind: of the anomaly.
         spacing: of the voxels, mm.
         rng: all that is random.
     """
     brain = _Brain(image, foreground, spacing, rng)
-    changed, truth = _spots(brain, kind) if kind.endswith("spots") else _tumour(brain, bright=kind.startswith("bright"))
+    changed, truth = _tumour(brain) if kind == "tumour" else _spots(brain, 1 if kind == "bright spots" else -1)
     return Anomaly(np.where(foreground, changed, image).astype(np.float32), truth & foreground)
 
 
@@ -87,6 +87,12 @@ class _Brain:
         places = np.flatnonzero(allowed if allowed.any() else self.foreground)
         return np.array(np.unravel_index(self.rng.choice(places), self.image.shape))
 
+    def opposite(self, place: NDArray[np.intp]) -> NDArray[np.intp]:
+        """About the same place on the other side, up to 8 mm off."""
+        mirrored = np.array([self.image.shape[0] - 1 - place[0], *place[1:]])
+        off = np.rint(self.rng.uniform(-8, 8, 3) / self.mm).astype(np.intp)
+        return np.clip(mirrored + off, 0, np.array(self.image.shape) - 1)
+
     def log_uniform(self, low: float, high: float) -> float:
         """A number whose logarithm is uniform."""
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
@@ -114,7 +120,7 @@ def _step(height: NDArray[np.floating], *, edge_mm: float = _EDGE_MM) -> Values:
     return (1 / (1 + np.exp(np.clip(2 * height / edge_mm, -50, 50)))).astype(np.float32)
 
 
-def _tumour(brain: _Brain, *, bright: bool) -> tuple[Values, NDArray[np.bool_]]:
+def _tumour(brain: _Brain) -> tuple[Values, NDArray[np.bool_]]:
     rng, grey, white, fluid = brain.rng, brain.grey, brain.white, brain.fluid
     radius = float(np.cbrt(3 / (4 * np.pi) * 1000 * brain.log_uniform(*_TUMOUR_ML)))
     centre = brain.place((brain.depth > max(8.0, 0.6 * radius)) & (brain.smooth(brain.image, 2.0) > grey))
@@ -134,11 +140,7 @@ def _tumour(brain: _Brain, *, bright: bool) -> tuple[Values, NDArray[np.bool_]]:
         changed += core * (brain.noise(6) > 1.2) * (white + 0.3 * (white - grey) - changed)
     grain = noise_of(brain.image, brain.foreground) * rng.standard_normal(changed.shape, np.float32)
     changed += core * grain
-    truth = (core > 0.5) | (swelling > 0.5)
-    if bright:
-        gain = rng.uniform(0.3, 0.8) * brain.smooth(truth, 2.0)
-        changed = brain.image + gain * (brain.image - changed)
-    return changed.astype(np.float32), truth
+    return changed.astype(np.float32), (core > 0.5) | (swelling > 0.5)
 
 
 def _pushed(brain: _Brain, away: NDArray[np.floating], distance: Values, radius: float) -> Values:
@@ -163,18 +165,18 @@ def _swelling(brain: _Brain, image: Values, height: Values, radius: float) -> Va
     return near * np.clip(1.6 * white - 0.3, 0, 1)
 
 
-def _spots(brain: _Brain, kind: Kind) -> tuple[Values, NDArray[np.bool_]]:
-    """Up to a dozen pieces, in most brains deep ones: darker, brighter, or without fine structure."""
+def _spots(brain: _Brain, sign: int) -> tuple[Values, NDArray[np.bool_]]:
+    """Up to a dozen darker or brighter pieces, in most brains deep ones, in half of them on both sides alike."""
     rng, image = brain.rng, brain.image
     allowed, weight, rough = brain.depth > (8.0 if rng.random() < 0.7 else 3.0), np.zeros_like(image), brain.noise(4)
+    both = rng.random() < 0.5
     for _ in range(int(rng.integers(1, _MOST_SPOTS + 1))):
         radius = float(np.cbrt(3 / (4 * np.pi) * 1000 * brain.log_uniform(*_SPOT_ML)))
-        _, distance = brain.ellipsoid(brain.place(allowed), elongation=0.4)
-        weight = np.maximum(weight, _step(distance - radius * (1 + 0.3 * rough), edge_mm=1.6))
-    if kind == "flat spots":
-        changed = image + weight * rng.uniform(0.7, 1) * (brain.smooth(image, 4.0) - image)
-    else:
-        low, high, darkest = (float(v) for v in np.percentile(image[brain.foreground], (5, 95, 1)))
-        size = brain.log_uniform(0.6, 2.2) * (high - low) / 3.29 * (1 if kind == "bright spots" else -1)
-        changed = np.maximum(image + weight * size * (1 + 0.2 * brain.noise(4)), np.minimum(image, darkest))
+        centre = brain.place(allowed)
+        for place in (centre, brain.opposite(centre)) if both else (centre,):
+            _, distance = brain.ellipsoid(place, elongation=0.4)
+            weight = np.maximum(weight, _step(distance - radius * (1 + 0.3 * rough), edge_mm=1.6))
+    low, high, darkest = (float(v) for v in np.percentile(image[brain.foreground], (5, 95, 1)))
+    size = sign * brain.log_uniform(0.6, 2.2) * (high - low) / 3.29
+    changed = np.maximum(image + weight * size * (1 + 0.2 * brain.noise(4)), np.minimum(image, darkest))
     return changed.astype(np.float32), weight > 0.5

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import linear_model
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from medvae.anomaly.anomaly_map import ScanMaps, anomaly_map
 from medvae.anomaly.base_map import Healthy
@@ -55,26 +54,21 @@ def left_out() -> dict[str, np.ndarray]:
 
 
 def test_beside_the_plain_version() -> None:
-    """Weighted and smoothed: −ln of the share of healthy voxels, compared with the other scans, that reach a value."""
+    """The weighted sum of −ln of the share of healthy voxels, compared with the other scans, that reach a value."""
     counted, own, prepared = left_out(), raw(0), linear_model.scan(0)
-    inside, mm = prepared.mask[0], np.array(prepared.grid.spacing)
-    weight, expected = ndimage.gaussian_filter, np.zeros(inside.shape)
-    for name in WITNESSES:
-        share = np.array([max((counted[name] >= value).mean(), 1e-3) for value in own[name]])
-        surprise = np.zeros(inside.shape)
-        surprise[inside] = -np.log(share)
-        for sigma, w in zip(fused.SCALES_MM, fused.WEIGHTS[name], strict=True):
-            known = weight(inside.astype(float), sigma / mm, truncate=3)
-            expected += w * weight(surprise, sigma / mm, truncate=3) / np.maximum(known, 1e-6)
-    deep = _fused.within(inside, spacing=prepared.grid.spacing)
-    found = anomaly_map("fused", infer(model(), prepared)).values
-    assert np.corrcoef(found[deep], expected[deep])[0, 1] > 0.99
-    assert np.median(np.abs(found[deep] - expected[deep])) < 0.1 * expected[deep].mean()
+    inside = prepared.mask[0]
+    shares = {name: np.array([(counted[name] >= value).mean() for value in own[name]]) for name in WITNESSES}
+    usual = np.all([share > 0.02 for share in shares.values()], axis=0)
+    usual &= _fused.within(inside, spacing=prepared.grid.spacing)[inside]
+    assert usual.mean() > 0.3
+    expected = sum(-fused.WEIGHTS[name] * np.log(share[usual]) for name, share in shares.items())
+    found = anomaly_map("fused", infer(model(), prepared)).values[inside][usual]
+    assert np.median(np.abs(found - expected)) < 0.1  # values are counted in bins
+    assert np.corrcoef(found, expected)[0, 1] > 0.99
 
 
 def test_no_witness_speaks_against_another() -> None:
-    assert all(weight >= 0 for weights in fused.WEIGHTS.values() for weight in weights)
-    assert all(max(weights) > 0 for weights in fused.WEIGHTS.values()), "a witness without weight costs time only"
+    assert min(fused.WEIGHTS.values()) > 0
 
 
 def test_what_each_witness_adds_has_mean_one_over_healthy_scans() -> None:
