@@ -11,8 +11,8 @@ Weights are chosen among 0, 1/4, 1/2 and 1 by coordinate ascent from those of `f
 of ln AP + ½ ln (s + 0.01), each less that of `asymmetry` alone: pooled voxel AP, and the share s of anomalous voxels
 above the threshold that 0.5% of healthy voxels exceed.
 
-Printed: the weights, and for them, the harmonic mean p-value and each witness: AP and s per kind of anomaly, of the
-subjects that the choice has seen, and of brains of a second site with anomalies, which it has not.
+Printed: the weights, and for `fused`, the weighted sum, the harmonic mean p-value and each witness: AP and s per kind of
+anomaly, of the subjects that the choice has seen, and of brains of a second site with anomalies, which it has not.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def main() -> None:
     other = list(witnesses.cases(scans["site2"], count=options.per))
     weights = chosen([one.thinned() for one in own], options.maps)
     console.out(", ".join(f"{name} {weight:g}" for name, weight in zip(options.maps, weights, strict=True)))
-    maps = {"weighted": weighted(weights), "harmonic mean p": harmonic}
+    own_weights = np.array([fused.WEIGHTS.get(name, 0.0) for name in options.maps])
+    alone = [options.maps.index(name) for name in fused.ALONE]
+    maps = {"fused": soft(own_weights, alone), "weighted sum": weighted(weights), "harmonic mean p": harmonic}
     maps |= {name: weighted(one) for name, one in zip(options.maps, np.eye(len(options.maps)), strict=True)}
     report("calibration subjects, on which the weights were chosen", own, own, maps)
     report("second site", other, own, maps)
@@ -198,10 +200,15 @@ def weighted(weights: NDArray[np.float64]) -> Combine:
 
 def harmonic(case: Case) -> Values:
     """−ln of the harmonic mean of all P."""
-    values = case.features.astype(np.float32)
-    highest = values.max(axis=1)
-    found: Values = highest + np.log(np.exp(values - highest[:, None]).mean(axis=1))
-    return found
+    return _fused.soft_maximum(list(case.features.astype(np.float32).T))
+
+
+def soft(weights: NDArray[np.float64], alone: Sequence[int]) -> Combine:
+    """The soft maximum of a weighted sum and of the witnesses in some columns."""
+    total = weighted(weights)
+    return lambda case: _fused.soft_maximum(
+        [total(case), *(case.features[:, column].astype(np.float32) for column in alone)]
+    )
 
 
 def report(title: str, cases: Sequence[Case], healthy: Sequence[Case], maps: Mapping[str, Combine]) -> None:

@@ -10,7 +10,7 @@ from scipy import ndimage
 from medvae.anomaly.base_map import BaseMap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,6 +69,14 @@ def within(foreground: NDArray[np.bool_], *, spacing: tuple[float, float, float]
         return foreground
     deep: NDArray[np.bool_] = ndimage.distance_transform_edt(foreground, sampling=spacing) > _RIM_MM
     return deep
+
+
+def soft_maximum(values: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """ln of the mean of their exponentials, all of one shape: −ln of the harmonic mean of P where these are −ln P."""
+    highest = np.max(values, axis=0)  # taken out, so that nothing overflows
+    mean = np.mean([np.exp(one - highest) for one in values], axis=0)
+    result: NDArray[np.float32] = highest + np.log(mean).astype(np.float32)
+    return result
 
 
 def _counts(values: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae.anomaly.maps._fused import Fused
+from medvae.anomaly.maps._fused import Fused, soft_maximum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 # Chosen by benchmarks/fusion.py on simulated anomalies in the calibration subjects of OASIS: not on any lesion that the
 # map is evaluated on.
 WEIGHTS: Mapping[str, float] = {"asymmetry": 1.0, "atlas": 0.5, "contrast": 0.25, "detector": 0.25}
+ALONE = ("contrast", "elbo_z")  # what they see no other witness does: lost structure, and small lesions on both sides
 
 
 class Map(Fused):
-    """Σ_k w_k (−ln P_k), nats: P_k is the share of healthy voxels with at least the value of witness k.
+    """ln of the mean of exp S and of exp (−ln P_k) of each witness k in `ALONE`, with S = Σ_k w_k (−ln P_k), nats.
 
-    A weighted sum of evidence (Good, J. R. Stat. Soc. B 1955; Fisher's sum has equal weights). No weight is negative:
-    no witness speaks against what another one has seen.
+    P_k is the share of healthy voxels with at least the value of witness k. S is a weighted sum of evidence (Good,
+    J. R. Stat. Soc. B 1955), in which witnesses that agree add up; no weight is negative. The mean of exponentials is
+    that of the harmonic mean p-value (Wilson, PNAS 2019): one that is sure is enough.
     """
 
     NEEDS_ALIGNMENT = True
-    USES = tuple(WEIGHTS)
+    USES = (*WEIGHTS, *(name for name in ALONE if name not in WEIGHTS))
 
     def combine(self, surprises: Mapping[str, NDArray[np.float32]], inference: Inference) -> NDArray[np.float32]:
-        """The weighted sum over witnesses."""
-        return np.sum([np.float32(WEIGHTS[name]) * one for name, one in surprises.items()], axis=0)
+        """The soft maximum of the weighted sum and of the witnesses that count alone."""
+        total = np.sum([np.float32(w) * surprises[name] for name, w in WEIGHTS.items() if name in surprises], axis=0)
+        return soft_maximum([total, *(surprises[name] for name in ALONE if name in surprises)])

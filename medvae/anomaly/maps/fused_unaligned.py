@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from medvae.anomaly.maps._fused import Fused
+from medvae.anomaly.maps._fused import Fused, soft_maximum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from medvae.anomaly.inference import Inference
@@ -27,8 +26,4 @@ class Map(Fused):
 
     def combine(self, surprises: Mapping[str, NDArray[np.float32]], inference: Inference) -> NDArray[np.float32]:
         """ln of the mean of 1 / P_k over the witnesses."""
-        values = list(surprises.values())
-        highest = np.max(values, axis=0)  # taken out, so that nothing overflows
-        mean = np.mean([np.exp(one - highest) for one in values], axis=0)
-        result: NDArray[np.float32] = highest + np.log(mean).astype(np.float32)
-        return result
+        return soft_maximum(list(surprises.values()))

@@ -61,7 +61,9 @@ def test_beside_the_plain_version() -> None:
     usual = np.all([share > 0.02 for share in shares.values()], axis=0)
     usual &= _fused.within(inside, spacing=prepared.grid.spacing)[inside]
     assert usual.mean() > 0.3
-    expected = sum(-fused.WEIGHTS[name] * np.log(share[usual]) for name, share in shares.items())
+    surprise = {name: -np.log(share[usual]) for name, share in shares.items()}
+    added = np.exp(sum(weight * surprise[name] for name, weight in fused.WEIGHTS.items()))
+    expected = np.log((added + sum(np.exp(surprise[name]) for name in fused.ALONE)) / (1 + len(fused.ALONE)))
     found = anomaly_map("fused", infer(model(), prepared)).values[inside][usual]
     assert np.median(np.abs(found - expected)) < 0.1  # values are counted in bins
     assert np.corrcoef(found, expected)[0, 1] > 0.99
@@ -78,11 +80,18 @@ def test_what_each_witness_adds_has_mean_one_over_healthy_scans() -> None:
         assert np.interp(values, ends, surprise).mean() == pytest.approx(1, abs=0.2), name
 
 
-def test_unaligned_one_sure_witness_is_enough_and_nothing_overflows() -> None:
-    quiet, sure = np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 400, np.float32)
-    method, inference = fused_unaligned.Map(None), infer(model(), linear_model.scan(0))
-    assert method.combine({"a": quiet, "b": quiet, "c": sure}, inference) == pytest.approx(400 - np.log(3))
-    assert method.combine({"a": quiet, "b": quiet}, inference) == 0
+def test_one_sure_witness_is_enough_and_nothing_overflows() -> None:
+    quiet, sure = np.zeros(1, np.float32), np.full(1, 400, np.float32)
+    assert _fused.soft_maximum([quiet, quiet, sure]) == pytest.approx(400 - np.log(3))
+    assert _fused.soft_maximum([quiet, quiet]) == 0
+    unaligned = fused_unaligned.Map(None).combine({"a": quiet, "b": sure}, infer(model(), linear_model.scan(0)))
+    assert unaligned == pytest.approx(400 - np.log(2))
+
+
+@pytest.mark.parametrize("name", fused.ALONE)
+def test_a_witness_that_counts_alone_is_not_outvoted(name: str) -> None:
+    surprises = {one: np.full(1, 9.0 * (one == name), np.float32) for one in WITNESSES}
+    assert fused.Map(None).combine(surprises, infer(model(), linear_model.scan(0))) > 9 - np.log(3) - 1e-4
 
 
 def test_a_value_is_no_rarer_than_among_the_training_scans() -> None:
