@@ -11,8 +11,8 @@ Weights are chosen among 0, 1/4, 1/2 and 1 by coordinate ascent from those of `f
 of ln AP + ½ ln (s + 0.01), each less that of `asymmetry` alone: pooled voxel AP, and the share s of anomalous voxels
 above the threshold that 0.5% of healthy voxels exceed.
 
-Printed: the weights, and for `fused`, the weighted sum, the harmonic mean p-value and each witness: AP and s per kind of
-anomaly, of the subjects that the choice has seen, and of brains of a second site with anomalies, which it has not.
+Printed: the weights, and for `fused`, the weighted sum, the harmonic mean p-value and each witness: AP and s per kind
+of anomaly, of the subjects that the choice has seen, and of brains of a second site with anomalies, which it has not.
 """
 
 from __future__ import annotations
