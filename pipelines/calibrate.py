@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.configured import usable
+from medvae.anomaly.crossfit import KeptScans, cross_fitted
 from medvae.anomaly.options import check_options
 from medvae.anomaly.reference import NAME, reference_of
 from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import load
+from medvae.checkpoint.folds import load_folds
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
 from medvae.cohort.values import tell_of_conditions
@@ -29,10 +31,11 @@ from medvae.settings import adjust
 from medvae.training.store import Scans, StoredScan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from medvae.anomaly.reference import Reference
     from medvae.scan import ScanRef
+    from medvae.settings import DetectSettings
 
 log = logging.getLogger(__name__)
 
@@ -94,16 +97,13 @@ def run(
         healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
         if not len(healthy):
             return Finished(model, summary, (f"none of the scans can be used; {_NEEDED}",))
-        reference = make_reference(
-            trained, healthy, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
-        )
+        reference = _reference(trained, healthy, names=names, detect=settings.detect, on_progress=on_progress)
         save_set(model, NAME, reference.to_set())
         folder.finish(summary, reference=reference.status, warnings=list(trained.warnings))
         folder.remove_outputs()  # the prepared scans
         shutil.rmtree(out / "cache", ignore_errors=True)  # and what a killed run had not listed yet
     _warn(reference, before=trained)
-    least = f"the smallest possible p of a scan is {1 / (reference.n + 1):.3f}"
-    return Finished(model, summary, (f"{model}: {reference.status}; {least}",))
+    return Finished(model, summary, (f"{model}: {reference.in_words}; {reference.least_in_words}",))
 
 
 def calibrate(
@@ -167,6 +167,27 @@ def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model) -> Result:
         raise ScanError("training has seen this scan or its subject", code="seen_in_training")
     trained.condition(prepared.conditions)
     return Result((StoredScan(f"cache/{ref.id}.safetensors", prepared),), warnings=prepared.warnings)
+
+
+def _reference(
+    model: Model,
+    healthy: Scans,
+    *,
+    names: Sequence[str],
+    detect: DetectSettings,
+    on_progress: Callable[[Progress], None],
+) -> Reference:
+    """From these scans; of a model that was trained with folds, from those of its training as well."""
+    folds = load_folds(model)
+    if not folds:
+        return make_reference(model, healthy, calibrated=True, names=names, detect=detect, on_progress=on_progress)
+    own = KeptScans.without_lesions(model)
+    if len(own.model.training.ids) < len(model.latents.ids):
+        counts = len(model.training.ids), len(model.latents.ids)
+        log.warning(
+            "the model has kept %d of its %d training scans (train.keep_scans): cross-fitting uses these", *counts
+        )
+    return cross_fitted(model, folds, own, new=healthy, names=names, detect=detect, on_progress=on_progress)
 
 
 def _warn(reference: Reference, *, before: Model) -> None:
