@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from medvae.anomaly.calibrate import check_maps, uncalibrated
+from medvae.anomaly.folds import first_scans, train_folds, with_folds
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load, save
 from medvae.checkpoint.folds import FOLDS, fold_folder, folds_record
@@ -20,7 +21,6 @@ from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, SettingsError
 from medvae.io.files import write_json
 from medvae.lesions.network import USUAL_STEPS
-from medvae.pipelines.folds import first_scans, train_folds, with_folds
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import Preparation
 from medvae.review import training as pictures
