@@ -24,9 +24,8 @@ from medvae.checkpoint.model import weights_hash
 from medvae.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from medvae.anomaly.base_map import Arrays
     from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
 
@@ -111,23 +110,29 @@ def mapped(every: Sequence[Prepared], others: Sequence[FoldModel], row: int) -> 
     return infer(fold.model, every[row])
 
 
-def without(every: Sequence[Prepared], row: int) -> Mapping[str, Arrays]:
-    """What a scan is compared with, everything made anew: networks of all scans, and of those of each fold."""
-    others = folds(every)
-    return statistics(every, others, trained(every, 0)).without(mapped(every, others, row))
+def test_nothing_that_a_scan_is_compared_with_knows_the_scan() -> None:
+    """Whatever the scan is like: all that its healthy z is computed with stays the same, the other folds being given.
 
-
-@pytest.mark.parametrize("row", [1, 5])
-def test_nothing_that_a_scan_is_compared_with_knows_the_scan(row: int) -> None:
-    """Whatever the scan is like: all that its healthy z is computed with stays the same."""
-    every = scans()
-    changed = list(every)
+    But for the maps that count how rare others are: the maps of the other scans, left out one by one, see this one.
+    """
+    every, row = scans(), 4
+    changed, others = list(every), made()[1]
     changed[row] = replace(every[row], image=np.where(every[row].mask, 3 * every[row].image + 1, 0).astype(np.float32))
-    before, after = without(every, row), without(changed, row)
-    for name in NAMES:
+    before, after = (
+        statistics(them, others, trained(them, 0)).without(mapped(them, others, row)) for them in (every, changed)
+    )
+    for name, method in configured(NAMES, {}).items():
         assert before[name].keys() == after[name].keys()
-        for key, values in before[name].items():
+        for key, values in before[name].items() if not method.USES_LEFT_OUT else ():
             np.testing.assert_allclose(after[name][key], values, rtol=1e-4, atol=1e-4, err_msg=f"{name} {key}")
+
+
+def test_what_is_rare_is_judged_by_the_training_scans_of_the_fold() -> None:
+    model, others, _ = made()
+    found = statistics(scans(), others, model).without(mapped(scans(), others, 4))["fused"]
+    own, whole = (reference_of(one).training["fused"] for one in (others[1].model, model))
+    assert all((found[name] <= values).all() for name, values in own.items())
+    assert not all((found[name] <= values).all() for name, values in whole.items()), "the scan itself is among these"
 
 
 def test_the_atlas_of_a_scan_is_that_of_its_fold() -> None:

@@ -196,14 +196,15 @@ def test_calibrating_adds_to_the_scans_of_the_training_and_detect_uses_both(
     shutil.copytree(healthy, scans)
     shutil.copy(blocks[0] / "s0.nii.gz", scans)
     assert main(["detect", str(scans), "--model", str(model), "--out", str(tmp_path / "maps"), "--quiet"]) == 0
-    rows = {row["id"]: row for row in csv.DictReader((tmp_path / "maps" / "scores.csv").open(encoding="utf-8"))}
+    table = (tmp_path / "maps" / "scores.csv").read_text("utf-8")
+    rows = {row["id"]: row for row in csv.DictReader(table.splitlines())}
     assert "seen_in_training" in rows["s0"]["warnings"]
     assert "seen_in_calibration" not in rows["s0"]["warnings"]
     assert "seen_in_calibration" in rows["h0"]["warnings"]
     assert {row["n"] for row in rows.values()} == {"8"}
     assert {row["calibrated"] for row in rows.values()} == {"yes"}
     findings = json.loads((tmp_path / "maps" / "scans" / "h0" / "findings.json").read_text("utf-8"))
-    assert findings["status"] == "cross-fitted, n=8"
+    assert findings["reference"] == "cross-fitted, n=8"
     again = calibrate.calibrate(folded, healthy, out=tmp_path / "python")
     assert reference_of(again).hash == after.hash
 
