@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from medvae.anomaly.calibrate import check_maps, uncalibrated
-from medvae.anomaly.folds import first_scans, train_folds, with_folds
+from medvae.anomaly.folds import first_scans, with_folds, write_folds
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load, save
-from medvae.checkpoint.folds import FOLDS, fold_folder, folds_record
+from medvae.checkpoint.folds import FOLDS, folds_record
 from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
 from medvae.cohort.values import tell_of_conditions
@@ -37,7 +37,7 @@ from medvae.settings import Settings, configure, load_settings
 from medvae.training.before import check_scans, identity, is_finished, keep_scans, length
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
-from medvae.training.folds import begin_folds, settings_of_fold, time_of_one
+from medvae.training.folds import begin_folds, fit_folds, time_of_one
 from medvae.training.lesions import find_crops, fit_lesions, mask_files, masks_hash
 from medvae.training.networks import fit_networks
 from medvae.training.roles import assign, assign_folds, parts, stored_at
@@ -217,9 +217,7 @@ def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out:
     if fabric.broadcast(obj=False):  # what the first process says
         roles, one = assign(refs, settings, out=out), time_of_one(settings)
         own = fit_networks(roles, one, fabric=fabric, folder=out, resume=resume).settings
-        for number, fold in enumerate(assign_folds(refs, settings, out=out), start=1):
-            place, chosen = fold_folder(out, number), settings_of_fold(own)
-            fit_networks(fold.roles, chosen, fabric=fabric, folder=place, resume=resume)
+        fit_folds(assign_folds(refs, settings, out=out), own, fabric=fabric, out=out, resume=resume)
     return Finished(out, Summary(()))
 
 
@@ -290,8 +288,9 @@ def _train(
     begin_folds(out, folds, resume=resume)
     one = time_of_one(settings)
     fitted = fit_networks(roles, one, fabric=fabric, folder=out, resume=resume, on_progress=on_progress)
+    nets = fit_folds(folds, fitted.settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
     lesions = fit_lesions(crops, settings, device=fabric.device, on_progress=on_progress) if crops else None
-    others = train_folds(folds, fitted.settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
+    others = write_folds(folds, nets, out=out, device=str(fabric.device), on_progress=on_progress)
     bare = to_model(
         fitted.vae,
         roles.all,

@@ -27,7 +27,7 @@ from medvae.run.work import Progress, ignore
 from medvae.statistics import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,7 +38,16 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import Prepared
     from medvae.settings import DetectSettings
 
-__all__ = ["LIMIT", "PreparedScans", "Statistics", "check_maps", "make_reference", "reference_from", "uncalibrated"]
+__all__ = [
+    "LIMIT",
+    "PreparedScans",
+    "Statistics",
+    "check_maps",
+    "make_reference",
+    "reference_from",
+    "uncalibrated",
+    "with_training",
+]
 
 LIMIT = 0.999  # the colour scale of a map ends at this quantile of healthy foreground voxels
 
@@ -118,7 +127,7 @@ def reference_from(
         model: whose Reference it is.
         inferences: of the healthy scans; those that are not the model's are of one of the `folds`.
         calibrated: whether training had not seen these scans, that of the fold where it is one's.
-        folds: models that were trained without a part of the scans, each with the Reference of its training scans.
+        folds: models that were trained without a part of the scans, each with the statistics of its training scans.
         names: of the maps.
         detect: options of the maps, and what makes a score.
         on_progress: called after each scan of each pass.
@@ -132,12 +141,8 @@ def reference_from(
     methods = configured(names, detect.options)
     own = {fold: reference_of(fold).training for fold in folds}
     statistics = Statistics(methods, model.preparation.grid.spacing, training, folds=own)
-    passes = statistics.passes()
-    steps = _Steps(inferences, (len(passes) + 1) * len(inferences), on_progress)
-    for one in passes:
-        for inference in steps:
-            statistics.add(inference, one)
-        statistics.fit(one)
+    steps = _Steps(inferences, (len(statistics.passes()) + 1) * len(inferences), on_progress)
+    statistics.fit_to(steps)
     seen = {name: _Seen() for name in methods}
     hashes, traits = [], []
     for inference in steps:
@@ -176,6 +181,25 @@ def _compare(inference: Inference, statistics: Statistics, seen: Mapping[str, _S
 def uncalibrated(model: Model, scans: PreparedScans, *, on_progress: Callable[[Progress], None] = ignore) -> Model:
     """A model with its first Reference, from scans that training has seen."""
     return with_reference(model, make_reference(model, scans, calibrated=False, on_progress=on_progress))
+
+
+def with_training(model: Model, scans: PreparedScans, *, on_progress: Callable[[Progress], None] = ignore) -> Model:
+    """A model with the statistics of its training scans and no more: no map of theirs is looked at, as a fold needs."""
+    detect = model.settings.detect
+    found = _Inferred(model, scans, detect.draws)
+    statistics = Statistics(configured(usable(model), detect.options), model.preparation.grid.spacing, {})
+    statistics.fit_to(_Steps(found, len(statistics.passes()) * len(found), on_progress))
+    reference = Reference(
+        maps={},
+        training={name: arrays for name, arrays in statistics.arrays.items() if arrays},
+        top=detect.top,
+        draws=detect.draws,
+        n=len(scans),
+        calibrated=False,
+        model_hash=model.hash,
+        preparation_hash=model.preparation.hash,
+    )
+    return with_reference(model, reference)
 
 
 @dataclass(eq=False)
@@ -226,6 +250,13 @@ class Statistics:
     def _keeps(self, method: BaseMap) -> bool:
         """Whether the arrays of a network's training scans stay: codes of several networks cannot be summed."""
         return method.KEEPS_TRAINING or (method.OF_ONE_NETWORK and bool(self._folds))
+
+    def fit_to(self, inferences: Iterable[Inference]) -> None:
+        """Fit all maps to healthy scans, which are run over once for each of the passes."""
+        for names in self.passes():
+            for inference in inferences:
+                self.add(inference, names)
+            self.fit(names)
 
     def passes(self) -> list[list[str]]:
         """Names of the maps that are summed in each pass over the scans: those that they use come before them."""

@@ -1,11 +1,12 @@
-"""The folds of `train`: networks that leave out one part of the scans each, and the calibration that they make."""
+"""The folds of a training as models, each with the statistics of its own training scans; calibration by them."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from medvae.anomaly.calibrate import uncalibrated
+from medvae.anomaly.calibrate import with_training
 from medvae.anomaly.crossfit import cross_fitted, scans_with_lesions
 from medvae.anomaly.reference import with_reference
 from medvae.checkpoint.folder import load, save
@@ -13,20 +14,19 @@ from medvae.checkpoint.folds import FoldModel, fold_folder
 from medvae.checkpoint.model import weights_hash
 from medvae.errors import ModelError
 from medvae.training.finish import networks_of, to_model
-from medvae.training.folds import progress_of_fold, settings_of_fold
-from medvae.training.networks import fit_networks
+from medvae.training.folds import progress_of_fold
 from medvae.training.store import Scans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from lightning_fabric import Fabric
-
     from medvae.checkpoint.model import Model
     from medvae.run.work import Progress
-    from medvae.settings import Settings
+    from medvae.training.networks import Networks
     from medvae.training.roles import Fold, Roles
+
+log = logging.getLogger(__name__)
 
 _REFERENCE_SCANS = 200  # training scans whose statistics are the first Reference
 
@@ -36,34 +36,36 @@ def first_scans(roles: Roles) -> Scans:
     return Scans(roles.all.files[:_REFERENCE_SCANS], roles.all.conditions)
 
 
-def train_folds(
+def write_folds(
     folds: Sequence[Fold],
-    settings: Settings,
+    fitted: Sequence[Networks],
     *,
-    fabric: Fabric,
     out: Path,
-    resume: bool,
+    device: str,
     on_progress: Callable[[Progress], None],
 ) -> list[FoldModel]:
-    """Train the folds, and write their folders."""
-    chosen, found = settings_of_fold(settings), []
-    for number, fold in enumerate(folds, start=1):
+    """Write the folder of each fold, with the statistics of its training scans; one that is whole stays."""
+    found = []
+    for number, (fold, networks) in enumerate(zip(folds, fitted, strict=True), start=1):
         place = fold_folder(out, number)
-        named = progress_of_fold(on_progress, number=number, count=len(folds))
-        fitted = fit_networks(fold.roles, chosen, fabric=fabric, folder=place, resume=resume, on_progress=named)
-        if not _is_written(place, weights_hash(networks_of(fitted.vae, fitted.detector))):
-            bare = to_model(
-                fitted.vae,
-                fold.roles.all,
-                detector=fitted.detector,
-                labels=fold.roles.labels,
-                settings=fitted.settings,
-                record=fitted.record,
-                on_progress=named,
-            )
-            save(uncalibrated(bare, first_scans(fold.roles), on_progress=named), place)
-        found.append(FoldModel(load(place, device=str(fabric.device)), frozenset(fold.held_out)))
+        if not _is_written(place, weights_hash(networks_of(networks.vae, networks.detector))):
+            named = progress_of_fold(on_progress, number=number, count=len(folds))
+            save(_model(fold.roles.anew(), networks, on_progress=named), place)
+        found.append(FoldModel(load(place, device=device), frozenset(fold.held_out)))
     return found
+
+
+def _model(roles: Roles, networks: Networks, *, on_progress: Callable[[Progress], None]) -> Model:
+    bare = to_model(
+        networks.vae,
+        roles.all,
+        detector=networks.detector,
+        labels=roles.labels,
+        settings=networks.settings,
+        record=networks.record,
+        on_progress=on_progress,
+    )
+    return with_training(bare, first_scans(roles), on_progress=on_progress)
 
 
 def _is_written(folder: Path, weights: str) -> bool:
@@ -77,9 +79,12 @@ def _is_written(folder: Path, weights: str) -> bool:
 def with_folds(
     model: Model, folds: Sequence[FoldModel], roles: Roles, *, on_progress: Callable[[Progress], None]
 ) -> Model:
-    """The model calibrated on its own scans, those with lesions apart."""
+    """The model calibrated on its own scans, those with lesions apart; as it is where all have lesions."""
     ill = scans_with_lesions(model)
     files = [path for path in first_scans(roles).files if path.stem not in ill]
+    if not files:
+        log.warning("all training scans have lesions: cross-fitting needs healthy ones")
+        return model
     reference = cross_fitted(
         model,
         folds,

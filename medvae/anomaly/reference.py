@@ -130,7 +130,9 @@ class Reference:
                 arrays |= {f"{name}/healthy/{key}": values for key, values in one.arrays.items()}
         arrays |= {f"{_TRAITS}{name}": values for name, values in self.traits.items()}
         facts = {key: getattr(self, key) for key in _FACTS} | {"scan_hashes": list(self.scan_hashes)}
-        facts |= {"folds": list(self.folds), "cross_fitted": self.cross_fitted} if self.folds else {}
+        facts |= (
+            {"folds": list(self.folds), "cross_fitted": self.cross_fitted} if self.folds or self.cross_fitted else {}
+        )
         facts["maps"] = {name: {key: getattr(one, key) for key in _OF_MAPS} for name, one in self.maps.items()}
         facts["trained"] = sorted(self.training)
         facts["as_trained"] = sorted(name for name, one in self.maps.items() if one.arrays is self.training.get(name))

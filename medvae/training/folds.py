@@ -12,15 +12,20 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from medvae.checkpoint.folds import FOLDS
+from medvae.checkpoint.folds import FOLDS, fold_folder
 from medvae.io.files import write_json
+from medvae.run.work import ignore
+from medvae.training.networks import fit_networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from lightning_fabric import Fabric
+
     from medvae.run.work import Progress
     from medvae.settings import Settings
+    from medvae.training.networks import Networks
     from medvae.training.roles import Fold
 
 _PARTS = "parts.json"
@@ -51,6 +56,38 @@ def settings_of_fold(settings: Settings) -> Settings:
     """
     train = settings.train.model_copy(update={"folds": 0, "keep_scans": 0})
     return settings.model_copy(update={"train": train, "lesions": settings.lesions.model_copy(update={"steps": 0})})
+
+
+def fit_folds(
+    folds: Sequence[Fold],
+    settings: Settings,
+    *,
+    fabric: Fabric,
+    out: Path,
+    resume: bool,
+    on_progress: Callable[[Progress], None] = ignore,
+) -> list[Networks]:
+    """Train the networks of each fold, one after the other. Each process of a run calls this.
+
+    Args:
+        folds: which scans are left out.
+        settings: of the model itself, with the plan that its training followed.
+        fabric: device and precision.
+        out: folder of the model.
+        resume: go on where an earlier run was interrupted.
+        on_progress: called as by `fit_networks`.
+    """
+    return [
+        fit_networks(
+            fold.roles.anew(),
+            settings_of_fold(settings),
+            fabric=fabric,
+            folder=fold_folder(out, number),
+            resume=resume,
+            on_progress=progress_of_fold(on_progress, number=number, count=len(folds)),
+        )
+        for number, fold in enumerate(folds, start=1)
+    ]
 
 
 def progress_of_fold(on_progress: Callable[[Progress], None], *, number: int, count: int) -> Callable[[Progress], None]:

@@ -35,6 +35,13 @@ class Roles:
     training: Scans
     validation: Scans
 
+    def anew(self) -> Roles:
+        """The same with no scan in memory: of several trainings each fills it for itself."""
+        every, training, validation = (
+            Scans(one.files, one.conditions) for one in (self.all, self.training, self.validation)
+        )
+        return Roles(every, self.labels, training, validation)
+
 
 @dataclass(frozen=True)
 class Fold:

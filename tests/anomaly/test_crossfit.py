@@ -13,7 +13,7 @@ import torch
 from linear_model import healthy
 
 from medvae import plugins
-from medvae.anomaly.calibrate import Statistics, make_reference
+from medvae.anomaly.calibrate import Statistics, make_reference, with_training
 from medvae.anomaly.configured import configured
 from medvae.anomaly.crossfit import KeptScans, cross_fitted
 from medvae.anomaly.inference import infer
@@ -22,6 +22,7 @@ from medvae.checkpoint.folds import FoldModel, folds_record
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.model import weights_hash
 from medvae.errors import ModelError
+from medvae.vae.conditions import Condition, Conditions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,9 +48,8 @@ def network(number: int) -> Model:
 
 
 def trained(scans: Sequence[Prepared], number: int) -> Model:
-    """A network with the Reference of its training scans."""
-    model = network(number)
-    return with_reference(model, make_reference(model, scans, names=NAMES, calibrated=False))
+    """A network with the statistics of its training scans."""
+    return with_training(network(number), scans)
 
 
 def folds(every: Sequence[Prepared]) -> list[FoldModel]:
@@ -167,8 +167,25 @@ def replace_signs(fold: FoldModel) -> FoldModel:
     with torch.no_grad():
         model.vae.get_buffer("patterns").copy_(-fold.model.vae.get_buffer("patterns"))
     model = replace(model, hash=weights_hash(model.networks))
-    reference = make_reference(model, rows, names=NAMES, calibrated=False)
-    return FoldModel(with_reference(model, reference), fold.held_out)
+    return FoldModel(with_training(model, rows), fold.held_out)
+
+
+def test_the_statistics_of_a_fold_are_those_of_a_first_reference() -> None:
+    every = healthy(3)
+    first = make_reference(network(1), every, calibrated=False)
+    made = reference_of(with_training(network(1), every))
+    assert (made.n, made.calibrated, made.maps) == (3, False, {})
+    assert made.training.keys() == first.training.keys()
+    for name, arrays in first.training.items():
+        assert all(np.array_equal(made.training[name][key], values) for key, values in arrays.items())
+
+
+def test_a_condition_that_a_fold_has_never_met_is_missing() -> None:
+    model, others, _ = made()
+    met = Conditions((Condition("site", words=("a",)),))
+    strange = [replace(one, conditions={"site": "b"}) for one in scans()]
+    these = [replace(one, model=replace(one.model, conditions=met)) for one in others]
+    assert cross_fitted(model, these, strange, names=["nll"]).n == 6
 
 
 def test_new_scans_are_mapped_by_the_model_itself() -> None:

@@ -97,8 +97,8 @@ def test_python_and_the_command_write_the_same_bytes(blocks: tuple[Path, Path], 
     seen: list[Progress] = []
     pipeline.train(blocks[0], config=settings(blocks), out=tmp_path / "model", on_progress=seen.append)
     assert contents(tmp_path / "model") == contents(folded)
-    of_fold = ("train", "latents", "reference statistics")
-    expected = ["prepare", "train", *(f"fold {k} of 2: {one}" for k in (1, 2) for one in of_fold)]
+    rest = [f"fold {k} of 2: {stage}" for k in (1, 2) for stage in ("latents", "reference statistics")]
+    expected = ["prepare", "train", "fold 1 of 2: train", "fold 2 of 2: train", *rest]
     expected += ["latents", "reference statistics", "cross-fitting"]
     assert list(dict.fromkeys(one.stage for one in seen)) == expected
 
