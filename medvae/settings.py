@@ -154,7 +154,7 @@ class TrainSettings(Frozen):
     )
     validation: float = Field(0.1, ge=0, lt=0.5, description="fraction of the subjects used for validation")
     validate_every: int = Field(100, ge=1, description="steps between two validations: one epoch")
-    folds: Folds = Field(0, description="parts for cross-fitting: as many more networks, each without one; 0: none")
+    folds: Folds = Field(0, description="parts for cross-fitting: one more network each, trained without it; 0: none")
     patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0: no early stopping")
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(str)] = Field(  # 32 is a number in YAML
         "auto", description="auto uses bf16 where it is faster"
