@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from medvae.anomaly.reference import Reference
+    from medvae.checkpoint.folds import FoldModel
     from medvae.scan import ScanRef
     from medvae.settings import DetectSettings
 
@@ -55,7 +56,9 @@ def run(
 ) -> Finished:
     """Make the Reference of a model from healthy scans and write it into the model's folder.
 
-    Scans that training has seen, and scans of its subjects, are left out: their residuals are too small.
+    Scans that training has seen, and scans of its subjects, are left out: their residuals are too small. A model that was
+    trained with `train.folds` uses the training scans that it has kept as well, each mapped by the fold that has not
+    seen it.
 
     Args:
         scans: all that `medvae.find` takes.
@@ -78,6 +81,7 @@ def run(
     settings = adjust(trained.settings, config, overrides, uses=("read", "detect"))
     names = usable(trained)
     check_options(trained, settings.detect, names=names)
+    folds = load_folds(trained)
     refs = find(scans, settings.read).refs
     tell_of_conditions(refs, trained.conditions.names)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
@@ -97,7 +101,9 @@ def run(
         healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
         if not len(healthy):
             return Finished(model, summary, (f"none of the scans can be used; {_NEEDED}",))
-        reference = _reference(trained, healthy, names=names, detect=settings.detect, on_progress=on_progress)
+        reference = _reference(
+            trained, folds, healthy=healthy, names=names, detect=settings.detect, on_progress=on_progress
+        )
         save_set(model, NAME, reference.to_set())
         folder.finish(summary, reference=reference.status, warnings=list(trained.warnings))
         folder.remove_outputs()  # the prepared scans
@@ -171,22 +177,21 @@ def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model) -> Result:
 
 def _reference(
     model: Model,
-    healthy: Scans,
+    folds: Sequence[FoldModel],
     *,
+    healthy: Scans,
     names: Sequence[str],
     detect: DetectSettings,
     on_progress: Callable[[Progress], None],
 ) -> Reference:
-    """From these scans; of a model that was trained with folds, from those of its training as well."""
-    folds = load_folds(model)
-    if not folds:
-        return make_reference(model, healthy, calibrated=True, names=names, detect=detect, on_progress=on_progress)
-    own = KeptScans.without_lesions(model)
-    if len(own.model.training.ids) < len(model.latents.ids):
-        counts = len(model.training.ids), len(model.latents.ids)
+    """From healthy scans; of a model with folds, from the training scans that it has kept as well."""
+    own, counts = KeptScans.without_lesions(model), (len(model.training.ids), len(model.latents.ids))
+    if folds and counts[0] < counts[1]:
         log.warning(
-            "the model has kept %d of its %d training scans (train.keep_scans): cross-fitting uses these", *counts
+            "cross-fitting uses the %d of %d training scans that the model has kept (train.keep_scans)", *counts
         )
+    if not folds or not len(own):
+        return make_reference(model, healthy, calibrated=True, names=names, detect=detect, on_progress=on_progress)
     return cross_fitted(model, folds, own, new=healthy, names=names, detect=detect, on_progress=on_progress)
 
 

@@ -187,7 +187,7 @@ def test_calibrating_adds_to_the_scans_of_the_training_and_detect_uses_both(
     assert main(["calibrate", str(healthy), "--model", str(model), "--workers", "0"]) == 0
     said = capsys.readouterr()
     assert "calibrated on 6 healthy scans of its training, by cross-fitting (2 folds), and on 2 more" in said.out
-    assert "kept" not in said.err
+    assert "has kept" not in said.err
     after = reference_of(load(model))
     assert (after.n, after.cross_fitted, after.status) == (8, 6, "cross-fitted, n=8")
     own = set(before.maps["nll"].scores.tolist())
@@ -218,7 +218,7 @@ def test_where_not_all_scans_are_kept_calibrating_uses_those_that_are(
     calibrated = calibrate.calibrate(model, healthy)
     assert reference_of(calibrated).n == 6
     assert reference_of(calibrated).cross_fitted == 4
-    assert "has kept 4 of its 6 training scans (train.keep_scans)" in caplog.text
+    assert "uses the 4 of 6 training scans that the model has kept" in caplog.text
 
 
 def test_a_fold_of_another_model_is_refused(folded: Path, healthy: Path, tmp_path: Path) -> None:
