@@ -56,9 +56,9 @@ def run(
 ) -> Finished:
     """Make the Reference of a model from healthy scans and write it into the model's folder.
 
-    Scans that training has seen, and scans of its subjects, are left out: their residuals are too small. A model that was
-    trained with `train.folds` uses the training scans that it has kept as well, each mapped by the fold that has not
-    seen it.
+    Scans that training has seen, and scans of its subjects, are left out: their residuals are too small. A model that
+    was trained with `train.folds` uses the training scans that it has kept as well, each mapped by the fold that has
+    not seen it.
 
     Args:
         scans: all that `medvae.find` takes.
