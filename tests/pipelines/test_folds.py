@@ -195,7 +195,12 @@ def test_calibrating_adds_to_the_scans_of_the_training_and_detect_uses_both(
     scans = tmp_path / "scans"
     shutil.copytree(healthy, scans)
     shutil.copy(blocks[0] / "s0.nii.gz", scans)
-    assert main(["detect", str(scans), "--model", str(model), "--out", str(tmp_path / "maps"), "--quiet"]) == 0
+    assert (
+        main(
+            ["detect", str(scans), "--model", str(model), "--out", str(tmp_path / "maps"), "--quiet", "--workers", "0"]
+        )
+        == 0
+    )
     table = (tmp_path / "maps" / "scores.csv").read_text("utf-8")
     rows = {row["id"]: row for row in csv.DictReader(table.splitlines())}
     assert "seen_in_training" in rows["s0"]["warnings"]
