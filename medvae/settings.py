@@ -25,6 +25,7 @@ Triple = tuple[float, float, float]
 Grid = tuple[int, int, int]
 Orientation = Literal["RAS", "LAS", "RPS", "LPS", "RAI", "LAI", "RPI", "LPI"]
 Spread = Literal["shared", "learned", "voxel"]
+Folds = Literal[0, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
 class Frozen(BaseModel):
@@ -69,9 +70,7 @@ class PrepareSettings(Frozen):
     modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality of the scans")
     spacing: Triple = Field((2.0, 2.0, 2.0), description="voxel size of the model's grid, mm")
     shape: Grid = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
-    align: Literal["none", "mni152"] = Field(
-        "none", description="template to which scans are registered (rigid, then affine)"
-    )
+    align: Literal["none", "mni152"] = Field("none", description="template that scans are registered to (rigid, affine)")
     centre: Literal["image", "foreground"] = Field(
         "image", description="centre of the grid for scans that are not registered"
     )
@@ -154,6 +153,7 @@ class TrainSettings(Frozen):
     )
     validation: float = Field(0.1, ge=0, lt=0.5, description="fraction of the subjects used for validation")
     validate_every: int = Field(100, ge=1, description="steps between two validations: one epoch")
+    folds: Folds = Field(0, description="parts for cross-fitting: one more network each, trained without it; 0: none")
     patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0: no early stopping")
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(str)] = Field(  # 32 is a number in YAML
         "auto", description="auto uses bf16 where it is faster"

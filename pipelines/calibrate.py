@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.configured import usable
+from medvae.anomaly.crossfit import KeptScans, cross_fitted
 from medvae.anomaly.options import check_options
 from medvae.anomaly.reference import NAME, reference_of
 from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import load
+from medvae.checkpoint.folds import load_folds
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
 from medvae.cohort.values import tell_of_conditions
@@ -29,10 +31,12 @@ from medvae.settings import adjust
 from medvae.training.store import Scans, StoredScan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from medvae.anomaly.reference import Reference
+    from medvae.checkpoint.folds import FoldModel
     from medvae.scan import ScanRef
+    from medvae.settings import DetectSettings
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,9 @@ def run(
 ) -> Finished:
     """Make the Reference of a model from healthy scans and write it into the model's folder.
 
-    Scans that training has seen, and scans of its subjects, are left out: their residuals are too small.
+    Scans that training has seen, and scans of its subjects, are left out: their residuals are too small. A model that
+    was trained with `train.folds` uses the training scans that it has kept as well, each mapped by the fold that has
+    not seen it.
 
     Args:
         scans: all that `medvae.find` takes.
@@ -75,6 +81,7 @@ def run(
     settings = adjust(trained.settings, config, overrides, uses=("read", "detect"))
     names = usable(trained)
     check_options(trained, settings.detect, names=names)
+    folds = load_folds(trained)
     refs = find(scans, settings.read).refs
     tell_of_conditions(refs, trained.conditions.names)
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
@@ -94,16 +101,15 @@ def run(
         healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
         if not len(healthy):
             return Finished(model, summary, (f"none of the scans can be used; {_NEEDED}",))
-        reference = make_reference(
-            trained, healthy, calibrated=True, names=names, detect=settings.detect, on_progress=on_progress
+        reference = _reference(
+            trained, folds, healthy=healthy, names=names, detect=settings.detect, on_progress=on_progress
         )
         save_set(model, NAME, reference.to_set())
         folder.finish(summary, reference=reference.status, warnings=list(trained.warnings))
         folder.remove_outputs()  # the prepared scans
         shutil.rmtree(out / "cache", ignore_errors=True)  # and what a killed run had not listed yet
     _warn(reference, before=trained)
-    least = f"the smallest possible p of a scan is {1 / (reference.n + 1):.3f}"
-    return Finished(model, summary, (f"{model}: {reference.status}; {least}",))
+    return Finished(model, summary, (f"{model}: {reference.in_words}; {reference.least_in_words}",))
 
 
 def calibrate(
@@ -167,6 +173,26 @@ def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model) -> Result:
         raise ScanError("training has seen this scan or its subject", code="seen_in_training")
     trained.condition(prepared.conditions)
     return Result((StoredScan(f"cache/{ref.id}.safetensors", prepared),), warnings=prepared.warnings)
+
+
+def _reference(
+    model: Model,
+    folds: Sequence[FoldModel],
+    *,
+    healthy: Scans,
+    names: Sequence[str],
+    detect: DetectSettings,
+    on_progress: Callable[[Progress], None],
+) -> Reference:
+    """From healthy scans; of a model with folds, from the training scans that it has kept as well."""
+    own, counts = KeptScans.without_lesions(model), (len(model.training.ids), len(model.latents.ids))
+    if folds and counts[0] < counts[1]:
+        log.warning(
+            "cross-fitting uses the %d of %d training scans that the model has kept (train.keep_scans)", *counts
+        )
+    if not folds or not len(own):
+        return make_reference(model, healthy, calibrated=True, names=names, detect=detect, on_progress=on_progress)
+    return cross_fitted(model, folds, own, new=healthy, names=names, detect=detect, on_progress=on_progress)
 
 
 def _warn(reference: Reference, *, before: Model) -> None:

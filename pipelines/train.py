@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from medvae.anomaly.calibrate import check_maps, uncalibrated
+from medvae.anomaly.folds import first_scans, with_folds, write_folds
+from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load, save
+from medvae.checkpoint.folds import FOLDS, folds_record
 from medvae.checkpoint.model import build_vae
 from medvae.cohort.find import find
 from medvae.cohort.values import tell_of_conditions
@@ -33,14 +35,13 @@ from medvae.run.record import disk_errors, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import Settings, configure, load_settings
 from medvae.training.before import check_scans, identity, is_finished, keep_scans, length
-from medvae.training.detector import fit_detector, for_vae
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
-from medvae.training.fit import fit, run_settings
+from medvae.training.folds import begin_folds, fit_folds, time_of_one
 from medvae.training.lesions import find_crops, fit_lesions, mask_files, masks_hash
-from medvae.training.logs import log_to, read_epochs, training_record
-from medvae.training.roles import assign, stored_at
-from medvae.training.store import Scans, StoredScan
+from medvae.training.networks import fit_networks
+from medvae.training.roles import assign, assign_folds, parts, stored_at
+from medvae.training.store import StoredScan
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
@@ -51,14 +52,12 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
     from medvae.cohort.find import Wanted
     from medvae.scan import ScanRef
-    from medvae.training.epoch import Epoch
-    from medvae.training.roles import Roles
-    from medvae.vae.base import VAE
+    from medvae.training.roles import Fold, Roles
+    from medvae.training.store import Scans
 
 log = logging.getLogger(__name__)
 
 _STATE = ("last", "best")
-_REFERENCE_SCANS = 200  # training scans whose statistics are the first Reference
 _SHOWN = 4  # scans in the picture of reconstructions
 _ENOUGH = 19  # healthy scans: the smallest p, 1/(n + 1), is then 0.05
 _UNUSABLE = "none of the scans can be used"
@@ -93,6 +92,8 @@ def run(
     masks = _masks(lesion_masks, settings)
     refs = find(scans, settings).refs
     build_vae(settings, Conditions.fit(settings.model.conditions, [ref.conditions for ref in refs]))
+    if settings.train.folds:
+        parts([ref.subject for ref in refs], count=settings.train.folds, seed=settings.seed)  # enough of them?
     tell_of_conditions(refs, settings.model.conditions)
     torch.manual_seed(settings.seed)
     fabric = make_fabric(device, precision=settings.train.precision)
@@ -121,7 +122,9 @@ def run(
         with disk_errors(out):
             TrainingPage(read_record(out)).write(out)
         folder.remove_outputs()  # the prepared scans
-        _remove(out, "cache", "calibration", *(() if settings.train.keep_state else _STATE))
+        _remove(out, "cache", "calibration")
+        for place in () if settings.train.keep_state else (out, *(out / FOLDS).glob("*")):
+            _remove(place, *_STATE)
     for warning in model.warnings:
         log.warning(warning)
     return Finished(out, summary, _next_steps(model, out))
@@ -153,10 +156,12 @@ def train(
         lesion_masks: lesion masks without their scans (a folder of NIfTI files, or one), whose shapes are learned, too;
             needs `lesions.steps`.
         on_progress: called after each scan and step, with the stages "prepare", "plan", "train", "detector", "lesions",
-            "latents" and "reference statistics".
+            "latents" and "reference statistics"; with `train.folds` also "fold 1 of 3: train" and so on, and
+            "cross-fitting".
 
     Returns:
-        The model, as `medvae.load_model` gives it. It is not calibrated yet: see `medvae.calibrate`.
+        The model, as `medvae.load_model` gives it. It is not calibrated yet (see `medvae.calibrate`), unless
+        `train.folds` calibrates it on its own training scans.
 
     Raises:
         InputError: no scans were found, or none can be used.
@@ -210,9 +215,9 @@ def _masks(folder: Path | None, settings: Settings) -> list[Path]:
 def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out: Path, resume: bool) -> Finished:
     """One more process of the same run: the first one prepares and writes."""
     if fabric.broadcast(obj=False):  # what the first process says
-        roles = assign(refs, settings, out=out)
-        deque(_fit(roles, settings, fabric=fabric, out=out, resume=resume)[1], maxlen=0)
-        fit_detector(roles.training, settings, fabric=fabric, folder=out, resume=resume)
+        roles, one = assign(refs, settings, out=out), time_of_one(settings)
+        own = fit_networks(roles, one, fabric=fabric, folder=out, resume=resume).settings
+        fit_folds(assign_folds(refs, settings, out=out), own, fabric=fabric, out=out, resume=resume)
     return Finished(out, Summary(()))
 
 
@@ -220,7 +225,7 @@ def _clear(out: Path) -> None:
     """Remove the model that is trained anew, and what `calibrate` left there."""
     for name in ("model.json", "scans.json"):
         (out / name).unlink(missing_ok=True)
-    _remove(out, "cache", "calibration", *_STATE)
+    _remove(out, "cache", "calibration", FOLDS, *_STATE)
 
 
 def _remove(out: Path, *folders: str) -> None:
@@ -266,20 +271,6 @@ def _stored(ref: ScanRef, loaded: Loaded) -> Result:
     return Result((file,), warnings=loaded.prepared.warnings)
 
 
-def _fit(
-    roles: Roles,
-    settings: Settings,
-    *,
-    fabric: Fabric,
-    out: Path,
-    resume: bool,
-    on_progress: Callable[[Progress], None] = ignore,
-) -> tuple[VAE, Iterable[Epoch]]:
-    vae = build_vae(settings, roles.all.conditions)
-    chosen, own = (roles.training, roles.validation), for_vae(settings)
-    return vae, fit(vae, *chosen, own, fabric=fabric, folder=out, resume=resume, on_progress=on_progress)
-
-
 def _train(
     refs: Sequence[ScanRef],
     settings: Settings,
@@ -291,49 +282,47 @@ def _train(
     on_progress: Callable[[Progress], None],
 ) -> Model:
     """Fit, and write the checkpoint and the pictures."""
-    roles = assign(refs, settings, out=out)
+    roles, folds = assign(refs, settings, out=out), assign_folds(refs, settings, out=out)
     crops = find_crops(roles.all, settings, masks=masks)  # first: too few of them are an error
-    counts = len(roles.training), len(roles.validation)
-    log.info("%d training scans, %d validation scans (different subjects)", *counts)
-    log.info("a p as low as 0.05 needs at least %d other healthy scans, for calibration", _ENOUGH)
-    if (out / "calibration").is_dir():
-        log.warning("the model is trained further: calibrate it again afterwards")
-    with log_to(out / "log", resumed=resume) as write:
-        vae, running = _fit(roles, settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
-        for epoch in running:
-            write(epoch)
-    detector, steps = fit_detector(
-        roles.training, settings, fabric=fabric, folder=out, resume=resume, on_progress=on_progress
-    )
+    _announce(roles, folds, out=out)
+    begin_folds(out, folds, resume=resume)
+    one = time_of_one(settings)
+    fitted = fit_networks(roles, one, fabric=fabric, folder=out, resume=resume, on_progress=on_progress)
+    nets = fit_folds(folds, fitted.settings, fabric=fabric, out=out, resume=resume, on_progress=on_progress)
     lesions = fit_lesions(crops, settings, device=fabric.device, on_progress=on_progress) if crops else None
-    epochs = read_epochs(out / "log")
-    names = [path.stem for path in roles.validation.files]
-    record = {**training_record(epochs), "training": len(roles.training), "validation": names}
-    kept = settings.model_copy(
-        update={
-            "train": run_settings(settings.train, plan=epochs[-1].plan),
-            "detector": settings.detector.model_copy(update={"steps": steps}),
-        }
-    )
+    others = write_folds(folds, nets, out=out, device=str(fabric.device), on_progress=on_progress)
     bare = to_model(
-        vae,
+        fitted.vae,
         roles.all,
-        detector=detector,
+        detector=fitted.detector,
         lesions=lesions,
         labels=roles.labels,
-        settings=kept,
-        record=record,
+        settings=fitted.settings,
+        record={**fitted.record, **folds_record(others)},
         on_progress=on_progress,
     )
-    few = Scans(roles.all.files[:_REFERENCE_SCANS], roles.all.conditions)
-    model = uncalibrated(bare, few, on_progress=on_progress)
+    model = uncalibrated(bare, first_scans(roles), on_progress=on_progress)
+    if others:
+        model = with_folds(model, others, roles, on_progress=on_progress)
     save(model, out)
-    pictures.curves(out / "curves.png", epochs)
+    names = model.record["validation"]
+    pictures.curves(out / "curves.png", fitted.epochs)
     _draw(model, roles.validation if names else roles.training, out=out)
     latents = model.latents
     found = latent_map(latents.mean, latents.ids, labels=latents.labels, validation=set(names))
     write_json(out / LATENT_MAP, found)
     return model
+
+
+def _announce(roles: Roles, folds: Sequence[Fold], *, out: Path) -> None:
+    counts = len(roles.training), len(roles.validation)
+    log.info("%d training scans, %d validation scans (different subjects)", *counts)
+    if folds:
+        log.info("cross-fitting: %d more networks, each trained without one part of the scans", len(folds))
+    else:
+        log.info("a p as low as 0.05 needs at least %d other healthy scans, for calibration", _ENOUGH)
+    if (out / "calibration").is_dir():
+        log.warning("the model is trained further: calibrate it again afterwards")
 
 
 def _draw(model: Model, scans: Scans, *, out: Path) -> None:
@@ -345,7 +334,9 @@ def _draw(model: Model, scans: Scans, *, out: Path) -> None:
 
 
 def _next_steps(model: Model, out: Path) -> tuple[str, ...]:
-    return (
-        f"model: {out} ({model.record['steps']} steps); review/index.html shows how the training went",
-        f"next: calibrate it on healthy scans that it was not trained on, {_ENOUGH} or more for a p as low as 0.05",
-    )
+    reference = reference_of(model)
+    where = f"model: {out} ({model.record['steps']} steps); review/index.html shows how the training went"
+    if reference.calibrated:
+        return (where, f"{reference.in_words}; {reference.least_in_words}")
+    needs = f"{_ENOUGH} or more for a p as low as 0.05"
+    return (where, f"next: calibrate it on healthy scans that it was not trained on, {needs}")

@@ -37,6 +37,8 @@ class BaseMap:
         NEEDS_DETECTOR: whether the model has to have a detector.
         STANDARDISED: whether values are divided by their root mean square over healthy scans.
         KEEPS_TRAINING: whether calibration keeps the arrays of the training scans.
+        OF_ONE_NETWORK: whether `statistics` is in coordinates of the network, such as codes: sums over scans of several
+            networks mean nothing.
         FIXED_OPTIONS: options that the statistics of the training scans depend on: calibration cannot change them.
         USES: names of other maps; their arrays and maps of the same scan are in `arrays.used`.
         USES_LEFT_OUT: whether `statistics` sees the maps in `USES` as a new scan would have them: compared with the
@@ -49,6 +51,7 @@ class BaseMap:
     NEEDS_DETECTOR: ClassVar[bool] = False
     STANDARDISED: ClassVar[bool] = False
     KEEPS_TRAINING: ClassVar[bool] = False
+    OF_ONE_NETWORK: ClassVar[bool] = False
     FIXED_OPTIONS: ClassVar[tuple[str, ...]] = ()
     USES: ClassVar[tuple[str, ...]] = ()
     USES_LEFT_OUT: ClassVar[bool] = False

@@ -3,6 +3,9 @@
 Every map is fitted to sums of what its `statistics` gives for each healthy scan; a map that uses another one waits
 until that one is fitted. A last pass takes each scan out of the sums again, maps it against the rest, and notes score,
 spread, upper quantiles and largest regions: a scan is never compared with itself.
+
+In cross-fitting scans are mapped by several networks (`medvae.anomaly.crossfit`). What a network's own training scans
+were like belongs to that network: a scan that it has left out is not among them.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from medvae.run.work import Progress, ignore
 from medvae.statistics import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,7 +38,16 @@ if TYPE_CHECKING:
     from medvae.prepare.preparation import Prepared
     from medvae.settings import DetectSettings
 
-__all__ = ["LIMIT", "PreparedScans", "Statistics", "check_maps", "make_reference", "reference_from", "uncalibrated"]
+__all__ = [
+    "LIMIT",
+    "PreparedScans",
+    "Statistics",
+    "check_maps",
+    "make_reference",
+    "reference_from",
+    "uncalibrated",
+    "with_training",
+]
 
 LIMIT = 0.999  # the colour scale of a map ends at this quantile of healthy foreground voxels
 
@@ -104,11 +116,22 @@ def reference_from(
     inferences: Inferences,
     *,
     calibrated: bool,
+    folds: Sequence[Model] = (),
     names: Sequence[str] | None = None,
     detect: DetectSettings | None = None,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Reference:
-    """`make_reference` of what the model has made of the scans already, with the draws of `detect`."""
+    """`make_reference` of what the model has made of the scans already, with the draws of `detect`.
+
+    Args:
+        model: whose Reference it is.
+        inferences: of the healthy scans; those that are not the model's are of one of the `folds`.
+        calibrated: whether training had not seen these scans, that of the fold where it is one's.
+        folds: models that were trained without a part of the scans, each with the statistics of its training scans.
+        names: of the maps.
+        detect: options of the maps, and what makes a score.
+        on_progress: called after each scan of each pass.
+    """
     detect = detect or model.settings.detect
     names = usable(model) if names is None else names
     training: Mapping[str, Arrays] = {}
@@ -116,13 +139,10 @@ def reference_from(
         check_options(model, detect, names=names)
         training = reference_of(model).training if NAME in model.sets else {}
     methods = configured(names, detect.options)
-    statistics = Statistics(methods, model.preparation.grid.spacing, training)
-    passes = statistics.passes()
-    steps = _Steps(inferences, (len(passes) + 1) * len(inferences), on_progress)
-    for one in passes:
-        for inference in steps:
-            statistics.add(inference, one)
-        statistics.fit(one)
+    own = {fold: reference_of(fold).training for fold in folds}
+    statistics = Statistics(methods, model.preparation.grid.spacing, training, folds=own)
+    steps = _Steps(inferences, (len(statistics.passes()) + 1) * len(inferences), on_progress)
+    statistics.fit_to(steps)
     seen = {name: _Seen() for name in methods}
     hashes, traits = [], []
     for inference in steps:
@@ -145,6 +165,7 @@ def reference_from(
         calibrated=calibrated,
         model_hash=model.hash,
         preparation_hash=model.preparation.hash,
+        folds=tuple(fold.hash for fold in folds),
         scan_hashes=tuple(hashes),
         traits={name: np.array([one[name] for one in traits], np.float32) for name in (traits[0] if traits else ())},
     )
@@ -160,6 +181,25 @@ def _compare(inference: Inference, statistics: Statistics, seen: Mapping[str, _S
 def uncalibrated(model: Model, scans: PreparedScans, *, on_progress: Callable[[Progress], None] = ignore) -> Model:
     """A model with its first Reference, from scans that training has seen."""
     return with_reference(model, make_reference(model, scans, calibrated=False, on_progress=on_progress))
+
+
+def with_training(model: Model, scans: PreparedScans, *, on_progress: Callable[[Progress], None] = ignore) -> Model:
+    """A model with the statistics of its training scans and no more: no map of theirs is looked at, as a fold needs."""
+    detect = model.settings.detect
+    found = _Inferred(model, scans, detect.draws)
+    statistics = Statistics(configured(usable(model), detect.options), model.preparation.grid.spacing, {})
+    statistics.fit_to(_Steps(found, len(statistics.passes()) * len(found), on_progress))
+    reference = Reference(
+        maps={},
+        training={name: arrays for name, arrays in statistics.arrays.items() if arrays},
+        top=detect.top,
+        draws=detect.draws,
+        n=len(scans),
+        calibrated=False,
+        model_hash=model.hash,
+        preparation_hash=model.preparation.hash,
+    )
+    return with_reference(model, reference)
 
 
 @dataclass(eq=False)
@@ -185,6 +225,7 @@ class Statistics:
         methods: used maps before those that use them.
         spacing: voxel size, mm.
         training: by map name, what `fit` gave for the training scans; empty while they are the healthy scans.
+        folds: the same of the training scans of each fold, for the scans that it maps.
 
     Attributes:
         methods: the maps.
@@ -192,14 +233,30 @@ class Statistics:
     """
 
     def __init__(
-        self, methods: Mapping[str, BaseMap], spacing: tuple[float, float, float], training: Mapping[str, Arrays]
+        self,
+        methods: Mapping[str, BaseMap],
+        spacing: tuple[float, float, float],
+        training: Mapping[str, Arrays],
+        *,
+        folds: Mapping[Model, Mapping[str, Arrays]] | None = None,
     ) -> None:
-        self.methods, self._spacing, self._training = methods, spacing, training
-        kept = {name for name, method in methods.items() if method.KEEPS_TRAINING and name in training}
+        self.methods, self._spacing, self._training, self._folds = methods, spacing, training, folds or {}
+        self._kept = {name for name, method in methods.items() if self._keeps(method) and name in training}
         summed = {name for name, method in methods.items() if type(method).statistics is not BaseMap.statistics}
-        self._moments: dict[str, dict[str, Moments]] = {name: {} for name in methods if name in summed - kept}
-        self.arrays: dict[str, Arrays] = {name: training[name] for name in kept}
+        self._moments: dict[str, dict[str, Moments]] = {name: {} for name in methods if name in summed - self._kept}
+        self.arrays: dict[str, Arrays] = {name: training[name] for name in self._kept}
         self.fit([name for name in methods if name not in summed])
+
+    def _keeps(self, method: BaseMap) -> bool:
+        """Whether the arrays of a network's training scans stay: codes of several networks cannot be summed."""
+        return method.KEEPS_TRAINING or (method.OF_ONE_NETWORK and bool(self._folds))
+
+    def fit_to(self, inferences: Iterable[Inference]) -> None:
+        """Fit all maps to healthy scans, which are run over once for each of the passes."""
+        for names in self.passes():
+            for inference in inferences:
+                self.add(inference, names)
+            self.fit(names)
 
     def passes(self) -> list[list[str]]:
         """Names of the maps that are summed in each pass over the scans: those that they use come before them."""
@@ -219,7 +276,7 @@ class Statistics:
     def fit(self, names: Sequence[str]) -> None:
         """Fit some maps to their sums over all scans."""
         for name in names:
-            self.arrays[name] = self._fitted(name, self._moments.get(name, {}))
+            self.arrays[name] = self._fitted(name, self._moments.get(name, {}), self._training)
 
     def without(self, inference: Inference) -> dict[str, Arrays]:
         """What `fit` gives for the sums over all scans but one that was added."""
@@ -227,14 +284,23 @@ class Statistics:
 
     def _without(self, inference: Inference, names: Sequence[str]) -> dict[str, Arrays]:
         """The same for some maps; the arrays of the others stay."""
-        rest = dict(self.arrays)
+        rest = self._known(inference)
         for name in names:
             left = {
                 key: self._moments[name][key].without(values, _mask(values, inference))
                 for key, values in self._of(inference, name).items()
             }
-            rest[name] = self._fitted(name, left)
+            rest[name] = self._fitted(name, left, self._trained(inference))
         return rest
+
+    def _trained(self, inference: Inference) -> Mapping[str, Arrays]:
+        """What `fit` gave for the training scans of the network that maps a scan."""
+        return self._folds.get(inference.model, self._training)
+
+    def _known(self, inference: Inference) -> dict[str, Arrays]:
+        """The arrays so far, those of training scans from the network that maps the scan."""
+        own = self._trained(inference)
+        return {**self.arrays, **{name: own[name] for name in self._kept}}
 
     def _of(self, inference: Inference, name: str) -> Arrays:
         """What a map sums of a scan.
@@ -242,14 +308,14 @@ class Statistics:
         The maps that it uses are fitted to all scans, whether this one is added or left out; or always to the others
         (`USES_LEFT_OUT`).
         """
-        method, arrays = self.methods[name], self.arrays
+        method, arrays = self.methods[name], self._known(inference)
         if method.USES_LEFT_OUT:
             arrays = self._without(inference, [one for one in method.USES if one in self._moments])
         used = ScanMaps(inference, self.methods, arrays=arrays).arrays[name].used
         return method.statistics(inference, MapArrays(method, inference, arrays={}, used=used))
 
-    def _fitted(self, name: str, moments: Mapping[str, Moments]) -> Arrays:
-        healthy = Healthy(moments, spacing=self._spacing, training=self._training.get(name))
+    def _fitted(self, name: str, moments: Mapping[str, Moments], training: Mapping[str, Arrays]) -> Arrays:
+        healthy = Healthy(moments, spacing=self._spacing, training=training.get(name))
         return self.methods[name].fit(healthy)
 
 

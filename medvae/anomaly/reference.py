@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvae.anomaly.extremes import Extremes
 from medvae.checkpoint.arrays import ArraySet
+from medvae.checkpoint.folds import fold_hashes
 from medvae.errors import ModelError
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ class Reference:
         top: share of the highest voxels that a scan's score is the mean of.
         draws: posterior draws that maps were averaged over.
         n: healthy scans.
-        calibrated: whether training had not seen them.
+        calibrated: whether training had not seen them: the folds' training, where they are training scans.
         model_hash: of the weights.
         preparation_hash: of the preparation.
+        folds: hashes of the weights of the folds that mapped training scans; () without cross-fitting.
+        cross_fitted: how many of the healthy scans are training scans.
         scan_hashes: of the healthy scans.
         traits: of the healthy scans (`medvae.anomaly.traits`), float32 `(n,)` by name.
     """
@@ -73,13 +76,30 @@ class Reference:
     calibrated: bool
     model_hash: str
     preparation_hash: str
+    folds: tuple[str, ...] = field(default=(), repr=False)
+    cross_fitted: int = 0
     scan_hashes: tuple[str, ...] = field(default=(), repr=False)
     traits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @property
     def status(self) -> str:
-        """What every output says beside a p or z: "calibrated, n=25", or "uncalibrated, n=18"."""
-        return f"{'calibrated' if self.calibrated else 'uncalibrated'}, n={self.n}"
+        """What every output says beside a p or z, e.g. "calibrated, n=25"; or "uncalibrated", or "cross-fitted"."""
+        kind = "uncalibrated" if not self.calibrated else "cross-fitted" if self.folds else "calibrated"
+        return f"{kind}, n={self.n}"
+
+    @property
+    def in_words(self) -> str:
+        """The status, and where the scans of cross-fitting come from."""
+        if not self.folds:
+            return self.status
+        new = self.n - self.cross_fitted
+        how = f"{self.cross_fitted} healthy scans of its training, by cross-fitting ({len(self.folds)} folds)"
+        return f"calibrated on {how}" + (f", and on {new} more" if new else "")
+
+    @property
+    def least_in_words(self) -> str:
+        """The smallest p that so many healthy scans allow."""
+        return f"the smallest possible p of a scan is {1 / (self.n + 1):.3f}"
 
     @property
     def hash(self) -> str:
@@ -110,6 +130,9 @@ class Reference:
                 arrays |= {f"{name}/healthy/{key}": values for key, values in one.arrays.items()}
         arrays |= {f"{_TRAITS}{name}": values for name, values in self.traits.items()}
         facts = {key: getattr(self, key) for key in _FACTS} | {"scan_hashes": list(self.scan_hashes)}
+        facts |= (
+            {"folds": list(self.folds), "cross_fitted": self.cross_fitted} if self.folds or self.cross_fitted else {}
+        )
         facts["maps"] = {name: {key: getattr(one, key) for key in _OF_MAPS} for name, one in self.maps.items()}
         facts["trained"] = sorted(self.training)
         facts["as_trained"] = sorted(name for name, one in self.maps.items() if one.arrays is self.training.get(name))
@@ -138,6 +161,7 @@ class Reference:
             for name, one in facts["maps"].items()
         }
         more = {key: facts[key] for key in _FACTS}
+        more |= {"folds": tuple(facts.get("folds", ())), "cross_fitted": facts.get("cross_fitted", 0)}
         return cls(maps, training, scan_hashes=tuple(facts["scan_hashes"]), traits=_below(_TRAITS, kept), **more)
 
 
@@ -160,6 +184,8 @@ def reference_of(model: Model) -> Reference:
         raise ModelError(message, path=model.path, hint=_AGAIN) from problem
     if (reference.model_hash, reference.preparation_hash) != (model.hash, model.preparation.hash):
         raise ModelError("the Reference belongs to another model or another preparation", path=model.path, hint=_AGAIN)
+    if reference.folds not in ((), fold_hashes(model)):
+        raise ModelError("the Reference was made with other folds than the model's", path=model.path, hint=_AGAIN)
     return reference
 
 

@@ -24,6 +24,7 @@ _SHORT_FOR = {
     "assume_orientation": "read.assume_orientation",
     "on_doubtful": "read.on_doubtful",
     "minutes": "train.minutes",
+    "folds": "train.folds",
     "healthy_fpr": "detect.healthy_fpr",
     "dicom": "detect.dicom",
     "fusion": "detect.fusion",

@@ -99,6 +99,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=_positive, help="time budget of the whole training, detector included; also with --resume"
     )
     parser.add_argument(
+        "--folds",
+        metavar="K",
+        type=_count,
+        help="calibrate on the training scans: train K more networks, each without one part of them (2 to 10)",
+    )
+    parser.add_argument(
         "--resume",
         action="store_true",
         help="continue an interrupted run, or one that ended and is given more steps or minutes",

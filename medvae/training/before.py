@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 _SCANS = "scans.json"  # of the training: a fingerprint by id
 _PICTURES = ("curves.png", "reconstructions.png")
 _NAMED = 3  # scans that a message names
-_LENGTH = {"minutes", "steps", "plan", "keep_state"}  # settings of train that may differ when a training goes on
+_LENGTH = {
+    "minutes",
+    "steps",
+    "plan",
+    "keep_state",
+    "folds",
+}  # settings of train that may differ when a training goes on
 _DETECTOR_LENGTH = {"steps", "share"}  # and of detector
 
 
@@ -42,6 +48,7 @@ def length(settings: Settings) -> dict[str, Any]:
         "plan": tree["plan"],
         "detector_steps": detector_steps,
         "detector_share": share,
+        **({"folds": tree["folds"]} if tree["folds"] else {}),
     }
 
 
@@ -59,7 +66,9 @@ def is_finished(out: Path, settings: Settings, *, resume: bool) -> bool:
         return True
     if not resume and (model or has_state(out)):
         what = (
-            "a finished model, trained for another number of steps or minutes" if whole else "an interrupted training"
+            "a finished model, trained for another number of steps, minutes or folds"
+            if whole
+            else "an interrupted training"
         )
         hint = "pass resume=True to go on with it, or overwrite=True to begin anew"
         raise OutputError(f"the folder holds {what}", path=out, hint=hint)

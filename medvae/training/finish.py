@@ -51,9 +51,7 @@ def to_model(
         on_progress: called after each scan, with the stage "latents".
     """
     settings = with_all_options(settings)
-    networks: dict[str, VAE | Detector] = {MAIN: vae}
-    networks |= {} if detector is None else {DETECTOR: detector}
-    networks |= {} if lesions is None else {LESIONS: lesions[0]}
+    networks = networks_of(vae, detector, lesions=None if lesions is None else lesions[0])
     preparation = Preparation(settings.prepare)
     nothing = Latents(np.zeros((0,), np.float32), np.zeros((0,), np.float32), [], [], [], [])
     bare = Model(
@@ -68,6 +66,14 @@ def to_model(
         record=record,
     )
     return replace(bare, latents=_latents(bare, scans, labels=labels, on_progress=on_progress))
+
+
+def networks_of(vae: VAE, detector: Detector | None, *, lesions: LesionVAE | None = None) -> dict[str, VAE | Detector]:
+    """The networks by the names that a checkpoint has for them."""
+    networks: dict[str, VAE | Detector] = {MAIN: vae}
+    networks |= {} if detector is None else {DETECTOR: detector}
+    networks |= {} if lesions is None else {LESIONS: lesions}
+    return networks
 
 
 def _latents(

@@ -127,7 +127,7 @@ def test_the_hash_sees_everything() -> None:
     ]
     changes += [{"training": {**made.training, "residual_z": arrays(6)}}, {"top": 0.02}, {"draws": 9}, {"n": 4}]
     changes += [{"calibrated": False}, {"model_hash": "x"}, {"preparation_hash": "x"}, {"scan_hashes": ("a",)}]
-    changes += [{"traits": {}}]
+    changes += [{"traits": {}}, {"folds": ("x",)}, {"cross_fitted": 2}]
     assert {key for change in changes for key in change} == {field.name for field in fields(Reference)}
     hashes = {replace(made, **change).hash for change in changes}
     assert len(hashes | {made.hash}) == len(changes) + 1
@@ -137,6 +137,10 @@ def test_the_hash_sees_everything() -> None:
 def test_what_every_output_says() -> None:
     assert reference().status == "calibrated, n=3"
     assert reference(calibrated=False, n=18).status == "uncalibrated, n=18"
+    assert reference(folds=("x", "y"), cross_fitted=2).status == "cross-fitted, n=3"
+    assert "2 healthy scans of its training, by cross-fitting (2 folds), and on 1 more" in (
+        reference(folds=("x", "y"), cross_fitted=2).in_words
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"model_hash": "x"}, {"preparation_hash": "x"}])

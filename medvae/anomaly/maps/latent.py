@@ -40,6 +40,7 @@ class Map(BaseMap):
 
     UNIT = "z"
     STANDARDISED = True
+    OF_ONE_NETWORK = True
 
     def statistics(self, inference: Inference, arrays: MapArrays) -> Arrays:
         """Posterior means `(C, *cells)` and their products `(C, C, *cells)`; means over cells where not aligned."""
