@@ -1,4 +1,4 @@
-"""Whether a sample could be a scan: its values, its size and its labels against the range of the training scans.
+"""Whether a sample could be a scan: its values, size, labels and ELBO against the range of the training scans.
 
 A sample that could not be one is drawn again. Ranges are wide on purpose: few scans do not show all there is. That a
 sample has less contrast than a scan is not judged here, for every decoder's mean has.
@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from medvae.checkpoint.lesion_codes import LESION_CODES, lesion_codes
+from medvae.synthesis import likely
 from medvae.synthesis.decoding import is_binary
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Fault:
     """One reason to reject a draw.
 
     Attributes:
-        kind: "non_finite", "empty", "values", "volume", "label" or "near_copy".
+        kind: "non_finite", "empty", "values", "volume", "label", "elbo" or "near_copy".
         text: what was found, and what is allowed.
     """
 
@@ -71,6 +72,8 @@ class Plausible:
         labels: by value of the label maps, background excepted.
         voxel_ml: volume of a voxel of the model's grid, mL.
         binary: scans are binary shapes.
+        negative_elbo: the highest one per voxel, nats.
+        model: explains samples.
     """
 
     values: Range
@@ -79,6 +82,8 @@ class Plausible:
     labels: dict[int, LabelRange] = field(repr=False)
     voxel_ml: float
     binary: bool
+    negative_elbo: float
+    model: Model = field(repr=False)
 
     def faults(self, sample: Sample) -> tuple[Fault, ...]:
         """All that speaks against a sample; empty where nothing does."""
@@ -93,7 +98,13 @@ class Plausible:
         ]
         if sample.label_map is not None:
             found += self._labels(sample.label_map)
-        return tuple(found)
+        return tuple(found or self._unlikely(sample))
+
+    def _unlikely(self, sample: Sample) -> Iterator[Fault]:
+        """Asked last, for a network has to be evaluated."""
+        if np.isfinite(self.negative_elbo):
+            found = likely.negative_elbo(self.model, sample.image, sample.mask, sample.conditions)
+            yield from _outside("elbo", "-ELBO per voxel", found, (-np.inf, self.negative_elbo))
 
     def _values(self, values: NDArray[np.float32]) -> Iterator[Fault]:
         p5, p50, p95 = (float(one) for one in np.percentile(values, (5, 50, 95)))
@@ -120,12 +131,12 @@ def fit(model: Model) -> Plausible:
     training, binary = model.training, is_binary(model)
     voxel_ml = float(abs(np.linalg.det(model.preparation.grid.affine[:3, :3]))) / 1000
     if not training.ids:
-        return Plausible(_EVERYTHING, _EVERYTHING, _EVERYTHING, {}, voxel_ml, binary)
+        return Plausible(_EVERYTHING, _EVERYTHING, _EVERYTHING, {}, voxel_ml, binary, np.inf, model)
     pairs = list(zip(training.images, training.masks, strict=True))
     volumes = [int(_tissue(image, mask, binary=binary).sum()) * voxel_ml for image, mask in pairs]
     values, median = (_EVERYTHING, _EVERYTHING) if binary else _value_ranges(training)
     labels = _label_ranges(training, voxel_ml) | _lesion_ranges(model)
-    return Plausible(values, median, _wider(volumes), labels, voxel_ml, binary)
+    return Plausible(values, median, _wider(volumes), labels, voxel_ml, binary, likely.highest(model), model)
 
 
 def _value_ranges(training: TrainingScans) -> tuple[Range, Range]:

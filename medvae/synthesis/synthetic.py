@@ -265,7 +265,7 @@ class SyntheticSet:
         )
 
     def _record(self, one: str, sample: Sample, audit: CopyCheck, *, with_label_map: bool) -> dict[str, Any]:
-        threshold = self.screen.threshold if self.screen.known else None
+        threshold = self.screen.limits.distance if self.screen.known else None
         places = self.layout.places(one)
         beside = relative(places.label_map, Path(places.sidecar).parent)
         label_map = beside if with_label_map else provenance.no_label_maps(self.synthesizer)

@@ -50,8 +50,8 @@ def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) 
         "copies_among_real": screen.real_copies if screen.known else None,
         "distance": _median([row.scores["distance"] for row in rows]),
         "distance_among_real": _median([one.distance for one in screen.real if one is not None]),
-        "copy_threshold": screen.threshold if screen.known else None,
-        "copy_ratio_threshold": screen.ratio_threshold if np.isfinite(screen.ratio_threshold) else None,
+        "copy_threshold": screen.limits.distance if screen.known else None,
+        "copy_ratio_threshold": screen.limits.ratio if np.isfinite(screen.limits.ratio) else None,
         "copy_thresholds_from": screen.thresholds_from,
         "label_maps": no_label_maps(synthesizer) or "written",
     }

@@ -58,8 +58,9 @@ def test_distance_is_the_rms_difference_over_the_union() -> None:
     image = np.full((1, *SHAPE), 0.5, np.float32)
     mask = ellipsoid(np.zeros((2, 3), np.float32))
     image[~mask] = 0
-    images = copies.fit(model).images
-    assert images is not None
+    comparison = copies.fit(model).comparison
+    assert comparison is not None
+    images = comparison.images
     for row, got in enumerate(images.distances(image, mask)):
         other, inside = training_image(model, row)
         assert got == pytest.approx(np.sqrt(np.square(image - other)[mask | inside].mean()), rel=1e-5)
@@ -96,7 +97,7 @@ def test_scans_of_the_same_subject_do_not_count_as_neighbours() -> None:
     screen = copies.fit(model)
     assert screen.real[0] is not None
     assert screen.real[0].id not in ("scan-00", "scan-01")
-    assert screen.threshold > 0
+    assert screen.limits.distance > 0
     image, mask = training_image(model, 0)
     found = screen.check(image, mask, None)
     assert found.image is not None
@@ -106,7 +107,7 @@ def test_scans_of_the_same_subject_do_not_count_as_neighbours() -> None:
 def test_threshold_is_a_quantile_of_real_to_real_distances() -> None:
     screen = copies.fit(toy_model(n=40))
     distances = [one.distance for one in screen.real if one is not None]
-    assert np.mean(np.array(distances) < screen.threshold) == pytest.approx(0.05)
+    assert np.mean(np.array(distances) < screen.limits.distance) == pytest.approx(0.05)
     assert screen.thresholds_from == "training scans"
 
 

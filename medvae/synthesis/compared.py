@@ -1,0 +1,80 @@
+"""An image compared with all training scans: as it is, with the scans registered onto it, and block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from medvae.synthesis.nearest import TrainingImages, find_nearest
+from medvae.synthesis.regions import Regions
+from medvae.synthesis.registered import RegisteredScans
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medvae.checkpoint.kept import TrainingScans
+    from medvae.synthesis.nearest import Nearest
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What an image is nearest to.
+
+    Attributes:
+        near: the nearest training scan; None where there is none.
+        registered: the nearest one after registration; None where none was registered.
+        blocks: the nearest one in each block of the grid.
+    """
+
+    near: Nearest | None
+    registered: Nearest | None
+    blocks: tuple[Nearest, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Training scans, ready to be compared with images.
+
+    Attributes:
+        images: on the model's grid.
+        registered: on a coarse grid.
+        regions: in blocks.
+    """
+
+    images: TrainingImages = field(repr=False)
+    registered: RegisteredScans = field(repr=False)
+    regions: Regions = field(repr=False)
+
+    @classmethod
+    def of(cls, training: TrainingScans, subjects: Sequence[str]) -> Comparison:
+        """With the scans that a model keeps, and whose they are."""
+        ids, background = training.ids, training.intensities[0].background
+        pair = (training.images, training.masks)
+        images = TrainingImages.from_scans(*pair, ids=ids, subjects=subjects, background=background)
+        registered = RegisteredScans.from_scans(*pair, ids=ids, subjects=subjects, background=background)
+        return cls(images, registered, Regions.of(images))
+
+    def compare(
+        self,
+        image: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        *,
+        without: str | None = None,
+        register: bool = True,
+    ) -> Compared:
+        """Compare an image with the scans, after the small move that brings it nearest to one of them.
+
+        Args:
+            image: `(1, X, Y, Z)`, prepared intensities, background outside its mask.
+            mask: bool `(1, X, Y, Z)`.
+            without: the scans of this subject are left out.
+            register: whether scans are registered, too, which takes a second per brain.
+        """
+        moved, inside = self.images.moved(image, mask, without=without)
+        distances = self.images.distances(moved, inside)
+        near = find_nearest(distances, self.images.ids, subjects=self.images.subjects, without=without)
+        registered = self.registered.nearest(moved, distances, without=without) if register else None
+        return Compared(near, registered, self.regions.nearest(moved, inside, without=without))
