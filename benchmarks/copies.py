@@ -25,7 +25,7 @@ from medvae.settings import AugmentSettings
 from medvae.synthesis import copies, generate, plausible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,9 +65,9 @@ def _sampler(model: Model, name: str, count: int) -> None:
     _show(name, _timed(screen, images), sources=[one.sources for one in samples])
 
 
-def _fitted(name: str, model: Model, decoded: object = None) -> CopyScreen:
+def _fitted(name: str, model: Model, decoded: Iterable[NDArray[np.float32]] | None = None) -> CopyScreen:
     start = time.perf_counter()
-    screen = copies.fit(model, copies=decoded)  # type: ignore[arg-type]
+    screen = copies.fit(model, copies=decoded)
     limits = screen.limits
     print(f"{name}: fitted in {time.perf_counter() - start:.0f} s; real scans flagged {screen.real_copies}; ", end="")
     blocks = f"{len(limits.blocks)} blocks {limits.blocks.min():.2f} to {limits.blocks.max():.2f}"
@@ -91,9 +91,8 @@ def _show(name: str, checks: Sequence[CopyCheck], *, sources: Sequence[tuple[str
     _range("share of the blocks that copy one scan", [one.region.share for one in checks if one.region])
     if sources is not None:
         pairs = zip(checks, sources, strict=True)
-        print(
-            f"donor is nearest after registration: {sum(c.registered is not None and c.registered.id in s for c, s in pairs)}"
-        )
+        found = [one.registered is not None and one.registered.id in donors for one, donors in pairs]
+        print(f"donor is nearest after registration: {sum(found)} of {len(found)}")
 
 
 def _range(name: str, values: list[float]) -> None:

@@ -77,6 +77,13 @@ class CopyCheck:
         copy = None if self.copy is None else "yes" if self.copy else "no"
         return {**nearest, "copy": copy, "copy_by": ";".join(self.found_by)}
 
+    @property
+    def copied(self) -> str | None:
+        """The training scan that it is a near-copy of, by the first comparison that says so; None if it is none."""
+        found = {"image": self.image, "registered": self.registered, "region": self.region}
+        named = [found[kind] for kind in self.found_by]
+        return named[0].id if named and named[0] is not None else None
+
 
 @dataclass(frozen=True, eq=False)
 class CopyScreen:
@@ -102,6 +109,17 @@ class CopyScreen:
     def known(self) -> bool:
         """Whether near-copies can be found."""
         return bool(np.isfinite(self.limits.distance))
+
+    @property
+    def thresholds(self) -> dict[str, float | None]:
+        """The limits by their names in `run.json`; None where unknown."""
+        limits = self.limits
+        return {
+            "copy_threshold": _known(limits.distance),
+            "copy_ratio_threshold": _known(limits.ratio),
+            "copy_registered_threshold": _known(limits.registered),
+            "copy_region_threshold": _known(limits.share),
+        }
 
     @property
     def real(self) -> tuple[Nearest | None, ...]:

@@ -87,6 +87,7 @@ def residual(moving: Volume, fixed: Volume) -> float:
     """
     target, source = (sitk.GetImageFromArray(one.T) for one in (fixed, moving))
     demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+    demons.SetGlobalDefaultNumberOfThreads(1)  # of the filters inside of it
     demons.SetNumberOfThreads(1)
     demons.SetNumberOfIterations(_ITERATIONS)
     demons.SetStandardDeviations(_SMOOTH)

@@ -50,6 +50,17 @@ class Row:
         return _words(self.facts["sources"])
 
     @property
+    def copy_by(self) -> list[str]:
+        """The comparisons that take it for a near-copy."""
+        return _words(self.facts["copy_by"])
+
+    @property
+    def donor_found(self) -> bool:
+        """Whether the copy screen, which is not told the sources, takes it for a near-copy of one of them."""
+        nearest = {"image": "nearest", "registered": "registered_nearest", "region": "region_nearest"}
+        return any(self.facts[nearest[kind]] in self.sources for kind in self.copy_by)
+
+    @property
     def distance(self) -> float:
         """To the nearest training scan; 0 where it is not known."""
         return float(self.scores["distance"] or 0.0)

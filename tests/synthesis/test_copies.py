@@ -21,7 +21,7 @@ def training_image(model: Model, row: int) -> tuple[np.ndarray, np.ndarray]:
     return model.training.images[row].astype(np.float32), model.training.masks[row]
 
 
-def flagged(model: Model, name: str, *, texture: bool, count: int = 40) -> float:
+def flagged(model: Model, name: str, *, texture: bool, count: int = 20) -> float:
     synthesizer = generate.fit(model, AugmentSettings(sampler=name, texture=texture), seed=1)
     screen = copies.fit(model, copies=synthesizer.copies())
     samples = [synthesizer.sample(index) for index in range(count)]
@@ -48,9 +48,33 @@ def test_fresh_samples_are_rarely_flagged_and_near_copies_always(*, texture: boo
 
     Of 40 samples of `jitter` 36 are flagged without moves and 35 with them: strangers gain by 250 moves, too.
     """
-    model = toy_model(n=60)
+    model = toy_model(n=40)
     assert flagged(model, "density", texture=texture) <= 0.15
     assert flagged(model, "jitter", texture=texture) >= 0.85
+
+
+@pytest.mark.parametrize("move", [(0, 0), (1, 2)])
+def test_the_donor_of_a_changed_copy_is_named(move: tuple[int, int]) -> None:
+    model = toy_model(n=40)
+    screen = copies.fit(model)
+    image, mask = (np.roll(one, move, axis=(1, 2)) for one in training_image(model, 3))
+    found = screen.check(image, mask, None)
+    assert "image" in found.found_by
+    assert found.copied == "scan-03"
+    assert found.facts["copy_by"] == ";".join(found.found_by)
+    assert (found.facts["registered_nearest"], found.facts["region_nearest"]) == ("scan-03", "scan-03")
+    assert found.scores["registered_ratio"] == pytest.approx(0, abs=1e-3)
+    assert found.scores["region_share"] == pytest.approx(0.9, abs=0.1), "in some blocks others are too alike to tell"
+
+
+def test_some_scans_are_registered_to_know_how_alike_people_are() -> None:
+    screen = copies.fit(toy_model(n=20))
+    registered = [row for row, one in enumerate(screen.compared) if one.registered is not None]
+    assert len(registered) == copies.REGISTERED
+    assert (registered[0], registered[-1]) == (0, 19)
+    rows = screen.real_rows()
+    assert sum(row["registered_ratio"] is not None for row in rows) == copies.REGISTERED
+    assert all(row["copy"] is None and row["copy_by"] is None for row in rows)
 
 
 def test_distance_is_the_rms_difference_over_the_union() -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from toy_model import toy_model
+import torch
+from toy_model import NOISE, toy_model
 
 from medvae.errors import ScanError
 from medvae.settings import AugmentSettings
-from medvae.synthesis import generate, plausible
+from medvae.synthesis import generate, likely, plausible
 from medvae.synthesis.synthesize import synthesize, with_screen
 from medvae.synthesis.synthetic import DRAWS, SyntheticSet
 
@@ -91,6 +92,35 @@ def test_a_real_scan_is_plausible() -> None:
     for image, mask, labels in zip(model.training.images, model.training.masks, model.training.label_maps, strict=True):
         real = changed(sample, image=image.astype(np.float32), mask=mask, label_map=labels)
         assert limits.faults(real) == ()
+
+
+def test_what_the_model_cannot_explain_is_rejected_and_what_it_explains_too_well_is_not() -> None:
+    """Values of real scans in another order: only the ELBO tells that this is no scan."""
+    model, sample = toy_model(label_maps=True), fitted().sample(0)
+    shuffled = sample.image.copy()
+    shuffled[sample.mask] = np.random.default_rng(0).permutation(sample.image[sample.mask])
+    found = plausible.fit(model).faults(changed(sample, image=shuffled))
+    assert [fault.kind for fault in found] == ["elbo"]
+    assert found[0].text.startswith("-ELBO per voxel")
+    decoded = fitted(sampler="density").sample(0)  # a mean, without the noise of scans
+    values = [likely.negative_elbo(model, one.image, one.mask, {}) for one in (decoded, sample)]
+    assert values[0] < values[1] < likely.highest(model)
+    assert plausible.fit(model).faults(decoded) == ()
+
+
+def test_the_elbo_is_that_of_the_voxels_of_the_foreground() -> None:
+    """By hand, for a Gaussian of known variance and the posterior of the toy."""
+    model = toy_model()
+    image, mask = model.training.images[0].astype(np.float32), model.training.masks[0]
+    with torch.inference_mode():
+        posterior = model.vae.encode(torch.from_numpy(image)[None])
+        mean = model.vae.decode(posterior.mean).mean.numpy()[0]
+    deviation = (image - mean)[mask]
+    log_density = -0.5 * np.square(deviation / NOISE) - np.log(NOISE) - 0.5 * np.log(2 * np.pi)
+    m, v = posterior.mean.numpy(), np.exp(posterior.log_variance.numpy())
+    kl = 0.5 * (v + m**2 - 1 - np.log(v)).sum()
+    expected = (kl - log_density.sum()) / mask.sum()
+    assert likely.negative_elbo(model, image, mask, {}) == pytest.approx(expected, rel=1e-4)
 
 
 def test_of_a_shape_its_volume_counts() -> None:
