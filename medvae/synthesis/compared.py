@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medvae.checkpoint.kept import TrainingScans
     from medvae.synthesis.nearest import Nearest
 
 
@@ -49,13 +48,19 @@ class Comparison:
     regions: Regions = field(repr=False)
 
     @classmethod
-    def of(cls, training: TrainingScans, subjects: Sequence[str]) -> Comparison:
-        """With the scans that a model keeps, and whose they are."""
-        ids, background = training.ids, training.intensities[0].background
-        pair = (training.images, training.masks)
-        images = TrainingImages.from_scans(*pair, ids=ids, subjects=subjects, background=background)
-        registered = RegisteredScans.from_scans(*pair, ids=ids, subjects=subjects, background=background)
-        return cls(images, registered, Regions.of(images))
+    def from_scans(
+        cls,
+        images: NDArray[np.floating],
+        masks: NDArray[np.bool_],
+        *,
+        ids: Sequence[str],
+        subjects: Sequence[str],
+        background: float = 0.0,
+    ) -> Comparison:
+        """From images and masks `(n, 1, X, Y, Z)`, background outside the masks."""
+        known = TrainingImages.from_scans(images, masks, ids=ids, subjects=subjects, background=background)
+        registered = RegisteredScans.from_scans(images, masks, ids=ids, subjects=subjects, background=background)
+        return cls(known, registered, Regions.of(known))
 
     def compare(
         self,

@@ -191,7 +191,13 @@ def fit(
     count = len(training.ids)
     counted = partial(_counted, total=2 * count, on_progress=on_progress)
     on_progress(Progress(_STAGE, 0, 2 * count))
-    comparison = Comparison.of(training, [subject_of[one] for one in training.ids])
+    comparison = Comparison.from_scans(
+        training.images,
+        training.masks,
+        ids=training.ids,
+        subjects=[subject_of[one] for one in training.ids],
+        background=training.intensities[0].background,
+    )
     known = list(counted(_known_copies(comparison, copies, training.masks)))
     same = copies is None  # scans are compared with each other once
     real = [one.others for one in known] if same else _between_scans(comparison)
