@@ -238,7 +238,7 @@ class AugmentSettings(Frozen):
         default_factory=dict, description="names of the label map's values, e.g. {1: anterior}; for the lists"
     )
     reject: bool = Field(
-        True, description="draw again what is implausible or, not being derived from one subject, a near-copy"
+        True, description="draw again what is implausible or, not being derived from named donors, a near-copy"
     )
     review: bool = Field(True, description="write a worklist and a page per scan, to be reviewed in a browser")
     review_real: bool = Field(

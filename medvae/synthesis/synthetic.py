@@ -230,10 +230,11 @@ class SyntheticSet:
     def _faults(self, sample: Sample) -> tuple[tuple[Fault, ...], CopyCheck | None]:
         """What is wrong with a draw, and its audit if it was needed.
 
-        A draw that is derived from a single subject is said to be so, and is no copy.
+        A draw that is derived from a single subject, or from donors that are named with their shares, is said to be so,
+        and is no copy.
         """
         faults = self.plausible.faults(sample)
-        if faults or provenance.source_subject(sample, self.synthesizer.model) is not None:
+        if faults or provenance.is_derived(sample, self.synthesizer.model):
             return faults, None
         audit = self._check(sample)
         return ((Fault("near_copy", f"near-copy of {audit.copied}"),) if audit.copy else ()), audit

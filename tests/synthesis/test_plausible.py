@@ -28,7 +28,7 @@ def fitted(*, model: dict[str, Any] | None = None, **augment: Any) -> Synthesize
     return generate.fit(toy_model(**{"label_maps": True, **(model or {})}), settings, seed=0)
 
 
-def changed(sample: Sample, **arrays: np.ndarray) -> Sample:
+def changed(sample: Sample, **arrays: Any) -> Sample:
     return replace(sample, **arrays)
 
 
@@ -209,6 +209,17 @@ def test_near_copies_are_drawn_again_unless_the_sampler_says_whose_they_are() ->
             rejected += [fault["kind"] for fault in scan.record["rejected"]]
     assert any("near" in one for one in rejected)
     assert with_screen(fitted(options={"randomize": STILL})).scan(0).audit.copy is True
+
+
+def test_an_image_of_several_named_donors_is_not_rejected_as_a_copy_of_one() -> None:
+    whole = with_screen(fitted(options={"randomize": STILL}))
+    sample = whole.synthesizer.sample(0)
+    two = (*sample.sources, next(one for one in whole.synthesizer.model.training.ids if one not in sample.sources))
+    mixed = changed(sample, sources=two, parameters={"donor_share": [0.9, 0.1]})
+    assert whole.screen.check(mixed.image, mixed.mask, None).copy
+    assert whole._faults(mixed)[0] == ()
+    unsaid = changed(mixed, parameters={})
+    assert [fault.kind for fault in whole._faults(unsaid)[0]] == ["near_copy"]
 
 
 STILL = {"spatial": 0, "gamma": 0, "bias": 0, "blur": 0, "noise": 0}
