@@ -15,6 +15,7 @@ from medvae.run.work import Progress, ignore
 from medvae.synthesis.compared import Compared, Comparison
 from medvae.synthesis.limits import KnownCopy, Limits
 from medvae.synthesis.nearest import TrainingCodes, find_nearest
+from medvae.synthesis.rows import NEAREST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 REGISTERED = 12  # training scans, at most, that others are registered onto to measure how alike different people are
 _STAGE = "copy screen"
-_NOTHING = Limits(*[float("nan")] * 3, np.zeros(0), float("nan"))
+_NAN = float("nan")
+_NOTHING = Limits(_NAN, _NAN, _NAN, np.zeros(0), _NAN)
 
 
 @dataclass(frozen=True)
@@ -58,31 +60,33 @@ class CopyCheck:
     @property
     def scores(self) -> dict[str, float | None]:
         """The distances, as columns of `audit.csv`; None where unknown."""
-        image, registered = (
-            (None, None, None) if one is None else (one.distance, one.second, one.ratio)
-            for one in (self.image, self.registered)
-        )
-        share = None if self.region is None else self.region.share
-        values = (*image, registered[0], registered[2], share, None if self.code is None else self.code.distance)
-        names = ("distance", "second_distance", "ratio", "registered_distance", "registered_ratio")
-        names = (*names, "region_share", "code_distance")
-        return {name: _known(value) for name, value in zip(names, values, strict=True)}
+        return {
+            "distance": _of(self.image, "distance"),
+            "second_distance": _of(self.image, "second"),
+            "ratio": _of(self.image, "ratio"),
+            "registered_distance": _of(self.registered, "distance"),
+            "registered_ratio": _of(self.registered, "ratio"),
+            "region_share": _of(self.region, "share"),
+            "code_distance": _of(self.code, "distance"),
+        }
 
     @property
     def facts(self) -> dict[str, str | None]:
         """Names of the nearest scans and "yes" or "no" for a copy, as columns of `audit.csv`; None where unknown."""
-        kinds = ("nearest", "registered_nearest", "region_nearest", "code_nearest")
-        found = (self.image, self.registered, self.region, self.code)
-        nearest = {name: None if one is None else one.id for name, one in zip(kinds, found, strict=True)}
-        copy = None if self.copy is None else "yes" if self.copy else "no"
-        return {**nearest, "copy": copy, "copy_by": ";".join(self.found_by)}
+        return {
+            "nearest": None if self.image is None else self.image.id,
+            "registered_nearest": None if self.registered is None else self.registered.id,
+            "region_nearest": None if self.region is None else self.region.id,
+            "code_nearest": None if self.code is None else self.code.id,
+            "copy": None if self.copy is None else "yes" if self.copy else "no",
+            "copy_by": ";".join(self.found_by),
+        }
 
     @property
     def copied(self) -> str | None:
         """The training scan that it is a near-copy of, by the first comparison that says so; None if it is none."""
-        found = {"image": self.image, "registered": self.registered, "region": self.region}
-        named = [found[kind] for kind in self.found_by]
-        return named[0].id if named and named[0] is not None else None
+        found = {kind: self.facts[name] for kind, name in NEAREST.items()}
+        return next((found[kind] for kind in self.found_by), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +232,7 @@ def _between_scans(comparison: Comparison) -> Iterator[Compared]:
 def _with_others(comparison: Comparison, row: int, scan: Scan) -> Compared:
     """A scan, or a copy of it, compared with the scans of other subjects; some of them are registered."""
     subjects = comparison.images.subjects
-    register = row in np.linspace(0, len(subjects) - 1, REGISTERED).astype(int)
+    register = bool(np.isin(row, np.linspace(0, len(subjects) - 1, REGISTERED).astype(int)))
     return comparison.compare(*scan, without=subjects[row], register=register)
 
 
@@ -238,6 +242,10 @@ def _counted(
     for done, item in enumerate(items, start=before + 1):
         yield item
         on_progress(Progress(_STAGE, done, total))
+
+
+def _of(one: Nearest | Region | None, name: str) -> float | None:
+    return None if one is None else _known(getattr(one, name))
 
 
 def _known(value: float | None) -> float | None:

@@ -58,7 +58,7 @@ class Regions:
         inside = np.broadcast_to(mask, image.shape)[known.region]
         rows = zip(known.values, known.inside, strict=True)
         squares, union = np.stack([(self._sums(np.square(v - values)), self._sums(i | inside)) for v, i in rows], 1)
-        return np.sqrt(squares / np.maximum(union, 1))
+        return np.asarray(np.sqrt(squares / np.maximum(union, 1)), np.float64)
 
     def nearest(
         self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
@@ -71,4 +71,4 @@ class Regions:
 
     def _sums(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
         """Over the voxels of each block."""
-        return np.bincount(self.block, values, minlength=self.count + 1)[: self.count]
+        return np.asarray(np.bincount(self.block, values, minlength=self.count + 1)[: self.count], np.float64)

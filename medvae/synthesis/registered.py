@@ -111,4 +111,4 @@ def _coarse(image: NDArray[np.floating], *, box: Box, step: int, background: flo
     inside = only_channel(image)[box].astype(np.float32) - np.float32(background)
     padded = np.pad(inside, [(0, -n % step) for n in inside.shape])
     x, y, z = (n // step for n in padded.shape)
-    return padded.reshape(x, step, y, step, z, step).mean(axis=(1, 3, 5), dtype=np.float32)
+    return np.asarray(padded.reshape(x, step, y, step, z, step).mean(axis=(1, 3, 5)), np.float32)

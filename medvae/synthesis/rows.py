@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 CONDITION = "condition "  # before the name of a condition among the scores (numbers) and facts (words) of a result
+# which column names the training scan that each comparison of the copy screen finds
+NEAREST = {"image": "nearest", "registered": "registered_nearest", "region": "region_nearest"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,7 @@ class Row:
     @property
     def donor_found(self) -> bool:
         """Whether the copy screen, which is not told the sources, takes it for a near-copy of one of them."""
-        nearest = {"image": "nearest", "registered": "registered_nearest", "region": "region_nearest"}
-        return any(self.facts[nearest[kind]] in self.sources for kind in self.copy_by)
+        return any(self.facts[NEAREST[kind]] in self.sources for kind in self.copy_by)
 
     @property
     def distance(self) -> float:
