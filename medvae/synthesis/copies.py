@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 REGISTERED = 12  # training scans, at most, that others are registered onto to measure how alike different people are
+_DIVIDED = 48  # and that are compared with others block by block
 _STAGE = "copy screen"
 _NAN = float("nan")
 _NOTHING = Limits(_NAN, _NAN, _NAN, np.zeros(0), _NAN)
@@ -166,7 +167,8 @@ class CopyScreen:
         if not self.known:
             return CopyCheck(one.near, one.registered, None, code, (), None)
         found_by = self.limits.found_by(one)
-        return CopyCheck(one.near, one.registered, self.limits.region(one.blocks), code, found_by, bool(found_by))
+        region = self.limits.region(one.blocks) if one.blocks else None
+        return CopyCheck(one.near, one.registered, region, code, found_by, bool(found_by))
 
 
 def fit(
@@ -230,10 +232,15 @@ def _between_scans(comparison: Comparison) -> Iterator[Compared]:
 
 
 def _with_others(comparison: Comparison, row: int, scan: Scan) -> Compared:
-    """A scan, or a copy of it, compared with the scans of other subjects; some of them are registered."""
+    """A scan, or a copy of it, compared with the scans of other subjects; some of them more closely."""
     subjects = comparison.images.subjects
-    register = bool(np.isin(row, np.linspace(0, len(subjects) - 1, REGISTERED).astype(int)))
-    return comparison.compare(*scan, without=subjects[row], register=register)
+    register, divide = (_is_chosen(row, len(subjects), at_most=most) for most in (REGISTERED, _DIVIDED))
+    return comparison.compare(*scan, without=subjects[row], register=register, divide=divide)
+
+
+def _is_chosen(row: int, count: int, *, at_most: int) -> bool:
+    """Whether a row is one of so many that are spread evenly over all."""
+    return row in np.linspace(0, count - 1, at_most).astype(int).tolist()
 
 
 def _counted(
