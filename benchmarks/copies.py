@@ -1,6 +1,6 @@
 """The copy screen on real scans: what it flags of samples, and of people that the model has not seen.
 
-    python benchmarks/copies.py --model MODEL --samplers density,jitter,classical --scans LIST.csv [--split test]
+    python benchmarks/copies.py --model MODEL --samplers density,classical --scans LIST.csv [--split test] [--seed 5]
 
 For each sampler: how many samples each of the three comparisons of the screen flags (as they are, after registration,
 by region), whether registration finds the donor, the ratio after registration, how many first draws are implausible by
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--scans", type=Path, required=True, help="list with a column split")
     parser.add_argument("--split", default="test", help="of the scans that the model has not seen")
     parser.add_argument("--count", type=int, default=10, help="samples")
+    parser.add_argument("--seed", type=int, default=5, help="of the samples")
     options = parser.parse_args()
     model = load(options.model)
     read = ReadAndPrepare(model.settings.read, model.preparation)
@@ -51,11 +52,11 @@ def main() -> None:
     scans: list[Image] = [(one.image, one.mask, None) for one in unseen]
     _show("unseen people", _timed(_fitted("screen", model), scans), sources=None)
     for name in options.samplers.split(","):
-        _sampler(model, name, options.count)
+        _sampler(model, name, count=options.count, seed=options.seed)
 
 
-def _sampler(model: Model, name: str, count: int) -> None:
-    synthesizer = generate.fit(model, AugmentSettings(sampler=name), seed=5)
+def _sampler(model: Model, name: str, *, count: int, seed: int) -> None:
+    synthesizer = generate.fit(model, AugmentSettings(sampler=name), seed=seed)
     samples = [synthesizer.sample(index) for index in range(count)]
     limits = plausible.fit(model)
     faults = [[fault.kind for fault in limits.faults(one)] for one in samples]
