@@ -37,9 +37,10 @@ class LinearVAE(VAE):
         self.observation.freeze(NOISE**2)
 
     def encode(self, x: torch.Tensor, c: torch.Tensor | None = None) -> Posterior:
-        """The code that explains an image best, by least squares over the grid."""
+        """The code that explains an image best, by least squares over its foreground; without the conditions."""
         known = cast("torch.Tensor", self.patterns).flatten(1)
-        mean = (x.flatten(1) @ torch.linalg.pinv(known)).view(-1, *LATENT)
+        codes = [torch.linalg.lstsq(known[:, one != 0].T, one[one != 0, None]).solution for one in x.flatten(1)]
+        mean = torch.stack(codes).view(-1, *LATENT)
         return Posterior(mean, torch.full_like(mean, float(np.log(0.02))))
 
     def render(self, z: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
