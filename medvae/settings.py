@@ -70,7 +70,7 @@ class PrepareSettings(Frozen):
     modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality of the scans")
     spacing: Triple = Field((2.0, 2.0, 2.0), description="voxel size of the model's grid, mm")
     shape: Grid = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
-    align: Literal["none", "mni152"] = Field("none", description="template that scans are registered to (rigid, affine)")
+    align: Literal["none", "mni152"] = Field("none", description="template to register scans to (rigid, affine)")
     centre: Literal["image", "foreground"] = Field(
         "image", description="centre of the grid for scans that are not registered"
     )
@@ -239,7 +239,7 @@ class AugmentSettings(Frozen):
         default_factory=dict, description="names of the label map's values, e.g. {1: anterior}; for the lists"
     )
     reject: bool = Field(
-        True, description="draw again what is implausible or, not being derived from one subject, a near-copy"
+        True, description="draw again what is implausible or, not being derived from named donors, a near-copy"
     )
     review: bool = Field(True, description="write a worklist and a page per scan, to be reviewed in a browser")
     review_real: bool = Field(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 8  # pairs in the picture
 _ENOUGH = 10  # trainings: fewer have few different bootstrap draws
+_REGISTERED = "distance after registration, nearest over next subject (1: new)"
 _SHARES = ("precision", "recall", "density", "coverage")
 
 
@@ -72,6 +73,7 @@ def _copying(found: Mapping[str, Any], screen: Mapping[str, Any]) -> list[str]:
     authentic = {name: [value, None, None] for name, value in found["authenticity"].items()}
     rows = [
         ("distance to the nearest training scan", found["distance"]["samples"], found["distance"]["real"]),
+        (_REGISTERED, found["registered_ratio"]["samples"], found["registered_ratio"]["real"]),
         ("authenticity", authentic["samples"], authentic["real"]),
         ("nearer to training than to held-out scans (0.5 by chance)", found["closer_to_training"], None),
         ("membership AUROC (0.5 by chance)", auroc["held_out"], auroc["control"]),

@@ -22,6 +22,7 @@ from medvae.evaluation.copying import (
     mean_distance,
     membership,
     membership_control,
+    registered_ratio,
 )
 from medvae.evaluation.features import TOTAL, Components, Features
 from medvae.evaluation.fidelity import distances, expected_coverage, frechet, mmd, mmd_p, polynomial_kernel, prdc
@@ -110,6 +111,7 @@ def copying(sets: Sets, *, seed: int = 0) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "distance": {"samples": plain(mean_distance(samples, training)), "real": None},
         "authenticity": {"samples": _finite(authenticity(samples, training)), "real": None},
+        "registered_ratio": {"samples": plain(registered_ratio(sets.synthetic, sets.training)), "real": None},
         "closer_to_training": None,
         "membership_auroc": {"held_out": None, "control": _or_none(membership_control(samples, training, seed=seed))},
     }
@@ -117,6 +119,7 @@ def copying(sets: Sets, *, seed: int = 0) -> dict[str, Any]:
         others = Points(fitted.of(sets.held_out), sets.held_out.subjects)
         tree["distance"]["real"] = plain(mean_distance(others.features, training))
         tree["authenticity"]["real"] = _finite(authenticity(others.features, training))
+        tree["registered_ratio"]["real"] = plain(registered_ratio(sets.held_out, sets.training))
         tree["closer_to_training"] = plain(closer_to_training(samples, training, others, seed=seed))
         tree["membership_auroc"]["held_out"] = plain(membership(samples, training, others))
     return tree

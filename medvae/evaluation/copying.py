@@ -13,15 +13,19 @@ import numpy as np
 
 from medvae.evaluation.fidelity import distances
 from medvae.evaluation.metrics import Interval, interval, paired_difference, scan_auroc
+from medvae.synthesis.compared import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from medvae.evaluation.image_set import ImageSet
+
     Array = NDArray[np.float64]
 
 _REPEATS = 200
+_REGISTERED = 12  # scans of a set, at most, that training scans are registered onto
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +111,25 @@ def mean_distance(points: Array, training: Points) -> Interval:
     """Mean distance to the nearest training scan, with the interval of drawing the points anew."""
     near = nearest_distance(points, training.features)
     return paired_difference(near, np.zeros_like(near))
+
+
+def registered_ratio(scans: ImageSet, training: ImageSet) -> Interval:
+    """Mean ratio of the distances to the nearest and the next subject after registration, of some scans of a set.
+
+    Near 1 for scans of new people, clearly lower for warped training scans. The interval is over scans, drawn anew.
+    """
+    outside = training.images[~training.masks]
+    comparison = Comparison.from_scans(
+        training.images,
+        training.masks,
+        ids=training.ids,
+        subjects=training.subjects,
+        background=float(outside[0]) if outside.size else 0.0,
+    )
+    chosen = np.unique(np.linspace(0, len(scans) - 1, _REGISTERED).astype(int))
+    compared = [comparison.compare(scans.images[row].astype(np.float32), scans.masks[row]) for row in chosen]
+    ratios = np.array([np.nan if one.registered is None else one.registered.ratio for one in compared])
+    return paired_difference(ratios, np.zeros_like(ratios))
 
 
 def nearest_rows(samples: Array, training: Array, *, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:

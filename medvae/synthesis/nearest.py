@@ -54,6 +54,17 @@ def find_nearest(
     return Nearest(ids[best], float(distances[best]), second)
 
 
+def nearest_subjects(
+    distances: NDArray[np.float64], subjects: Sequence[str], *, count: int, without: str | None = None
+) -> list[int]:
+    """Rows of the nearest scan of each of the `count` nearest subjects, nearest first, leaving out one of them."""
+    best: dict[str, int] = {}
+    for row in np.argsort(distances, kind="stable").tolist():
+        if subjects[row] != without:
+            best.setdefault(subjects[row], row)
+    return list(best.values())[:count]
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
     """Training scans to compare images with.
@@ -103,10 +114,10 @@ class TrainingImages:
         squares = float(np.square(beyond).sum())
         return _rms(self.values, image[self.region].astype(np.float32), squares=squares, count=union)
 
-    def moved_distances(
+    def moved(
         self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
-    ) -> NDArray[np.float64]:
-        """The same after the move (`moves.MOVES`) that brings the image nearest to a scan, `(n,)`.
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The image and its mask after the move (`moves.MOVES`) that brings the image nearest to a scan.
 
         One move for all scans: a copy that was moved is brought back, and others gain nothing by moves of their own.
 
@@ -119,7 +130,13 @@ class TrainingImages:
         best, squares = moves.best_moves(image.astype(np.float32), known, at, fill=self.background)
         others = np.array([subject != without for subject in self.subjects])
         move = moves.MOVES[best[np.where(others, squares, np.inf).argmin()]]
-        return self.distances(move.apply(image, fill=self.background), move.apply(mask, fill=False))
+        return move.apply(image, fill=self.background), move.apply(mask, fill=False)
+
+    def moved_distances(
+        self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
+    ) -> NDArray[np.float64]:
+        """`distances` of the image after the move, `(n,)`."""
+        return self.distances(*self.moved(image, mask, without=without))
 
     def nearest(
         self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
@@ -128,12 +145,11 @@ class TrainingImages:
         distances = self.moved_distances(image, mask, without=without)
         return find_nearest(distances, self.ids, subjects=self.subjects, without=without)
 
-    def nearest_other_subjects(self) -> Iterator[Nearest | None]:
-        """For each scan the nearest scan of another subject; None where there is no other subject."""
-        for values, inside, subject in zip(self.values, self.inside, self.subjects, strict=True):
-            image, mask = np.full(self.region.shape, self.background, np.float32), np.zeros(self.region.shape, bool)
-            image[self.region], mask[self.region] = values, inside
-            yield self.nearest(image, mask, without=subject)
+    def scan(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Image and mask of a scan, `(C, X, Y, Z)`."""
+        image, mask = np.full(self.region.shape, self.background, np.float32), np.zeros(self.region.shape, bool)
+        image[self.region], mask[self.region] = self.values[row], self.inside[row]
+        return image, mask
 
     @cached_property
     def _probed(self) -> tuple[NDArray[np.intp], NDArray[np.float32]]:

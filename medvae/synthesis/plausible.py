@@ -1,4 +1,4 @@
-"""Whether a sample could be a scan: its values, its size and its labels against the range of the training scans.
+"""Whether a sample could be a scan: its values, size, labels and ELBO against the range of the training scans.
 
 A sample that could not be one is drawn again. Ranges are wide on purpose: few scans do not show all there is. That a
 sample has less contrast than a scan is not judged here, for every decoder's mean has.
@@ -7,12 +7,14 @@ sample has less contrast than a scan is not judged here, for every decoder's mea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from medvae.checkpoint.lesion_codes import LESION_CODES, lesion_codes
+from medvae.synthesis import likely
 from medvae.synthesis.decoding import is_binary
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Fault:
     """One reason to reject a draw.
 
     Attributes:
-        kind: "non_finite", "empty", "values", "volume", "label" or "near_copy".
+        kind: "non_finite", "empty", "values", "volume", "label", "elbo" or "near_copy".
         text: what was found, and what is allowed.
     """
 
@@ -71,6 +73,7 @@ class Plausible:
         labels: by value of the label maps, background excepted.
         voxel_ml: volume of a voxel of the model's grid, mL.
         binary: scans are binary shapes.
+        model: explains decoded samples.
     """
 
     values: Range
@@ -79,6 +82,7 @@ class Plausible:
     labels: dict[int, LabelRange] = field(repr=False)
     voxel_ml: float
     binary: bool
+    model: Model = field(repr=False)
 
     def faults(self, sample: Sample) -> tuple[Fault, ...]:
         """All that speaks against a sample; empty where nothing does."""
@@ -93,7 +97,18 @@ class Plausible:
         ]
         if sample.label_map is not None:
             found += self._labels(sample.label_map)
-        return tuple(found)
+        return tuple(found or self._unlikely(sample))
+
+    @cached_property
+    def highest(self) -> float:
+        """The highest −ELBO per voxel of a decoded sample, nats; measured when it is first needed."""
+        return likely.highest(self.model)
+
+    def _unlikely(self, sample: Sample) -> Iterator[Fault]:
+        """Asked last, for a network is evaluated; not of altered scans, which need not be what the model has seen."""
+        if sample.z is not None:
+            found = likely.negative_elbo(self.model, sample.image, sample.mask, sample.conditions)
+            yield from _outside("elbo", "-ELBO per voxel", found, (-np.inf, self.highest))
 
     def _values(self, values: NDArray[np.float32]) -> Iterator[Fault]:
         p5, p50, p95 = (float(one) for one in np.percentile(values, (5, 50, 95)))
@@ -120,12 +135,12 @@ def fit(model: Model) -> Plausible:
     training, binary = model.training, is_binary(model)
     voxel_ml = float(abs(np.linalg.det(model.preparation.grid.affine[:3, :3]))) / 1000
     if not training.ids:
-        return Plausible(_EVERYTHING, _EVERYTHING, _EVERYTHING, {}, voxel_ml, binary)
+        return Plausible(_EVERYTHING, _EVERYTHING, _EVERYTHING, {}, voxel_ml, binary, model)
     pairs = list(zip(training.images, training.masks, strict=True))
     volumes = [int(_tissue(image, mask, binary=binary).sum()) * voxel_ml for image, mask in pairs]
     values, median = (_EVERYTHING, _EVERYTHING) if binary else _value_ranges(training)
     labels = _label_ranges(training, voxel_ml) | _lesion_ranges(model)
-    return Plausible(values, median, _wider(volumes), labels, voxel_ml, binary)
+    return Plausible(values, median, _wider(volumes), labels, voxel_ml, binary, model)
 
 
 def _value_ranges(training: TrainingScans) -> tuple[Range, Range]:

@@ -49,6 +49,11 @@ def donor_shares(sample: Sample) -> list[float]:
     return said or [1.0] * (len(sample.sources) == 1)
 
 
+def is_derived(sample: Sample, model: Model) -> bool:
+    """Whether a sample is altered scans by construction, with their donors named: it is theirs, and is no copy."""
+    return source_subject(sample, model) is not None or bool(donor_shares(sample))
+
+
 def unit_text(model: Model) -> str:
     """The unit of the values, in words."""
     if not has_real_scale(model):

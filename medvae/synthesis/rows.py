@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 CONDITION = "condition "  # before the name of a condition among the scores (numbers) and facts (words) of a result
+# which column names the training scan that each comparison of the copy screen finds
+NEAREST = {"image": "nearest", "registered": "registered_nearest", "region": "region_nearest"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ class Row:
     def sources(self) -> list[str]:
         """Ids of the training scans that it was derived from."""
         return _words(self.facts["sources"])
+
+    @property
+    def copy_by(self) -> list[str]:
+        """The comparisons that take it for a near-copy."""
+        return _words(self.facts["copy_by"])
+
+    @property
+    def donor_found(self) -> bool:
+        """Whether the copy screen, which is not told the sources, takes it for a near-copy of one of them."""
+        return any(self.facts[NEAREST[kind]] in self.sources for kind in self.copy_by)
 
     @property
     def distance(self) -> float:

@@ -230,14 +230,14 @@ class SyntheticSet:
     def _faults(self, sample: Sample) -> tuple[tuple[Fault, ...], CopyCheck | None]:
         """What is wrong with a draw, and its audit if it was needed.
 
-        A draw that is derived from a single subject is said to be so, and is no copy.
+        A draw that is derived from a single subject, or from donors that are named with their shares, is said to be so,
+        and is no copy.
         """
         faults = self.plausible.faults(sample)
-        if faults or provenance.source_subject(sample, self.synthesizer.model) is not None:
+        if faults or provenance.is_derived(sample, self.synthesizer.model):
             return faults, None
         audit = self._check(sample)
-        nearest = "a training scan" if audit.image is None else audit.image.id
-        return ((Fault("near_copy", f"near-copy of {nearest}"),) if audit.copy else ()), audit
+        return ((Fault("near_copy", f"near-copy of {audit.copied}"),) if audit.copy else ()), audit
 
     def _check(self, sample: Sample) -> CopyCheck:
         return self.screen.check(sample.image, sample.mask, sample.z)
@@ -265,7 +265,6 @@ class SyntheticSet:
         )
 
     def _record(self, one: str, sample: Sample, audit: CopyCheck, *, with_label_map: bool) -> dict[str, Any]:
-        threshold = self.screen.threshold if self.screen.known else None
         places = self.layout.places(one)
         beside = relative(places.label_map, Path(places.sidecar).parent)
         label_map = beside if with_label_map else provenance.no_label_maps(self.synthesizer)
@@ -275,7 +274,7 @@ class SyntheticSet:
             "notice": RESEARCH_USE,
             **provenance.describe(sample, self.synthesizer),
             "label_map": label_map,
-            "audit": {**audit.facts, **audit.scores, "copy_threshold": threshold},
+            "audit": {**audit.facts, **audit.scores, **self.screen.thresholds},
         }
 
 

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from medvae.synthesis.synthetic import SyntheticSet
 
 _SHOWN = 8  # samples in the montage
-_NEAREST = ("nearest", "distance", "second_distance", "ratio", "code_nearest", "code_distance", "copy")
-_AUDIT = ("kind", "id", "class", "sources", "shares", *_NEAREST, "draws", "rejected")
+_COMPARED = {"image": "as they are", "registered": "after registration", "region": "in a part of the scan"}
+_NEAREST = ("nearest", "distance", "second_distance", "ratio")
+_REGISTERED = ("registered_nearest", "registered_distance", "registered_ratio", "region_nearest", "region_share")
+_CODE = ("code_nearest", "code_distance")
+_AUDIT = ("kind", "id", "class", "sources", "shares", *_NEAREST, *_REGISTERED, *_CODE, "copy", "copy_by")
 
 
 def set_files(rows: Sequence[Row], whole: SyntheticSet, out: Path) -> tuple[File, ...]:
@@ -48,10 +51,13 @@ def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) 
         "derived_from_one_subject": sum(row.facts["source_subject"] is not None for row in rows),
         "copies": sum(row.facts["copy"] == "yes" for row in rows) if screen.known else None,
         "copies_among_real": screen.real_copies if screen.known else None,
+        "copies_by": dict(Counter(kind for row in rows for kind in row.copy_by)),
+        "donors_found": sum(row.donor_found for row in rows) if screen.known else None,
         "distance": _median([row.scores["distance"] for row in rows]),
         "distance_among_real": _median([one.distance for one in screen.real if one is not None]),
-        "copy_threshold": screen.threshold if screen.known else None,
-        "copy_ratio_threshold": screen.ratio_threshold if np.isfinite(screen.ratio_threshold) else None,
+        "registered_ratio": _median([row.scores["registered_ratio"] for row in rows]),
+        "registered_ratio_among_real": _median([one.registered.ratio for one in screen.compared if one.registered]),
+        **screen.thresholds,
         "copy_thresholds_from": screen.thresholds_from,
         "label_maps": no_label_maps(synthesizer) or "written",
     }
@@ -59,7 +65,7 @@ def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) 
 
 def report(found: Mapping[str, Any]) -> tuple[str, ...]:
     """The counts in words, one line each."""
-    lines = [*_rejections(found), *_donors(found), _near_copies(found)]
+    lines = [*_rejections(found), *_donors(found), *_near_copies(found)]
     return (*lines, f"label maps: {found['label_maps']}")
 
 
@@ -82,17 +88,22 @@ def _donors(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{several} of {samples} samples derived from several training subjects (sources in audit.csv)"
 
 
-def _near_copies(found: Mapping[str, Any]) -> str:
+def _near_copies(found: Mapping[str, Any]) -> Iterator[str]:
     if found["copies"] is None:
-        return f"not screened for near-copies ({found['copy_thresholds_from']})"
-    if found["samples"] and found["derived_from_one_subject"] == found["samples"]:
-        return "near-copies: no figure, for all samples are altered scans of patients (distances in audit.csv)"
+        yield f"not screened for near-copies ({found['copy_thresholds_from']})"
+        return
     basis = f"real scans of other people: {found['copies_among_real']}; thresholds from {found['copy_thresholds_from']}"
-    return f"screened for near-copies of training scans: {found['copies']} of {found['samples']} flagged ({basis})"
+    if found["samples"] and found["derived_from_one_subject"] == found["samples"]:
+        donors = f"recognises the donor of {found['donors_found']} of {found['samples']} samples"
+        yield f"the copy screen, which is not told the sources, {donors} ({basis})"
+    else:
+        by = ", ".join(f"{_COMPARED[kind]} {count}" for kind, count in found["copies_by"].items())
+        flagged = f"{found['copies']} of {found['samples']} flagged" + (f" ({by})" if by else "")
+        yield f"screened for near-copies of training scans: {flagged}; {basis}"
 
 
 def _median(distances: Iterable[float | None]) -> float | None:
-    known = [one for one in distances if one is not None]
+    known = [one for one in distances if one is not None and np.isfinite(one)]
     return float(np.median(known)) if known else None
 
 
@@ -100,7 +111,7 @@ def _audit(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
     """The samples, and below them the distances between training scans of different subjects."""
     synthetic = [{"kind": "synthetic", "id": row.id, **row.facts, **row.scores} for row in rows]
     real = [{"kind": "real", **row} for row in whole.screen.real_rows()]
-    return TextFile("audit.csv", table(_AUDIT, [*synthetic, *real]))
+    return TextFile("audit.csv", table((*_AUDIT, "draws", "rejected"), [*synthetic, *real]))
 
 
 def _montage(rows: Sequence[Row], whole: SyntheticSet) -> SampleMontage | None:

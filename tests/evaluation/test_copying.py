@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from medvae.evaluation.copying import (
     Points,
@@ -13,11 +16,21 @@ from medvae.evaluation.copying import (
     membership,
     membership_control,
     nearest_rows,
+    registered_ratio,
 )
+from medvae.evaluation.image_set import ImageSet
 
 
 def points(seed: int, n: int = 40) -> Points:
     return Points(np.random.default_rng(seed).normal(size=(n, 8)), [f"{seed}-{i}" for i in range(n)])
+
+
+def scans(seed: int, n: int = 5) -> ImageSet:
+    """Textures of as many people."""
+    rng = np.random.default_rng(seed)
+    images = np.stack([ndimage.gaussian_filter(rng.normal(size=(16, 18, 14)), 1.5)[None] for _ in range(n)]) * 8
+    names = tuple(f"{seed}-{i}" for i in range(n))
+    return ImageSet(names, names, (None,) * n, names, images.astype(np.float16), np.ones(images.shape, bool), None)
 
 
 TRAINING, HELD_OUT, FRESH = points(0), points(1), points(2, 200).features
@@ -55,3 +68,13 @@ def test_the_nearest_come_first() -> None:
     assert rows.tolist() == [1, 2]
     assert nearest.tolist() == [7, 1]
     assert far[0] == 0
+
+
+def test_warped_training_scans_have_a_lower_ratio_after_registration() -> None:
+    training = scans(0)
+    at = np.indices(training.images.shape[2:]).astype(float)
+    at[0] += 1.5 * np.sin(at[1] / 4)
+    warped = np.stack([ndimage.map_coordinates(one[0].astype(float), at, order=1)[None] for one in training.images])
+    samples = replace(training, images=warped.astype(np.float16))
+    assert registered_ratio(training, training).value == pytest.approx(0, abs=1e-3)
+    assert registered_ratio(samples, training).high < registered_ratio(scans(1), training).low - 0.1

@@ -53,6 +53,6 @@ def test_a_moved_copy_is_flagged(move: Move) -> None:
     found = screen.check(*moved, None)
     assert found.image is not None
     assert found.image.id == "scan-03"
-    plain = screen.images.distances(*moved)[3]  # type: ignore[union-attr]
+    plain = screen.comparison.images.distances(*moved)[3]  # type: ignore[union-attr]
     assert found.image.distance < 0.6 * plain
     assert found.copy is True

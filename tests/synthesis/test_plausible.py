@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from toy_model import toy_model
+import torch
+from toy_model import NOISE, toy_model
 
 from medvae.errors import ScanError
 from medvae.settings import AugmentSettings
-from medvae.synthesis import generate, plausible
+from medvae.synthesis import generate, likely, plausible
 from medvae.synthesis.synthesize import synthesize, with_screen
 from medvae.synthesis.synthetic import DRAWS, SyntheticSet
 
@@ -27,7 +28,7 @@ def fitted(*, model: dict[str, Any] | None = None, **augment: Any) -> Synthesize
     return generate.fit(toy_model(**{"label_maps": True, **(model or {})}), settings, seed=0)
 
 
-def changed(sample: Sample, **arrays: np.ndarray) -> Sample:
+def changed(sample: Sample, **arrays: Any) -> Sample:
     return replace(sample, **arrays)
 
 
@@ -91,6 +92,35 @@ def test_a_real_scan_is_plausible() -> None:
     for image, mask, labels in zip(model.training.images, model.training.masks, model.training.label_maps, strict=True):
         real = changed(sample, image=image.astype(np.float32), mask=mask, label_map=labels)
         assert limits.faults(real) == ()
+
+
+def test_what_the_model_cannot_explain_is_rejected_and_what_it_explains_too_well_is_not() -> None:
+    """Values of a sample in another order: only the ELBO tells that this is no scan."""
+    synthesizer = fitted(sampler="density", texture=False)
+    limits, sample = plausible.fit(synthesizer.model), synthesizer.sample(0)
+    assert limits.faults(sample) == (), "a mean, without the noise of scans"
+    shuffled = sample.image.copy()
+    shuffled[sample.mask] = np.random.default_rng(0).permutation(sample.image[sample.mask])
+    found = limits.faults(changed(sample, image=shuffled))
+    assert [fault.kind for fault in found] == ["elbo"]
+    assert found[0].text.startswith("-ELBO per voxel")
+    assert limits.faults(changed(sample, image=shuffled, z=None)) == (), "of altered scans it is not asked"
+    assert likely.negative_elbo(synthesizer.model, sample.image, sample.mask, {}) < limits.highest
+
+
+def test_the_elbo_is_that_of_the_voxels_of_the_foreground() -> None:
+    """By hand, for a Gaussian of known variance and the posterior of the toy."""
+    model = toy_model()
+    image, mask = model.training.images[0].astype(np.float32), model.training.masks[0]
+    with torch.inference_mode():
+        posterior = model.vae.encode(torch.from_numpy(image)[None])
+        mean = model.vae.decode(posterior.mean).mean.numpy()[0]
+    deviation = (image - mean)[mask]
+    log_density = -0.5 * np.square(deviation / NOISE) - np.log(NOISE) - 0.5 * np.log(2 * np.pi)
+    m, v = posterior.mean.numpy(), np.exp(posterior.log_variance.numpy())
+    kl = 0.5 * (v + m**2 - 1 - np.log(v)).sum()
+    expected = (kl - log_density.sum()) / mask.sum()
+    assert likely.negative_elbo(model, image, mask, {}) == pytest.approx(expected, rel=1e-4)
 
 
 def test_of_a_shape_its_volume_counts() -> None:
@@ -179,6 +209,17 @@ def test_near_copies_are_drawn_again_unless_the_sampler_says_whose_they_are() ->
             rejected += [fault["kind"] for fault in scan.record["rejected"]]
     assert any("near" in one for one in rejected)
     assert with_screen(fitted(options={"randomize": STILL})).scan(0).audit.copy is True
+
+
+def test_an_image_of_several_named_donors_is_not_rejected_as_a_copy_of_one() -> None:
+    whole = with_screen(fitted(options={"randomize": STILL}))
+    sample = whole.synthesizer.sample(0)
+    two = (*sample.sources, next(one for one in whole.synthesizer.model.training.ids if one not in sample.sources))
+    mixed = changed(sample, sources=two, parameters={"donor_share": [0.9, 0.1]})
+    assert whole.screen.check(mixed.image, mixed.mask, None).copy
+    assert whole._faults(mixed)[0] == ()
+    unsaid = changed(mixed, parameters={})
+    assert [fault.kind for fault in whole._faults(unsaid)[0]] == ["near_copy"]
 
 
 STILL = {"spatial": 0, "gamma": 0, "bias": 0, "blur": 0, "noise": 0}

@@ -103,13 +103,32 @@ def test_the_counts_in_words() -> None:
     whole, rows = synthetic_set(2)
     text = "\n".join(tables.report(tables.counts(rows, whole)))
     copies = sum(row.facts["copy"] == "yes" for row in rows)
-    assert f"screened for near-copies of training scans: {copies} of 2 flagged (real scans of other people: " in text
+    assert f"screened for near-copies of training scans: {copies} of 2 flagged; real scans of other people: " in text
     assert "of 8; thresholds from reconstructions" in text
     assert "label maps: not written: the model keeps no label maps" in text
     whole, rows = synthetic_set(2, model={"keep": 0})
     found = tables.counts(rows, whole)
     assert (found["copies"], found["copy_threshold"]) == (None, None)
     assert "not screened for near-copies (unknown: the model keeps no training scans)" in tables.report(found)
+
+
+def test_near_copies_are_counted_by_the_comparison_that_finds_them() -> None:
+    whole, rows = synthetic_set(2)
+    facts = {**rows[0].facts, "copy": "yes", "copy_by": "registered;region"}
+    found = tables.counts([Row("x", rows[0].scores, facts), rows[1]], whole)
+    assert found["copies_by"] == {"registered": 1, "region": 1}
+    assert "1 of 2 flagged (after registration 1, in a part of the scan 1); real" in "\n".join(tables.report(found))
+
+
+def test_the_screen_is_not_told_whose_samples_are() -> None:
+    whole, rows = synthetic_set(2, sampler="jitter")
+    found = tables.counts(rows, whole)
+    assert found["donors_found"] == sum(row.donor_found for row in rows)
+    facts = {**rows[0].facts, "copy_by": "registered", "registered_nearest": rows[0].sources[0]}
+    assert Row("x", rows[0].scores, facts).donor_found
+    assert not Row("x", rows[0].scores, {**facts, "registered_nearest": "another"}).donor_found
+    assert not Row("x", rows[0].scores, {**facts, "copy_by": ""}).donor_found
+    assert f"recognises the donor of {found['donors_found']} of 2 samples" in "\n".join(tables.report(found))
 
 
 def test_rejected_draws_are_counted_by_reason() -> None:
