@@ -94,6 +94,7 @@ class Detection:
         with_review: whether `files` has what the pages need besides (`detect.review`).
         modality: of the scan.
         units: of the scan.
+        source_hash: of the scan (`medvae.scan.scan_hash`), by which a reader's verdicts find it again.
         to_mni: 4×4, the scanner's RAS+ mm -> mm of the template; None for a model that is not aligned.
         dicom: contents of the DICOM objects by name, where they are asked for (`detect.dicom`, `detect.fusion`).
         pseudo_healthy: the scan without what a map takes out of it (`restoration`), float32 `(X, Y, Z)` in the scan's
@@ -114,6 +115,7 @@ class Detection:
     with_review: bool
     modality: Modality | None
     units: Units
+    source_hash: str
     to_mni: NDArray[np.float64] | None = field(repr=False)
     dicom: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     pseudo_healthy: NDArray[np.float32] | None = field(default=None, repr=False)
@@ -162,6 +164,7 @@ class Detection:
         }
         return {
             "id": self.id,
+            "scan_hash": self.source_hash,
             **self.candidates.to_json(status=self.status, unit=self.first.unit),
             "n": self.n,
             "scores": maps,
