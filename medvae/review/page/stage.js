@@ -145,8 +145,8 @@ medvae.makeStage = ({ facts, names, colours, points }) => {
       byId("said").textContent = text;
     };
     byId("note").addEventListener("input", () => note(byId("note").value));
-    const { id, key, notice } = facts;
-    medvae.wireFiles([{ id, key }], { name: `verdicts-${id}.json`, notice, onChange: verdicts, say });
+    const { id, key, scan_hash, candidates, notice } = facts;
+    medvae.wireFiles([{ id, key, scan_hash, candidates: candidates?.length }], { name: `verdicts-${id}.json`, notice, onChange: verdicts, say });
     wireKeys(act);
     addEventListener("storage", verdicts);
     try {
