@@ -12,7 +12,7 @@ import numpy as np
 from medvae.io.files import write_text
 from medvae.io.formats import nifti
 from medvae.io.reading import read_mask
-from medvae.review.filling import base64_text, filled, json_text
+from medvae.review.filling import FOLDER, base64_text, filled, json_text
 from medvae.review.frame import Frame
 from medvae.review.grey import Grey
 from medvae.review.montage import COLOURS, TOP
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from medvae.scan import Geometry
 
-FOLDER = "review"
 SCAN, BRAIN, FINDINGS = "scan.nii.gz", "template_brain.nii.gz", "findings.json"
 PSEUDO_HEALTHY = "pseudo_healthy.nii.gz"
 _STEPS = 16  # quantisation steps from 0 to the healthy limit
