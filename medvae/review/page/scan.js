@@ -189,7 +189,6 @@
     if (key === "m") showMap((Number(byId("map").value) + 1) % facts.maps.length);
     else if (key === "h") viewer.set({ on: !viewer.state.on });
     else if (key === "g" && byId("pseudo")) byId("pseudo").click();
-    else if (key === "g" && byId("pseudo")) byId("pseudo").click();
     else if (key === "[" || key === "]") {
       const step = (facts.colours.top * viewer.state.map.limit) / 60;
       setThreshold(viewer.state.threshold + (key === "]" ? step : -step));

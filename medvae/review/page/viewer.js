@@ -1,6 +1,6 @@
 "use strict";
 // NiiVue with a scan and one of its maps: one fixed colour scale, a threshold in the map's unit, the value at the cross.
-medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
+medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw, onWindow }) => {
   const FROM_ZERO = 2; // colours run from 0 to the end, and nothing below the threshold is shown; NiiVue 0.69 calls it otherwise
   const COLOURS = "medvae";
   const CROSS_MM = 0.7; // NiiVue wants voxels
@@ -34,6 +34,7 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
     return drawn;
   };
   nv.onLocationChange = () => onMove();
+  nv.onIntensityChange = (volume) => onWindow(volume.cal_min, volume.cal_max); // by the right button, a double or long touch
   nv.setMultiplanarLayout(niivue.MULTIPLANAR_TYPE.GRID);
   nv.setSliceType(nv.sliceTypeMultiplanar);
   if (facts.colours) {
