@@ -140,8 +140,10 @@ def _volumes(shown: _Shown) -> dict[str, str]:
         "volume_marks": marks.letters(shown.frame.geometry, description="outlines"),
     }
     if shown.pseudo_healthy is not None:
-        estimate = shown.pseudo_healthy.letters(shown.frame.geometry, description="an estimate, for display only")
-        volumes["volume_pseudo_healthy"] = estimate
+        steps = shown.pseudo_healthy.less(shown.grey)  # fewer letters: the noise of the scan is there once
+        volumes["volume_pseudo_healthy"] = steps.letters(
+            shown.frame.geometry, description="an estimate, less the scan; for display only"
+        )
     return volumes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -61,6 +62,25 @@ def at_cross(tab: Tab) -> np.ndarray[Any, Any]:
         " return [box.left + x * box.width / nv.canvas.width, box.top + y * box.height / nv.canvas.height]; })()"
     )
     return pixels(tab)[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].mean(axis=(0, 1))
+
+
+@pytest.mark.parametrize("units", ["a.u.", "HU"])
+def test_the_pseudo_healthy_image_has_the_values_of_its_file(tab: Tab, tmp_path: Path, units: str) -> None:
+    """The page holds what was changed only; the scan's grey values are its own again afterwards."""
+    found = detection("ill", units=units)
+    estimate = found.picture.scan.copy()
+    estimate[LESION] -= 55
+    made = make_run(tmp_path, [replace(found, pseudo_healthy=estimate)])
+    tab.open(page(made, "ill"), ready=READY)
+    before = tab.js("medvae.viewer.here()")
+    assert before["file"] == list(LESION)
+    for expected in (before["scan"] - 55, before["scan"]):
+        tab.js("document.querySelector('#pseudo').click()")
+        tab.wait(f"Math.abs(medvae.viewer.here().scan - {expected}) < 1")
+    tab.js("document.querySelector('#pseudo').click(); medvae.viewer.goToVoxel([9, 9, 9])")
+    there = tuple(tab.js("medvae.viewer.here().file"))
+    tab.wait("document.querySelector('#readout').textContent.includes('pseudo-healthy')")
+    assert tab.js("medvae.viewer.here().scan") == pytest.approx(float(estimate[there]), abs=1)
 
 
 def text(tab: Tab, selector: str) -> str:

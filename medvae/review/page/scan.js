@@ -112,7 +112,7 @@
   function pseudoHealthy() {
     const box = make("input", { type: "checkbox", id: "pseudo" });
     const window = () => [Number(byId("black").value), Number(byId("white").value)];
-    box.addEventListener("change", () => viewer.showScan(box.checked ? "volume_pseudo_healthy" : "volume_scan", window()));
+    box.addEventListener("change", () => viewer.showScan(box.checked ? "volume_pseudo_healthy" : "volume_scan", window(), { fromScan: box.checked }));
     byId("windows").append(make("label", {}, [box, " pseudo-healthy image"]));
   }
 

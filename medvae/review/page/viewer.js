@@ -79,9 +79,14 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw, onWindow }) 
     onMove();
   }
 
-  // Another scan of the same grid in the place of the first one.
-  async function showScan(id, window) {
-    if (!images.has(id)) images.set(id, await image(id, base64(id), { colormap: "gray" }));
+  // Another scan of the same grid in the place of the first one; it may be given as the steps from the first one to it.
+  async function showScan(id, window, { fromScan = false } = {}) {
+    if (!images.has(id)) {
+      const other = await image(id, base64(id), { colormap: "gray" });
+      const first = images.get("volume_scan").img;
+      if (fromScan) other.img = other.img.map((step, n) => step + first[n]); // typed: the sum wraps around as the steps did
+      images.set(id, other);
+    }
     scan = images.get(id);
     setEnds(...window);
     nv.volumes = [scan, ...nv.volumes.slice(1)];
