@@ -72,6 +72,8 @@ def test_every_voxel_is_the_files_within_half_a_step_and_at_its_place(name: str,
         assert np.abs(np.asarray(shown.dataobj).ravel() - values[tuple(own.T)]).max() <= step / 2 * 1.0001
         axes = "".join(nib.aff2axcodes(shown.affine))
         assert axes == "RAS"
+        inside = np.asarray(nib.load(out / "scans" / "a" / "coverage.nii.gz").dataobj) > 0
+        assert told["maps"][number]["above"] == pytest.approx((values[inside] > LIMITS[key]).mean())
     assert np.allclose(told["grid"]["affine"], volume(page, "scan").affine, atol=1e-4)
 
 

@@ -27,7 +27,7 @@
     const card = { reference: facts.reference, ...run.card };
     showCard(byId("card"), card);
     for (const map of facts.maps) {
-      const cells = [map.name, `${number(map.score)} ${map.unit}`, number(map.p), number(map.limit), number(map.step)];
+      const cells = [map.name, `${number(map.score)} ${map.unit}`, number(map.p), number(map.limit), `${number(100 * map.above, 2)}%`, number(map.step)];
       byId("scores").tBodies[0].append(make("tr", {}, cells.map((text) => make("td", { text }))));
     }
   }
@@ -36,8 +36,13 @@
     if (facts.threshold === null) return "Candidates unknown: no healthy scans to compare with";
     const limit = `${number(facts.threshold)} ${facts.unit}·mL above ${number(facts.level)} ${facts.unit}`;
     const many = facts.candidates.length;
-    if (!many) return `No candidate beyond the healthy limit of ${limit}; this does not exclude disease`;
+    if (!many) return `No candidate beyond the healthy limit of ${limit}; this does not exclude disease. ${share(first)}`;
     return `${many} ${many > 1 ? "candidates" : "candidate"} beyond the healthy limit of ${limit}`;
+  }
+
+  // How much is coloured at first, beside what a healthy scan has: much of it without a candidate is no healthy scan.
+  function share(map) {
+    return `${number(100 * map.above, 2)}% of the evaluated region lies above ${number(map.limit)} ${map.unit} (healthy scans: 0.1%)`;
   }
 
   function place(one) {
