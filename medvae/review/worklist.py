@@ -75,7 +75,7 @@ def _row(outcome: Outcome, out: Path) -> dict[str, Any]:
     return {
         **row,
         "key": key_of(text.encode("utf-8")),
-        "scan_hash": found["scan_hash"],
+        "scan_hash": found.get("scan_hash", ""),  # not in runs of older versions
         "page": (out / ScanPage(outcome.id).name).is_file(),
         "map": name,
         "unit": found["unit"],

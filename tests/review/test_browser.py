@@ -77,7 +77,9 @@ def test_the_pseudo_healthy_image_has_the_values_of_its_file(tab: Tab, tmp_path:
     for expected in (before["scan"] - 55, before["scan"]):
         tab.js("document.querySelector('#pseudo').click()")
         tab.wait(f"Math.abs(medvae.viewer.here().scan - {expected}) < 1")
-    tab.js("document.querySelector('#pseudo').click(); medvae.viewer.goToVoxel([9, 9, 9])")
+    tab.js("document.querySelector('#pseudo').click()")
+    settle(tab)
+    tab.js("medvae.viewer.goToVoxel([9, 9, 9])")
     there = tuple(tab.js("medvae.viewer.here().file"))
     tab.wait("document.querySelector('#readout').textContent.includes('pseudo-healthy')")
     assert tab.js("medvae.viewer.here().scan") == pytest.approx(float(estimate[there]), abs=1)
