@@ -34,15 +34,17 @@
 
   function finding() {
     if (facts.threshold === null) return "Candidates unknown: no healthy scans to compare with";
-    const limit = `${number(facts.threshold)} ${facts.unit}·mL above ${number(facts.level)} ${facts.unit}`;
     const many = facts.candidates.length;
-    if (!many) return `No candidate beyond the healthy limit of ${limit}; this does not exclude disease. ${share(first)}`;
-    return `${many} ${many > 1 ? "candidates" : "candidate"} beyond the healthy limit of ${limit}`;
+    if (!many) return "No candidate. This does not exclude disease.";
+    return `${many} ${many > 1 ? "candidates" : "candidate"}`;
   }
 
-  // How much is coloured at first, beside what a healthy scan has: much of it without a candidate is no healthy scan.
-  function share(map) {
-    return `${number(100 * map.above, 2)}% of the evaluated region lies above ${number(map.limit)} ${map.unit} (healthy scans: 0.1%)`;
+  // The limit in numbers, and how much is coloured at first: much of it without a candidate is no usual scan.
+  function basis() {
+    const mass = `${number(facts.threshold)} ${facts.unit}·mL above ${number(facts.level)} ${facts.unit}`;
+    const limit = facts.threshold === null ? "" : `A candidate exceeds the limit of healthy scans, ${mass}. `;
+    const mark = `${number(first.limit)} ${first.unit}`;
+    return `${limit}${number(100 * first.above, 2)}% of the evaluated region lies above ${mark}; in healthy scans 0.1% on average.`;
   }
 
   function place(one) {
@@ -54,6 +56,7 @@
 
   function candidates() {
     byId("finding").textContent = finding();
+    byId("basis").textContent = basis();
     byId("list").hidden = facts.candidates.length === 0;
     byId("place").textContent = facts.to_mni ? "Place (MNI)" : "Place (RAS)";
     const lines = facts.candidates.map((one, index) => {
