@@ -208,7 +208,9 @@ class Detection:
 
         image = self.pixels()
         height, width = image.shape[:2]
-        pyplot.figure(figsize=(width / 100, height / 100), dpi=100).figimage(image)
+        axes = pyplot.figure(figsize=(width / 100, height / 100), dpi=100).add_axes((0, 0, 1, 1))
+        axes.imshow(image, aspect="auto")  # in axes: a notebook may draw it at another resolution
+        axes.set_axis_off()
         pyplot.show()
 
     def _map_file(self, one: NativeMap, name: str) -> NiftiFile:
