@@ -22,7 +22,7 @@ from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.review.healthy import UNREAD, Readings, in_words
 from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
-from medvae.run.folder import OutputFolder, disk_errors, hash_of
+from medvae.run.folder import OutputFolder, disk_errors
 from medvae.run.outcomes import Finished
 from medvae.run.processes import Processes
 from medvae.run.work import Progress, Result, ignore
@@ -84,8 +84,10 @@ def run(
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
-    identity = {"model": trained.hash} | ({"verdicts": hash_of(readings.by_scan)} if verdicts else {})
-    with OutputFolder(out, command="calibrate", identity=identity, exclusive=True, part_of_model=True) as folder:
+    identity, anew = {"model": trained.hash}, verdicts is not None  # what an unfinished run prepared was not judged
+    with OutputFolder(
+        out, command="calibrate", identity=identity, overwrite=anew, exclusive=True, part_of_model=True
+    ) as folder:
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),

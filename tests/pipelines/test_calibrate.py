@@ -182,6 +182,9 @@ def test_scans_that_a_reader_did_not_call_healthy_are_left_out(
     said = capsys.readouterr().out
     assert "skipped (read_as_lesion): other-h0" in said
     assert "1 read as healthy, 1 with a lesion, 0 unsure or not judged (left out); 1 without verdicts" in said
+    assert main(["calibrate", str(tmp_path / "moved"), "--model", str(tmp_path / "model"), "--workers", "0"]) == 0
+    assert reference_of(load(tmp_path / "model")).n == 3, "without verdicts all are taken as healthy"
+    assert main([*command, "--model", str(tmp_path / "model"), "--quiet"]) == 0
     left = calibrate(trained_folder, tmp_path / "moved", out=tmp_path / "again", verdicts=verdicts)
     assert reference_of(left).n == 2
     assert reference_of(left).hash == reference_of(load(tmp_path / "model")).hash
