@@ -15,6 +15,7 @@ from chromium import Browser, Tab, executable
 from made_review import LESION, LIMITS, PEAKS, detection, make_run
 from matplotlib.image import imread
 
+from medvae.review.healthy import Readings
 from medvae.review.scan_page import ScanPage
 
 if TYPE_CHECKING:
@@ -238,7 +239,10 @@ def test_verdicts_are_kept_exported_and_imported(browser: Browser, tab: Tab, out
     file, tree = saved(browser, tab, tmp_path)
     (scan,) = tree["scans"]
     assert (scan["id"], scan["candidates"], scan["note"]) == ("ill", {"1": "normal variant"}, "a <b>vein</b>")
+    healthy = {detection("ill").source_hash: "healthy"}
+    assert Readings.of(file).by_scan == healthy, "calibrate knows the scan and that all is judged"
     tab.open(out / "review" / "index.html")
+    assert Readings.of(saved(browser, tab, tmp_path)[0]).by_scan == healthy
     row = "[...document.querySelectorAll('tbody tr')].find((one) => one.textContent.includes('ill')).textContent"
     assert "1 of 1 note" in tab.js(row)
     tab.js("localStorage.clear()")
