@@ -153,7 +153,7 @@ def _facts(
 ) -> dict[str, Any]:
     """What the page's script is told: numbers and words, no voxels."""
     grid = {"shape": shown.frame.geometry.shape, "affine": shown.frame.geometry.affine.tolist()}
-    bits = {name: bit for name, bit in _MARKS.items() if bool((shown.marks & bit).any()) or name == "candidates"}
+    bits = {name: bit for name, bit in _MARKS.items() if bool((shown.marks & bit).any())}  # no key to what is not there
     return {
         **found,
         "key": key,

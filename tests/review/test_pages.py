@@ -191,7 +191,8 @@ def test_the_truth_is_outlined_where_it_is_given(tmp_path: Path) -> None:
     truth[LESION] = 1
     (tmp_path / "truth").mkdir()
     nib.save(nib.Nifti1Image(truth, found.first.affine), tmp_path / "truth" / "a.nii.gz")
-    assert "truth" not in facts(page_of(out, "a"))["marks"]
+    assert set(facts(page_of(out, "a"))["marks"]) == {"brain", "candidates"}
+    assert set(facts(page_of(make_run(tmp_path / "well", [detection("a", top=0.1)]), "a"))["marks"]) == {"brain"}
     review.run(out, truth=tmp_path / "truth")
     page = page_of(out, "a")
     bit = facts(page)["marks"]["truth"]
