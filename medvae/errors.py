@@ -110,7 +110,7 @@ CODES: dict[str, Code] = {
     "not_read_as_healthy": Code(
         "skipped",
         "a reader was unsure of a candidate of the scan, or left one without a verdict",
-        "judge all of its candidates, or ignore it: it is not used for calibration",
+        "ignore it, or judge all of its candidates on its page",
     ),
     "implausible": Code(
         "rejected",
