@@ -104,6 +104,14 @@ CODES: dict[str, Code] = {
     "seen_in_training": Code(
         "skipped", "the scan or its subject was used in training", "ignore it: it is not used for calibration"
     ),
+    "read_as_lesion": Code(
+        "skipped", "a reader called a candidate of the scan a lesion", "ignore it: it is not used for calibration"
+    ),
+    "not_read_as_healthy": Code(
+        "skipped",
+        "a reader was unsure of a candidate of the scan, or left one without a verdict",
+        "ignore it, or judge all of its candidates on its page",
+    ),
     "implausible": Code(
         "rejected",
         "every draw of a synthetic scan was implausible or a near-copy",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.checkpoint.folder import load
+from medvae.review.filling import remove_pages
 from medvae.review.sample_list import SampleList
 from medvae.review.sample_page import SamplePage
 from medvae.run.engine import run_jobs
@@ -63,6 +64,8 @@ def run(
     identity = {"augment": options.augment.model_dump(mode="json"), "seed": options.seed, **_identity(trained)}
     identity |= {} if layout.real is None else {"merge_with": layout.real.folder.name}
     with OutputFolder(out, command="augment", identity=identity, overwrite=overwrite) as folder:
+        if overwrite:
+            remove_pages(out)
         whole = with_screen(synthesizer, layout=layout, on_progress=on_progress)
         summary = run_jobs(
             [SampleJob(index) for index in range(count)],

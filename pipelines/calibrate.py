@@ -21,6 +21,7 @@ from medvae.cohort.find import find
 from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, ModelError, OutputError, ScanError
 from medvae.prepare.load import Loaded, ReadAndPrepare
+from medvae.review.healthy import UNREAD, Readings, in_words
 from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder, disk_errors
@@ -48,6 +49,7 @@ def run(
     scans: Any,
     *,
     model: Path,
+    verdicts: Path | None = None,
     config: str | None = None,
     overrides: tuple[str, ...] = (),
     device: str = "auto",
@@ -63,6 +65,7 @@ def run(
     Args:
         scans: all that `medvae.find` takes.
         model: folder of the model.
+        verdicts: JSON that the pages of `detect` exported; scans that it does not call healthy are left out.
         config: name of a preset, or path of a YAML file, with changes.
         overrides: `section.key=value` texts.
         device: auto, cpu, cuda or cuda:N.
@@ -74,9 +77,10 @@ def run(
 
     Raises:
         ModelError: the checkpoint cannot be read.
-        InputError: no scan among the inputs.
+        InputError: no scan among the inputs; no file of verdicts on them.
         SettingsError: an unknown setting, or one that belongs to the model.
     """
+    readings = Readings.of(verdicts)
     trained = load(model, device=device)
     settings = adjust(trained.settings, config, overrides, uses=("read", "detect"))
     names = usable(trained)
@@ -87,17 +91,21 @@ def run(
     out = model / "calibration"  # the prepared scans are kept here until the Reference is written
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
-    identity = {"model": trained.hash}
-    with OutputFolder(out, command="calibrate", identity=identity, exclusive=True, part_of_model=True) as folder:
+    identity, anew = {"model": trained.hash}, verdicts is not None  # what an unfinished run prepared was not judged
+    with OutputFolder(
+        out, command="calibrate", identity=identity, overwrite=anew, exclusive=True, part_of_model=True
+    ) as folder:
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),
-            partial(_keep, trained=trained),
+            partial(_keep, trained=trained, readings=readings),
             folder=folder,
             engine=Processes(workers),
             stage="prepare",
             on_progress=on_progress,
         )
+        if verdicts:
+            readings.require(summary.outcomes, path=verdicts)
         healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
         if not len(healthy):
             return Finished(model, summary, (f"none of the scans can be used; {_NEEDED}",))
@@ -109,7 +117,8 @@ def run(
         folder.remove_outputs()  # the prepared scans
         shutil.rmtree(out / "cache", ignore_errors=True)  # and what a killed run had not listed yet
     _warn(reference, before=trained)
-    return Finished(model, summary, (f"{model}: {reference.in_words}; {reference.least_in_words}",))
+    said = (in_words(summary.outcomes, n=reference.n),) if verdicts else ()
+    return Finished(model, summary, (f"{model}: {reference.in_words}; {reference.least_in_words}", *said))
 
 
 def calibrate(
@@ -117,6 +126,7 @@ def calibrate(
     scans: Any,
     *,
     out: Path | str | None = None,
+    verdicts: Path | str | None = None,
     workers: int = 0,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Model:
@@ -127,6 +137,8 @@ def calibrate(
         scans: healthy scans that training has not seen: all that `medvae.find` takes. With fewer than 19 no p can be
             as low as 0.05.
         out: calibrate a copy of the model in this new folder, and leave the model itself as it is.
+        verdicts: JSON that the pages of `detect` exported. A scan with a candidate that was called a lesion, is unsure
+            or has no verdict is left out.
         workers: processes that read ahead.
         on_progress: called after each scan of each pass.
 
@@ -134,7 +146,7 @@ def calibrate(
         The model with its Reference.
 
     Raises:
-        InputError: nothing usable among the scans.
+        InputError: nothing usable among the scans; no file of verdicts on them.
         ModelError: the checkpoint cannot be read, or the model was never saved.
         OutputError: `out` exists already, or the disk is full.
 
@@ -148,7 +160,8 @@ def calibrate(
         raise ModelError("the model is in no folder", hint="save it, and pass the folder")
     if out is not None:
         folder = _copied(folder, Path(out))
-    finished = run(scans, model=folder, workers=workers, on_progress=on_progress)
+    said = None if verdicts is None else Path(verdicts)
+    finished = run(scans, model=folder, verdicts=said, workers=workers, on_progress=on_progress)
     if finished.exit_code == 2:
         first = finished.summary.outcomes[0]
         raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=_NEEDED)
@@ -165,14 +178,16 @@ def _copied(model: Path, out: Path) -> Path:
     return out
 
 
-def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model) -> Result:
-    """The prepared scan, if training has not seen it and the model takes its conditions."""
+def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model, readings: Readings = UNREAD) -> Result:
+    """The prepared scan, if training has not seen it, no verdict keeps it out and the model takes its conditions."""
     prepared = loaded.prepared
     named = ref.subject != ref.id  # a subject that a list names; an id may be the same by chance
     if prepared.source_hash in trained.latents.hashes or (named and ref.subject in trained.latents.subjects):
         raise ScanError("training has seen this scan or its subject", code="seen_in_training")
+    judged = readings.check(prepared.source_hash)
     trained.condition(prepared.conditions)
-    return Result((StoredScan(f"cache/{ref.id}.safetensors", prepared),), warnings=prepared.warnings)
+    file = StoredScan(f"cache/{ref.id}.safetensors", prepared)
+    return Result((file,), facts=judged, warnings=prepared.warnings)
 
 
 def _reference(

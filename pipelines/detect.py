@@ -22,6 +22,7 @@ from medvae.cohort.names import digest
 from medvae.cohort.values import tell_of_conditions
 from medvae.io.files import write_text
 from medvae.prepare.load import Loaded, ReadAndPrepare
+from medvae.review.filling import remove_pages
 from medvae.review.scan_page import ScanPage
 from medvae.review.worklist import Worklist
 from medvae.run.checks import check_disk, check_memory
@@ -102,6 +103,8 @@ def run(
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans; calibrate it on healthy scans")
     with OutputFolder(out, command="detect", identity=identity, overwrite=overwrite) as folder:
+        if overwrite:
+            remove_pages(out)
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),

@@ -24,6 +24,7 @@ from medvae.lesions.network import USUAL_STEPS
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.prepare.preparation import Preparation
 from medvae.review import training as pictures
+from medvae.review.filling import remove_pages
 from medvae.review.latent_map import LATENT_MAP, latent_map
 from medvae.review.training_page import TrainingPage
 from medvae.run.checks import check_disk, check_memory
@@ -222,9 +223,10 @@ def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out:
 
 
 def _clear(out: Path) -> None:
-    """Remove the model that is trained anew, and what `calibrate` left there."""
+    """Remove the model that is trained anew, its page, and what `calibrate` left there."""
     for name in ("model.json", "scans.json"):
         (out / name).unlink(missing_ok=True)
+    remove_pages(out)
     _remove(out, "cache", "calibration", FOLDS, *_STATE)
 
 

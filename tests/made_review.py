@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,6 +92,7 @@ def detection(
         with_review=True,
         modality="CT" if units == "HU" else "MR",
         units=units,
+        source_hash=sha256(name.encode()).hexdigest(),
         to_mni=np.eye(4),
     )
 

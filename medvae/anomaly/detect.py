@@ -174,6 +174,7 @@ def detect_prepared(
         with_review=options.review,
         modality=scan.modality,
         units=scan.units,
+        source_hash=prepared.source_hash,
         to_mni=_to_mni(prepared) if aligned else None,
         pseudo_healthy=_pseudo_healthy(on_grid.pseudo_healthy(options.maps), prepared, scan, covered),
     )

@@ -94,6 +94,7 @@ class Detection:
         with_review: whether `files` has what the pages need besides (`detect.review`).
         modality: of the scan.
         units: of the scan.
+        source_hash: of the scan (`medvae.scan.scan_hash`), by which a reader's verdicts find it again.
         to_mni: 4×4, the scanner's RAS+ mm -> mm of the template; None for a model that is not aligned.
         dicom: contents of the DICOM objects by name, where they are asked for (`detect.dicom`, `detect.fusion`).
         pseudo_healthy: the scan without what a map takes out of it (`restoration`), float32 `(X, Y, Z)` in the scan's
@@ -114,6 +115,7 @@ class Detection:
     with_review: bool
     modality: Modality | None
     units: Units
+    source_hash: str
     to_mni: NDArray[np.float64] | None = field(repr=False)
     dicom: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     pseudo_healthy: NDArray[np.float32] | None = field(default=None, repr=False)
@@ -162,6 +164,7 @@ class Detection:
         }
         return {
             "id": self.id,
+            "scan_hash": self.source_hash,
             **self.candidates.to_json(status=self.status, unit=self.first.unit),
             "n": self.n,
             "scores": maps,
@@ -205,7 +208,9 @@ class Detection:
 
         image = self.pixels()
         height, width = image.shape[:2]
-        pyplot.figure(figsize=(width / 100, height / 100), dpi=100).figimage(image)
+        axes = pyplot.figure(figsize=(width / 100, height / 100), dpi=100).add_axes((0, 0, 1, 1))
+        axes.imshow(image, aspect="auto")  # in axes: a notebook may draw it at another resolution
+        axes.set_axis_off()
         pyplot.show()
 
     def _map_file(self, one: NativeMap, name: str) -> NiftiFile:

@@ -78,6 +78,7 @@ def calibrate(args: argparse.Namespace) -> int:
         finished = pipeline.run(
             _selection(args),
             model=args.model,
+            verdicts=args.verdicts,
             config=args.config,
             overrides=overrides,
             device=args.device,

@@ -125,6 +125,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     _add_input(parser)
     _add_model(parser)
+    parser.add_argument(
+        "--verdicts",
+        metavar="FILE",
+        type=Path,
+        help="verdicts of a reader on these scans, exported from the pages of detect: leave out scans with a lesion,"
+        " or with a candidate that is unsure or without a verdict",
+    )
     _add_machine(parser)
     _add_common(parser, commands.calibrate, config="a YAML file with changes")
 

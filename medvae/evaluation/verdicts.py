@@ -11,14 +11,13 @@ from scipy import stats
 
 from medvae.errors import InputError
 from medvae.review.scan_page import FINDINGS
-from medvae.review.verdicts import key_of, read
+from medvae.review.verdicts import NO_LESION, key_of, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-VERDICTS = ("lesion", "normal variant", "artefact", "unsure")
-_FALSE = ("normal variant", "artefact")
+VERDICTS = ("lesion", *NO_LESION, "unsure")
 _LEVEL = 0.95
 
 
@@ -55,7 +54,7 @@ class Verdicts:
         Clopper and Pearson (Biometrika 1934): candidates count as independent of each other.
         """
         lesions = self.counts["lesion"]
-        sure = lesions + sum(self.counts[name] for name in _FALSE)
+        sure = lesions + sum(self.counts[name] for name in NO_LESION)
         if not sure:
             return None
         interval = stats.binomtest(lesions, sure).proportion_ci(_LEVEL, method="exact")

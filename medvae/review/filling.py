@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+FOLDER = "review"  # of the pages, in the folder of a run
 _FOLDER = "page"
 _ASSET = re.compile(r'"(?:\.\./)?page/(\w+\.(?:css|js))"')  # what a template loads from beside it
 _HERE = "<!-- data -->"  # where a template takes its data
+_PART = re.compile(r"<!-- (head|stage|note|greys) -->\n")  # what templates share
 
 
 def json_text(tree: Any) -> str:
@@ -45,12 +48,12 @@ def filled(template: str, data: Mapping[str, str]) -> str:
         if "<" in text or not name.isidentifier():
             raise ValueError(f"the data {name!r} could be taken for markup")
     elements = [f'<script type="text/plain" id="{name}">{text}</script>' for name, text in data.items()]
-    return _read(template).decode("utf-8").replace(_HERE, "\n".join(elements))
+    return _template(template).replace(_HERE, "\n".join(elements))
 
 
 def assets(*templates: str) -> tuple[str, ...]:
     """Names of the files of `page/` that pages made from these templates load."""
-    texts = (_read(name).decode("utf-8") for name in templates)
+    texts = (_template(name) for name in templates)
     return tuple(dict.fromkeys(name for text in texts for name in _ASSET.findall(text)))
 
 
@@ -82,6 +85,29 @@ def write_worklist(
     write_text(folder / "run.js", f'"use strict";\nglobalThis.medvaeRun = {shared};\n')
     write_text(folder / "index.html", filled(templates[0], {"thumbnails": json_text(thumbnails)}))
     return folder / "index.html"
+
+
+def remove_pages(out: Path) -> None:
+    """Remove the pages of an earlier run from its folder; other files there, e.g. exported verdicts, stay.
+
+    Args:
+        out: folder of the run.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    folder = out / FOLDER
+    names = ("index.html", "run.js", *(f"{_FOLDER}/{one.name}" for one in (files("medvae.review") / _FOLDER).iterdir()))
+    for path in (*(folder / name for name in names), *folder.glob("scans/*.html")):
+        path.unlink(missing_ok=True)
+    for place in (folder / _FOLDER, folder / "scans", folder):
+        with suppress(OSError):  # not empty, or not there
+            place.rmdir()
+
+
+def _template(name: str) -> str:
+    """A template with the parts that it names."""
+    return _PART.sub(lambda part: _read(f"_{part[1]}.html").decode("utf-8"), _read(name).decode("utf-8"))
 
 
 def _read(name: str) -> bytes:

@@ -57,6 +57,10 @@ class Grey:
         ends, (step, low) = np.iinfo(self.data.dtype), self.scale
         return Grey(np.rint(np.clip((data - low) / step, ends.min, ends.max)).astype(self.data.dtype), self.scale)
 
+    def less(self, other: Grey) -> Grey:
+        """The steps from another image of the same scale to this one, modulo 2⁸ or 2¹⁶: 0 where they are alike."""
+        return Grey(self.data - other.data, self.scale)
+
     @property
     def values(self) -> NDArray[np.float32]:
         """In the scan's unit, float32 `(X, Y, Z)`."""

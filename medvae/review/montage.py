@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
 from medvae.io.files import atomic
@@ -234,7 +235,8 @@ class _Layers:
         ax.set_axis_off()
         for x, side in ((0.01, "RPI"[across]), (0.99, "LAS"[across])):
             ha = "left" if x < 0.5 else "right"
-            ax.text(x, 0.5, side, color="#ffd000", fontsize=10, ha=ha, va="center", transform=ax.transAxes)
+            letter = ax.text(x, 0.5, side, color="#ffd000", fontsize=10, ha=ha, va="center", transform=ax.transAxes)
+            letter.set_path_effects([withStroke(linewidth=2, foreground="black")])  # it may lie on white bone
 
     def _draw_outline(self, ax: Axes, *, axis: int, at: int) -> None:
         """The border of the template's brain in one plane, a thin line."""

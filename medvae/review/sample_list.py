@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medvae.review.filling import write_worklist
-from medvae.review.sample_page import FOLDER, SamplePage
+from medvae.review.filling import FOLDER, write_worklist
+from medvae.review.sample_page import SamplePage
 from medvae.review.verdicts import key_of
 
 if TYPE_CHECKING:

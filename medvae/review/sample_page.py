@@ -13,7 +13,7 @@ import numpy as np
 from medvae.io.files import write_text
 from medvae.io.formats import nifti
 from medvae.io.nifti.header import read_header
-from medvae.review.filling import base64_text, filled, json_text
+from medvae.review.filling import FOLDER, base64_text, filled, json_text
 from medvae.review.frame import Frame
 from medvae.review.grey import Grey
 from medvae.review.planes import three_planes
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from medvae.run.outcomes import Outcome
     from medvae.run.work import Result
 
-FOLDER = "review"
 _BITS = 8  # labels with an outline of their own; more of them share colours
 _READ = ReadSettings()
 _HEAD = 200_000  # letters at the begin of a page that its picture lies in

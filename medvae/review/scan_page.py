@@ -12,7 +12,7 @@ import numpy as np
 from medvae.io.files import write_text
 from medvae.io.formats import nifti
 from medvae.io.reading import read_mask
-from medvae.review.filling import base64_text, filled, json_text
+from medvae.review.filling import FOLDER, base64_text, filled, json_text
 from medvae.review.frame import Frame
 from medvae.review.grey import Grey
 from medvae.review.montage import COLOURS, TOP
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from medvae.scan import Geometry
 
-FOLDER = "review"
 SCAN, BRAIN, FINDINGS = "scan.nii.gz", "template_brain.nii.gz", "findings.json"
 PSEUDO_HEALTHY = "pseudo_healthy.nii.gz"
 _STEPS = 16  # quantisation steps from 0 to the healthy limit
@@ -125,7 +124,8 @@ def _page(folder: Path, page: ScanPage) -> str:
         data[f"volume_{number}"] = grey.letters(
             shown.frame.geometry, description=f"{name}, steps of {grey.scale[0]:.3g} {one['unit']}"
         )
-        maps.append({"name": name, **one, "step": grey.scale[0]})
+        above = _share_above(shown.maps[name], shown.covered, one["limit"])
+        maps.append({"name": name, **one, "step": grey.scale[0], "above": above})
     montage = folder / "montage.png"
     if montage.is_file():
         data["montage"] = base64_text(montage.read_bytes())
@@ -141,8 +141,10 @@ def _volumes(shown: _Shown) -> dict[str, str]:
         "volume_marks": marks.letters(shown.frame.geometry, description="outlines"),
     }
     if shown.pseudo_healthy is not None:
-        estimate = shown.pseudo_healthy.letters(shown.frame.geometry, description="an estimate, for display only")
-        volumes["volume_pseudo_healthy"] = estimate
+        steps = shown.pseudo_healthy.less(shown.grey)  # fewer letters: the noise of the scan is there once
+        volumes["volume_pseudo_healthy"] = steps.letters(
+            shown.frame.geometry, description="an estimate, less the scan; for display only"
+        )
     return volumes
 
 
@@ -151,7 +153,7 @@ def _facts(
 ) -> dict[str, Any]:
     """What the page's script is told: numbers and words, no voxels."""
     grid = {"shape": shown.frame.geometry.shape, "affine": shown.frame.geometry.affine.tolist()}
-    bits = {name: bit for name, bit in _MARKS.items() if bool((shown.marks & bit).any()) or name == "candidates"}
+    bits = {name: bit for name, bit in _MARKS.items() if bool((shown.marks & bit).any())}  # no key to what is not there
     return {
         **found,
         "key": key,
@@ -167,6 +169,11 @@ def _facts(
             "top": TOP,
         },
     }
+
+
+def _share_above(values: NDArray[np.float32], covered: NDArray[np.bool_], limit: float) -> float:
+    """Share of the evaluated voxels that 99.9% of healthy voxels lie below: 0.001 on average in healthy scans."""
+    return float((values[covered] > limit).mean()) if covered.any() else 0.0
 
 
 def _peak(shown: _Shown, name: str) -> list[float]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from medvae.io.files import write_text
-from medvae.review.filling import base64_text, filled, json_text, write_assets
+from medvae.review.filling import FOLDER, base64_text, filled, json_text, write_assets
 from medvae.review.latent_map import LATENT_MAP
-from medvae.review.sample_page import FOLDER
 from medvae.run.record import RESEARCH_USE
 
 if TYPE_CHECKING:

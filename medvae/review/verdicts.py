@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvae.errors import InputError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "medvae-verdicts"
+NO_LESION = ("normal variant", "artefact")
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,15 @@ class Said:
         key: of the result that was looked at.
         candidates: verdicts by a candidate's number.
         verdict: on the scan as a whole: "accept" or "reject" for a synthetic scan, "" where there is none.
+        scan_hash: of the scan that `detect` was given; "" for a synthetic scan.
+        found: how many candidates it has.
     """
 
     key: str
     candidates: Mapping[str, str]
     verdict: str
+    scan_hash: str = ""
+    found: int = 0
 
 
 def key_of(result: bytes) -> str:
@@ -50,7 +55,17 @@ def read(path: Path) -> list[Said]:
         tree = json.loads(path.read_text("utf-8"))
         if tree["format"] != FORMAT:
             raise ValueError
-        return [Said(str(one["key"]), dict(one["candidates"]), str(one.get("verdict", ""))) for one in tree["scans"]]
+        return [_said(one) for one in tree["scans"]]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         hint = "pass a JSON file that the pages exported"
         raise InputError("no file of verdicts", path=path, hint=hint) from None
+
+
+def _said(one: Mapping[str, Any]) -> Said:
+    return Said(
+        key=str(one["key"]),
+        candidates=dict(one["candidates"]),
+        verdict=str(one.get("verdict", "")),
+        scan_hash=str(one.get("scan_hash", "")),
+        found=int(one.get("found", 0)),
+    )

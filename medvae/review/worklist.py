@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from medvae.review.filling import base64_text, write_worklist
-from medvae.review.scan_page import FINDINGS, FOLDER, ScanPage
+from medvae.review.filling import FOLDER, base64_text, write_worklist
+from medvae.review.scan_page import FINDINGS, ScanPage
 from medvae.review.verdicts import key_of
 from medvae.run.record import read_record
 
@@ -75,6 +75,7 @@ def _row(outcome: Outcome, out: Path) -> dict[str, Any]:
     return {
         **row,
         "key": key_of(text.encode("utf-8")),
+        "scan_hash": found.get("scan_hash", ""),  # not in runs of older versions
         "page": (out / ScanPage(outcome.id).name).is_file(),
         "map": name,
         "unit": found["unit"],

@@ -11,6 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
+from matplotlib.image import imread
 from monai.data import MetaTensor
 
 import medvae
@@ -125,10 +127,12 @@ def test_it_says_what_it_is_and_shows_itself(
     assert html.startswith('<img alt="ill: ')
     assert "score" in html[:400]
     assert "data:image/png;base64,iVBOR" in html
-    shown: list[Any] = []
-    monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append(True))
+    file, small = tmp_path / "shown.png", found.pixels().astype(float)
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: pyplot.gcf().savefig(file, dpi=200))
     found.show()
-    assert shown == [True]
+    large = imread(file)[..., :3] * 255
+    assert large.shape == (2 * small.shape[0], 2 * small.shape[1], 3)
+    assert np.abs(large[::2, ::2] - small).mean() < 5, "the whole picture at any resolution"
 
 
 def test_the_picture_has_the_values_of_the_file_the_highest_first(model_folder: Path, brains: Path) -> None:

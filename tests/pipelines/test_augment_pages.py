@@ -51,8 +51,9 @@ def test_a_real_scan_is_kept_for_a_page_only_where_it_is_asked_for(model_folder:
     assert 'id="volume_nearest"' in (out / "review" / "scans" / "synthetic-00000.html").read_text("utf-8")
 
 
-def test_without_review_nothing_of_the_pages_is_written(model_folder: Path, tmp_path: Path) -> None:
-    assert augment(model_folder, tmp_path / "set", 1, "--set", "augment.review=false") == 0
+def test_without_review_nothing_of_the_pages_is_written_and_old_ones_go(model_folder: Path, tmp_path: Path) -> None:
+    assert augment(model_folder, tmp_path / "set", 1) == 0
+    assert augment(model_folder, tmp_path / "set", 1, "--set", "augment.review=false", "--overwrite") == 0
     assert not (tmp_path / "set" / "review").exists()
 
 

@@ -14,10 +14,11 @@ from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load, save
 from medvae.cli.main import main
 from medvae.cohort.find import find
+from medvae.cohort.read import read
 from medvae.errors import InputError, ModelError, OutputError, ScanError
 from medvae.pipelines.calibrate import _keep, calibrate
 from medvae.prepare.load import ReadAndPrepare
-from medvae.scan import Selection
+from medvae.scan import Selection, scan_hash
 from medvae.vae.conditions import Condition, Conditions
 
 if TYPE_CHECKING:
@@ -162,3 +163,56 @@ def test_a_condition_that_training_did_not_have_rejects_the_scan(trained_folder:
     with pytest.raises(ScanError) as caught:
         _keep(unknown, prepare(unknown), trained=model)
     assert caught.value.code == "unknown_condition"
+
+
+# ----------------------------------------------------------------------------------------------------- verdicts
+
+
+def test_scans_that_a_reader_did_not_call_healthy_are_left_out(
+    trained_folder: Path, brains: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The verdicts name the scans by their contents: here they lie elsewhere and have other names than when read."""
+    verdicts = _exported(tmp_path, {name: hash_of_scan(brains / "healthy" / f"{name}.nii.gz") for name in ("h0", "h1")})
+    (tmp_path / "moved").mkdir()
+    for name in ("h0", "h1", "h2"):
+        shutil.copy(brains / "healthy" / f"{name}.nii.gz", tmp_path / "moved" / f"other-{name}.nii.gz")
+    command = ["calibrate", str(tmp_path / "moved"), "--workers", "0", "--verdicts", str(verdicts)]
+    shutil.copytree(trained_folder, tmp_path / "model")
+    assert main([*command, "--model", str(tmp_path / "model"), "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert "skipped (read_as_lesion): other-h0" in said
+    assert "1 read as healthy, 1 with a lesion, 0 unsure or not judged (left out); 1 without verdicts" in said
+    assert main(["calibrate", str(tmp_path / "moved"), "--model", str(tmp_path / "model"), "--workers", "0"]) == 0
+    assert reference_of(load(tmp_path / "model")).n == 3, "without verdicts all are taken as healthy"
+    assert main([*command, "--model", str(tmp_path / "model"), "--quiet"]) == 0
+    left = calibrate(trained_folder, tmp_path / "moved", out=tmp_path / "again", verdicts=verdicts)
+    assert reference_of(left).n == 2
+    assert reference_of(left).hash == reference_of(load(tmp_path / "model")).hash
+    assert reference_of(left).scan_hashes == reference_of(load(tmp_path / "model")).scan_hashes
+    assert hash_of_scan(brains / "healthy" / "h0.nii.gz") not in reference_of(left).scan_hashes
+
+
+def test_verdicts_on_other_scans_are_refused_and_the_model_stays(
+    trained_folder: Path, brains: Path, tmp_path: Path
+) -> None:
+    verdicts = _exported(tmp_path, {"h0": "of another scan", "h1": "of yet another"})
+    shutil.copytree(trained_folder, tmp_path / "model")
+    with pytest.raises(InputError, match="no verdicts on any of these scans"):
+        calibrate(tmp_path / "model", brains / "healthy" / "h0.nii.gz", verdicts=verdicts)
+    assert not reference_of(load(tmp_path / "model")).calibrated
+
+
+def hash_of_scan(path: Path) -> str:
+    """As `detect` writes it into `findings.json`."""
+    return scan_hash(read(path))
+
+
+def _exported(folder: Path, hashes: dict[str, str]) -> Path:
+    """A lesion in the first scan, a normal variant in the second one."""
+    said = zip(hashes.items(), ("lesion", "normal variant"), strict=True)
+    scans = [
+        {"id": name, "key": "k", "scan_hash": digest, "found": 1, "candidates": {"1": verdict}}
+        for (name, digest), verdict in said
+    ]
+    (folder / "verdicts.json").write_text(json.dumps({"format": "medvae-verdicts", "version": 1, "scans": scans}))
+    return folder / "verdicts.json"

@@ -263,9 +263,14 @@ def test_the_pages_are_those_that_review_makes_from_the_disk(brains: Path, model
     assert (card["training"], card["align"], card["modality"]) == (4, "mni152", "MR"), "one is for validation"
 
 
-def test_without_review_nothing_of_the_pages_is_written(brains: Path, model_folder: Path, tmp_path: Path) -> None:
-    few = ("--workers", "0", "--map", "residual", "--set", "detect.montage=false", "--set", "detect.review=false")
-    assert detect(brains / "new" / "ill.nii.gz", model_folder, tmp_path / "out", *few) == 0
+def test_without_review_nothing_of_the_pages_is_written_and_old_ones_go(
+    brains: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    scan, few = brains / "new" / "ill.nii.gz", ("--workers", "0", "--map", "residual", "--set", "detect.montage=false")
+    assert detect(scan, model_folder, tmp_path / "out", *few) == 0
+    assert (tmp_path / "out" / "review" / "index.html").is_file()
+    few += ("--set", "detect.review=false", "--overwrite")
+    assert detect(scan, model_folder, tmp_path / "out", *few) == 0
     assert not (tmp_path / "out" / "review").exists()
     names = {path.name for path in (tmp_path / "out" / "scans" / "ill").iterdir()}
     assert names == {"residual.nii.gz", "coverage.nii.gz", "candidates.nii.gz", "findings.json"}

@@ -343,6 +343,11 @@ def test_overwrite_begins_anew(blocks: tuple[Path, Path], tmp_path: Path) -> Non
     assert train(scans, config, tmp_path / "model", "--seed", "3", "--overwrite") == 0
     assert load(tmp_path / "model").hash != first
     assert [e.step for e in read_epochs(tmp_path / "model" / "log")] == [2, 4, 6]
+    assert (tmp_path / "model" / "review" / "index.html").is_file()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.nii.gz").write_bytes(b"no scan at all")
+    assert train(tmp_path / "broken", config, tmp_path / "model", "--overwrite") == 2
+    assert not (tmp_path / "model" / "review").exists(), "the page of a model that is gone"
 
 
 def test_nothing_usable(blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -14,6 +15,7 @@ from chromium import Browser, Tab, executable
 from made_review import LESION, LIMITS, PEAKS, detection, make_run
 from matplotlib.image import imread
 
+from medvae.review.healthy import Readings
 from medvae.review.scan_page import ScanPage
 
 if TYPE_CHECKING:
@@ -61,6 +63,27 @@ def at_cross(tab: Tab) -> np.ndarray[Any, Any]:
         " return [box.left + x * box.width / nv.canvas.width, box.top + y * box.height / nv.canvas.height]; })()"
     )
     return pixels(tab)[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].mean(axis=(0, 1))
+
+
+@pytest.mark.parametrize("units", ["a.u.", "HU"])
+def test_the_pseudo_healthy_image_has_the_values_of_its_file(tab: Tab, tmp_path: Path, units: str) -> None:
+    """The page holds what was changed only; the scan's grey values are its own again afterwards."""
+    found = detection("ill", units=units)
+    estimate = found.picture.scan.copy()
+    estimate[LESION] -= 55
+    made = make_run(tmp_path, [replace(found, pseudo_healthy=estimate)])
+    tab.open(page(made, "ill"), ready=READY)
+    before = tab.js("medvae.viewer.here()")
+    assert before["file"] == list(LESION)
+    for expected in (before["scan"] - 55, before["scan"]):
+        tab.js("document.querySelector('#pseudo').click()")
+        tab.wait(f"Math.abs(medvae.viewer.here().scan - {expected}) < 1")
+    tab.js("document.querySelector('#pseudo').click()")
+    settle(tab)
+    tab.js("medvae.viewer.goToVoxel([9, 9, 9])")
+    there = tuple(tab.js("medvae.viewer.here().file"))
+    tab.wait("document.querySelector('#readout').textContent.includes('pseudo-healthy')")
+    assert tab.js("medvae.viewer.here().scan") == pytest.approx(float(estimate[there]), abs=1)
 
 
 def text(tab: Tab, selector: str) -> str:
@@ -216,7 +239,10 @@ def test_verdicts_are_kept_exported_and_imported(browser: Browser, tab: Tab, out
     file, tree = saved(browser, tab, tmp_path)
     (scan,) = tree["scans"]
     assert (scan["id"], scan["candidates"], scan["note"]) == ("ill", {"1": "normal variant"}, "a <b>vein</b>")
+    healthy = {detection("ill").source_hash: "healthy"}
+    assert Readings.of(file).by_scan == healthy, "calibrate knows the scan and that all is judged"
     tab.open(out / "review" / "index.html")
+    assert Readings.of(saved(browser, tab, tmp_path)[0]).by_scan == healthy
     row = "[...document.querySelectorAll('tbody tr')].find((one) => one.textContent.includes('ill')).textContent"
     assert "1 of 1 note" in tab.js(row)
     tab.js("localStorage.clear()")

@@ -22,14 +22,14 @@ from made_review import LESION, LIMITS, detection, make_run, oblique
 from medvae.cli.main import main
 from medvae.errors import InputError
 from medvae.pipelines import review
-from medvae.review.filling import assets, filled, json_text
+from medvae.review.filling import assets, filled, json_text, remove_pages
 from medvae.review.frame import Frame
 from medvae.review.grey import Grey
 from medvae.review.scan_page import ScanPage, quantised
 from medvae.scan import Geometry
 
 EVIL = "<img src=x onerror=alert(1)>"
-TEMPLATES = tuple(one.name for one in (files("medvae.review") / "page").iterdir() if one.name.endswith(".html"))
+TEMPLATES = ("index.html", "scan.html", "samples.html", "sample.html", "training.html")
 AFFINES = {"RAS": np.diag([2.0, 2, 3, 1]), "LPS": np.diag([-2.0, -2, 3, 1]), "oblique": oblique()}
 
 
@@ -72,6 +72,8 @@ def test_every_voxel_is_the_files_within_half_a_step_and_at_its_place(name: str,
         assert np.abs(np.asarray(shown.dataobj).ravel() - values[tuple(own.T)]).max() <= step / 2 * 1.0001
         axes = "".join(nib.aff2axcodes(shown.affine))
         assert axes == "RAS"
+        inside = np.asarray(nib.load(out / "scans" / "a" / "coverage.nii.gz").dataobj) > 0
+        assert told["maps"][number]["above"] == pytest.approx((values[inside] > LIMITS[key]).mean())
     assert np.allclose(told["grid"]["affine"], volume(page, "scan").affine, atol=1e-4)
 
 
@@ -139,7 +141,7 @@ def test_no_name_becomes_markup(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_page_may_load_nothing_but_files_beside_it(name: str) -> None:
-    text = (files("medvae.review") / "page" / name).read_text("utf-8")
+    text = filled(name, {})
     assert "default-src 'none'" in text
     assert "unsafe" not in text
     assert "http:" not in text
@@ -147,6 +149,16 @@ def test_a_page_may_load_nothing_but_files_beside_it(name: str) -> None:
     assert all('src="' in tag for tag in re.findall("<script[^>]*>", text)), "no script but from a file"
     assert not re.findall(r"\son\w+=", text)
     assert "Research use only" in text
+
+
+def test_templates_share_what_is_the_same_in_them() -> None:
+    page = files("medvae.review") / "page"
+    templates = {one.name: one.read_text("utf-8") for one in page.iterdir() if one.name.endswith(".html")}
+    assert {name for name in templates if name[0] != "_"} == set(TEMPLATES)
+    for words in ("Content-Security-Policy", 'id="note"', 'id="screen"', 'id="black"'):
+        assert sum(words in text for text in templates.values()) == 1, words
+    for name in TEMPLATES:
+        assert not re.findall(r"<!-- (?!data)", filled(name, {})), "every part is there"
 
 
 def test_no_script_of_ours_makes_markup_from_text() -> None:
@@ -179,7 +191,8 @@ def test_the_truth_is_outlined_where_it_is_given(tmp_path: Path) -> None:
     truth[LESION] = 1
     (tmp_path / "truth").mkdir()
     nib.save(nib.Nifti1Image(truth, found.first.affine), tmp_path / "truth" / "a.nii.gz")
-    assert "truth" not in facts(page_of(out, "a"))["marks"]
+    assert set(facts(page_of(out, "a"))["marks"]) == {"brain", "candidates"}
+    assert set(facts(page_of(make_run(tmp_path / "well", [detection("a", top=0.1)]), "a"))["marks"]) == {"brain"}
     review.run(out, truth=tmp_path / "truth")
     page = page_of(out, "a")
     bit = facts(page)["marks"]["truth"]
@@ -245,3 +258,15 @@ def test_the_window_lies_at_the_percentiles_of_what_was_evaluated() -> None:
     low, high = np.percentile(data[covered], (0.5, 99.5))
     assert Grey(data, (2.0, -1.0)).window(covered) == pytest.approx((low * 2 - 1, high * 2 - 1))
     assert Grey(data.astype(np.int16), (2.0, -1.0)).window(covered) == pytest.approx((low * 2 - 1, high * 2 - 1))
+
+
+def test_pages_are_removed_and_what_a_reader_left_beside_them_stays(tmp_path: Path) -> None:
+    out = make_run(tmp_path / "out", [detection("a")])
+    (out / "review" / "verdicts.json").write_text("{}", "utf-8")
+    remove_pages(out)
+    assert [path.name for path in (out / "review").rglob("*")] == ["verdicts.json"]
+    other = make_run(tmp_path / "other", [detection("a")])
+    remove_pages(other)
+    remove_pages(other)
+    assert not (other / "review").exists()
+    assert (other / "scans" / "a" / "scan.nii.gz").is_file()

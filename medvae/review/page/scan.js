@@ -27,17 +27,24 @@
     const card = { reference: facts.reference, ...run.card };
     showCard(byId("card"), card);
     for (const map of facts.maps) {
-      const cells = [map.name, `${number(map.score)} ${map.unit}`, number(map.p), number(map.limit), number(map.step)];
+      const cells = [map.name, `${number(map.score)} ${map.unit}`, number(map.p), number(map.limit), `${number(100 * map.above, 2)}%`, number(map.step)];
       byId("scores").tBodies[0].append(make("tr", {}, cells.map((text) => make("td", { text }))));
     }
   }
 
   function finding() {
     if (facts.threshold === null) return "Candidates unknown: no healthy scans to compare with";
-    const limit = `${number(facts.threshold)} ${facts.unit}·mL above ${number(facts.level)} ${facts.unit}`;
     const many = facts.candidates.length;
-    if (!many) return `No candidate beyond the healthy limit of ${limit}; this does not exclude disease`;
-    return `${many} ${many > 1 ? "candidates" : "candidate"} beyond the healthy limit of ${limit}`;
+    if (!many) return "No candidate. This does not exclude disease.";
+    return `${many} ${many > 1 ? "candidates" : "candidate"}`;
+  }
+
+  // The limit in numbers, and how much is coloured at first: much of it without a candidate is no usual scan.
+  function basis() {
+    const mass = `${number(facts.threshold)} ${facts.unit}·mL above ${number(facts.level)} ${facts.unit}`;
+    const limit = facts.threshold === null ? "" : `A candidate exceeds the limit of healthy scans, ${mass}. `;
+    const mark = `${number(first.limit)} ${first.unit}`;
+    return `${limit}${number(100 * first.above, 2)}% of the evaluated region lies above ${mark}; in healthy scans 0.1% on average.`;
   }
 
   function place(one) {
@@ -49,6 +56,7 @@
 
   function candidates() {
     byId("finding").textContent = finding();
+    byId("basis").textContent = basis();
     byId("list").hidden = facts.candidates.length === 0;
     byId("place").textContent = facts.to_mni ? "Place (MNI)" : "Place (RAS)";
     const lines = facts.candidates.map((one, index) => {
@@ -112,7 +120,7 @@
   function pseudoHealthy() {
     const box = make("input", { type: "checkbox", id: "pseudo" });
     const window = () => [Number(byId("black").value), Number(byId("white").value)];
-    box.addEventListener("change", () => viewer.showScan(box.checked ? "volume_pseudo_healthy" : "volume_scan", window()));
+    box.addEventListener("change", () => viewer.showScan(box.checked ? "volume_pseudo_healthy" : "volume_scan", window(), { fromScan: box.checked }));
     byId("windows").append(make("label", {}, [box, " pseudo-healthy image"]));
   }
 
@@ -188,7 +196,6 @@
   function looks(key) {
     if (key === "m") showMap((Number(byId("map").value) + 1) % facts.maps.length);
     else if (key === "h") viewer.set({ on: !viewer.state.on });
-    else if (key === "g" && byId("pseudo")) byId("pseudo").click();
     else if (key === "g" && byId("pseudo")) byId("pseudo").click();
     else if (key === "[" || key === "]") {
       const step = (facts.colours.top * viewer.state.map.limit) / 60;

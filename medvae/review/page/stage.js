@@ -29,7 +29,7 @@ medvae.makeStage = ({ facts, names, colours, points }) => {
 
   async function begin(onMove) {
     if (!document.createElement("canvas").getContext("webgl2")) throw new Error("the browser has no WebGL2");
-    viewer = await medvae.makeViewer(byId("images"), { facts, base64, onMove: () => viewer && onMove(), onDraw: drawLines });
+    viewer = await medvae.makeViewer(byId("images"), { facts, base64, onMove: () => viewer && onMove(), onDraw: drawLines, onWindow: showWindow });
     const { marks } = facts;
     if (viewer.mask) outlines = medvae.makeOutlines(byId("lines"), { mask: viewer.mask, shape: facts.grid.shape, marks, colours, points: points(viewer) });
     for (const [name, kind] of Object.entries(VIEWS)) button("views", name, () => viewer.nv.setSliceType(viewer.nv[kind]));
@@ -145,8 +145,8 @@ medvae.makeStage = ({ facts, names, colours, points }) => {
       byId("said").textContent = text;
     };
     byId("note").addEventListener("input", () => note(byId("note").value));
-    const { id, key, notice } = facts;
-    medvae.wireFiles([{ id, key }], { name: `verdicts-${id}.json`, notice, onChange: verdicts, say });
+    const { id, key, scan_hash, candidates, notice } = facts;
+    medvae.wireFiles([{ id, key, scan_hash, candidates: candidates?.length }], { name: `verdicts-${id}.json`, notice, onChange: verdicts, say });
     wireKeys(act);
     addEventListener("storage", verdicts);
     try {

@@ -55,9 +55,10 @@ globalThis.medvae = (() => {
     return review.note === "" && !review.verdict && Object.keys(review.candidates).length === 0;
   }
 
-  // The JSON of scans: rows with id and key.
+  // The JSON of scans: rows with id and key; those of detect also with the scan's hash and their number of candidates.
   function exported(rows, notice) {
-    const scans = rows.map(({ id, key }) => ({ id, key, ...read(key) })).filter((one) => !isEmpty(one));
+    const told = ({ id, key, scan_hash, candidates: found }) => ({ id, key, scan_hash, found, ...read(key) });
+    const scans = rows.map(told).filter((one) => !isEmpty(one));
     const head = { format: FORMAT, version: 1, exported: new Date().toISOString(), notice };
     unsaved = false;
     return `${JSON.stringify({ ...head, scans }, null, 2)}\n`;

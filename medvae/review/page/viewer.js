@@ -1,6 +1,6 @@
 "use strict";
 // NiiVue with a scan and one of its maps: one fixed colour scale, a threshold in the map's unit, the value at the cross.
-medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
+medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw, onWindow }) => {
   const FROM_ZERO = 2; // colours run from 0 to the end, and nothing below the threshold is shown; NiiVue 0.69 calls it otherwise
   const COLOURS = "medvae";
   const CROSS_MM = 0.7; // NiiVue wants voxels
@@ -34,6 +34,7 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
     return drawn;
   };
   nv.onLocationChange = () => onMove();
+  nv.onIntensityChange = (volume) => onWindow(volume.cal_min, volume.cal_max); // by the right button, a double or long touch
   nv.setMultiplanarLayout(niivue.MULTIPLANAR_TYPE.GRID);
   nv.setSliceType(nv.sliceTypeMultiplanar);
   if (facts.colours) {
@@ -78,9 +79,14 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw }) => {
     onMove();
   }
 
-  // Another scan of the same grid in the place of the first one.
-  async function showScan(id, window) {
-    if (!images.has(id)) images.set(id, await image(id, base64(id), { colormap: "gray" }));
+  // Another scan of the same grid in the place of the first one; it may be given as the steps from the first one to it.
+  async function showScan(id, window, { fromScan = false } = {}) {
+    if (!images.has(id)) {
+      const other = await image(id, base64(id), { colormap: "gray" });
+      const first = images.get("volume_scan").img;
+      if (fromScan) other.img = other.img.map((step, n) => step + first[n]); // typed: the sum wraps around as the steps did
+      images.set(id, other);
+    }
     scan = images.get(id);
     setEnds(...window);
     nv.volumes = [scan, ...nv.volumes.slice(1)];
