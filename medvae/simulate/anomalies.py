@@ -71,7 +71,7 @@ class _Brain:
         self.depth = ndimage.distance_transform_edt(foreground, sampling=spacing)
         self.at = np.indices(image.shape, dtype=np.float32)
 
-    def smooth(self, values: NDArray[np.floating], mm: float) -> Values:
+    def smooth(self, values: NDArray[np.floating] | NDArray[np.bool_], mm: float) -> Values:
         """Smoothed by a Gaussian."""
         smooth: Values = ndimage.gaussian_filter(values.astype(np.float32), mm / self.mm, truncate=3)
         return smooth
@@ -91,7 +91,8 @@ class _Brain:
         """About the same place on the other side, up to 8 mm off."""
         mirrored = np.array([self.image.shape[0] - 1 - place[0], *place[1:]])
         off = np.rint(self.rng.uniform(-8, 8, 3) / self.mm).astype(np.intp)
-        return np.clip(mirrored + off, 0, np.array(self.image.shape) - 1)
+        inside: NDArray[np.intp] = np.clip(mirrored + off, 0, np.array(self.image.shape) - 1)
+        return inside
 
     def log_uniform(self, low: float, high: float) -> float:
         """A number whose logarithm is uniform."""
@@ -117,7 +118,8 @@ def _tissues(values: Values) -> tuple[float, float, float]:
 
 def _step(height: NDArray[np.floating], *, edge_mm: float = _EDGE_MM) -> Values:
     """From 1 where the height above a border is far below 0, to 0."""
-    return (1 / (1 + np.exp(np.clip(2 * height / edge_mm, -50, 50)))).astype(np.float32)
+    step: Values = (1 / (1 + np.exp(np.clip(2 * height / edge_mm, -50, 50)))).astype(np.float32)
+    return step
 
 
 def _tumour(brain: _Brain) -> tuple[Values, NDArray[np.bool_]]:
@@ -162,7 +164,8 @@ def _swelling(brain: _Brain, image: Values, height: Values, radius: float) -> Va
     reach = brain.rng.uniform(0.4, 1.2) * radius
     white = brain.smooth(brain.smooth(image, 1.0) > (brain.grey + brain.white) / 2, 2.0)
     near = _step(height - reach * (1 + 0.3 * brain.noise(8)), edge_mm=3.0)
-    return near * np.clip(1.6 * white - 0.3, 0, 1)
+    swelling: Values = near * np.clip(1.6 * white - 0.3, 0, 1)
+    return swelling
 
 
 def _spots(brain: _Brain, sign: int) -> tuple[Values, NDArray[np.bool_]]:

@@ -55,19 +55,22 @@ def _low_contrast(
 ) -> Values:
     knee = float(np.median(image[inside])) - 0.5
     flatter = np.where(image > knee, knee + _FLATTER * (image - knee), image)
-    return flatter + _NOISE * rng.standard_normal(image.shape, np.float32)
+    noisy: Values = flatter + _NOISE * rng.standard_normal(image.shape, np.float32)
+    return noisy
 
 
 def _field(image: Values, inside: NDArray[np.bool_], mm: NDArray[np.float64], rng: np.random.Generator) -> Values:
     rough = ndimage.gaussian_filter(rng.standard_normal(image.shape, np.float32), _FIELD_MM / mm, mode="wrap")
     lowest = image[inside].min()
-    return lowest + (image - lowest) * np.exp(_FIELD * rough / rough.std())
+    changed: Values = lowest + (image - lowest) * np.exp(_FIELD * rough / rough.std())
+    return changed
 
 
 def _gamma(image: Values, inside: NDArray[np.bool_], mm: NDArray[np.float64], rng: np.random.Generator) -> Values:
     low, high = np.percentile(image[inside], (0.5, 99.5))
     exponent = rng.choice([0.75, 1.3])
-    return low + (high - low) * np.clip((image - low) / (high - low), 0, 1.2) ** exponent
+    changed: Values = low + (high - low) * np.clip((image - low) / (high - low), 0, 1.2) ** exponent
+    return changed
 
 
 _MAKE = {

@@ -59,7 +59,7 @@ class RegisteredScans:
         background: float = 0.0,
     ) -> RegisteredScans:
         """From images `(n, 1, X, Y, Z)` and masks `(n, 1, X, Y, Z)`, background outside the masks."""
-        box = _bounds(only_channel(masks.any(axis=0)))
+        box = _bounds(only_channel(np.asarray(masks.any(axis=0))))
         step = max(1, math.ceil(max(one.stop - one.start for one in box) / _CELLS))
         coarse = [_coarse(image, box=box, step=step, background=background) for image in images]
         return cls(tuple(ids), tuple(subjects), np.stack(coarse), box, step, background)
