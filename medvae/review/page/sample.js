@@ -62,8 +62,10 @@
     return [
       ["Nearest scan", words.nearest && `${words.nearest}, distance ${number(scores.distance)}${below(limit)}`],
       ["Next person", scores.second_distance && `distance ${number(scores.second_distance)}, ratio ${number(scores.ratio)}${below(ratio)}`],
+      ["After registration", words.registered_nearest && `${words.registered_nearest}, ratio ${number(scores.registered_ratio)}`],
+      ["By region", words.region_nearest && `${words.region_nearest}, ${number(100 * scores.region_share, 2)}% of the blocks`],
       ["Nearest code", words.code_nearest && `${words.code_nearest}, distance ${number(scores.code_distance)}`],
-      ["Near-copy", words.copy ?? "unknown"],
+      ["Near-copy", `${words.copy ?? "unknown"}${words.copy_by ? `; found by ${split(words.copy_by).join(", ")}` : ""}`],
     ];
   }
 
