@@ -56,7 +56,7 @@ def load_folds(model: Model) -> tuple[FoldModel, ...]:
     """
     known = model.record.get(FOLDS, ())
     if known and model.path is None:
-        raise ModelError("the folds of a model lie in its folder, and it is in none", hint="load it from its folder")
+        raise ModelError("the folds of a model lie in its folder, and it is in none", hint="pass its folder")
     return tuple(_load(model, number, one) for number, one in enumerate(known, start=1))
 
 

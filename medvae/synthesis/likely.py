@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
 
 SCANS = 16  # training scans, at most, that are encoded to know the range
-BEYOND = 1.0  # samples may lie above the training scans' range by this share of it
+BEYOND = 1.0  # samples may lie above the training scans' range by this share of it, and by
+NOISE = 0.5  # nats per voxel: what one more standard deviation of noise costs a Gaussian; texture is such noise
 
 
 def negative_elbo(
@@ -43,8 +44,8 @@ def negative_elbo(
 def highest(model: Model) -> float:
     """The highest −ELBO per voxel that a sample may have; infinite where the model keeps no scan.
 
-    The 99.5% quantile of training scans, and beyond it `BEYOND` times their range (0.5% to 99.5%). There is no lower
-    limit, for a decoded mean has no noise, and the model explains it better than any scan.
+    The 99.5% quantile of training scans, and beyond it `BEYOND` times their range (0.5% to 99.5%) and `NOISE`. There is
+    no lower limit, for a decoded mean has no noise, and the model explains it better than any scan.
     """
     training, rows = model.training, rows_of_training(model)
     if not rows:
@@ -55,4 +56,4 @@ def highest(model: Model) -> float:
         for at in chosen
     ]
     low, high = np.quantile(found, (0.005, 0.995))
-    return float(high + BEYOND * (high - low))
+    return float(high + BEYOND * (high - low) + NOISE)

@@ -79,6 +79,7 @@ def test_the_pseudo_healthy_image_has_the_values_of_its_file(tab: Tab, tmp_path:
         tab.js("document.querySelector('#pseudo').click()")
         tab.wait(f"Math.abs(medvae.viewer.here().scan - {expected}) < 1")
     tab.js("document.querySelector('#pseudo').click()")
+    tab.wait(f"Math.abs(medvae.viewer.here().scan - {before['scan'] - 55}) < 1")
     settle(tab)
     tab.js("medvae.viewer.goToVoxel([9, 9, 9])")
     there = tuple(tab.js("medvae.viewer.here().file"))

@@ -83,8 +83,10 @@ def test_a_finger_moves_the_cross_hair(tab: Tab, out: Path) -> None:
     tab.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
     tab.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
     tab.wait(f"String(medvae.viewer.here().index) === '{','.join(map(str, after))}'")
+    tab.open(out / ScanPage("ill").name, ready=READY)  # anew: two touches in quick succession mean something else
+    tab.js("[...document.querySelectorAll('#views button')].find((one) => one.textContent === 'axial').click()")
     tab.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
     tab.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=[{"x": x + 40, "y": y}])
     tab.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-    tab.wait(f"medvae.viewer.here().index[0] !== {after[0]}")
+    tab.wait(f"![{before[0]}, {after[0]}].includes(medvae.viewer.here().index[0])")
     assert tab.js("[scrollX, scrollY]") == [0, 0], "the page stays where it is"

@@ -88,6 +88,7 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw, onWindow }) 
       images.set(id, other);
     }
     scan = images.get(id);
+    scan.dims ??= images.get("volume_scan").dims; // NiiVue sets them where a volume is added, and looks voxels up by them
     setEnds(...window);
     nv.volumes = [scan, ...nv.volumes.slice(1)];
     update();
