@@ -78,7 +78,7 @@ def stored(folder: Path, count: int, *, start: int = 0, align: str = "none") -> 
 @cache
 def trained(align: str = "mni152", *, network: str = "spatial") -> Model:
     """The network after some steps on eight scans, with its uncalibrated Reference."""
-    detector = {"steps": 120, "channels": [8, 16], "patch": SHAPE, "batch": 4, "lr": 5e-3}
+    detector = {"steps": 80, "channels": [8, 16], "patch": SHAPE, "batch": 4, "lr": 5e-3}
     train = {"steps": 40, "validate_every": 40, "lr": 3e-3}
     chosen = settings(align=align, network=network, train=train, detector=detector)
     with TemporaryDirectory() as place:

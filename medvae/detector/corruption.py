@@ -25,8 +25,8 @@ _EDGE_MM = 3.0  # borders are blurred by a Gaussian of up to this σ
 _HALF = 0.4  # change, in units of the tissue spread, whose target is 1 − exp(−1/2)
 _AROUND_MM = 4.0  # the change is averaged around a voxel, so that the inside of a shifted border counts
 _LARGE_ML, _MOST, _MARKED = 20.0, 10.0, 0.05  # of the emphasis, and the target from which it counts
-_MOST_NESTED = 3
 _NESTED = 0.5  # how often one more anomaly is put into or around the last one: core, rim, swelling
+_MOST_NESTED, _APART_MM = 3, 2.0  # anomalies in one place, and what lies between their borders, once to four times
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def corrupt(
         box, shape = draw_shape(foreground, spacing=spacing, rng=rng)
         shapes = [shape]
         while len(shapes) < _MOST_NESTED and rng.random() < _NESTED:
-            shapes.append(_nested(shape, rng))
+            shapes.append(_nested(shape, spacing=spacing, rng=rng))
         for one in shapes:
             weight = _softened(one, foreground[box], spacing=spacing, rng=rng)
             place = Place(changed, foreground, donor, box, weight, spacing, noise, spread)
@@ -96,9 +96,9 @@ def corrupt(
     return Corrupted(np.where(foreground, changed, image), target, emphasis)
 
 
-def _nested(shape: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A smaller shape inside, its rim, or what lies around it."""
-    steps = int(rng.integers(1, 5))
+def _nested(shape: NDArray[np.bool_], *, spacing: Spacing, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A smaller shape inside, its rim, or what lies around it; borders are 2, 4, 6 or 8 mm apart."""
+    steps = max(1, round(_APART_MM * int(rng.integers(1, 5)) / min(spacing)))
     inner = ndimage.binary_erosion(shape, iterations=steps)
     if not inner.any():
         return shape
