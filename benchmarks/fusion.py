@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
+    from medvae.simulate.anomalies import Kind
+    from medvae.simulate.scanners import Change
 
     Values = NDArray[np.float32]
     Combine = Callable[["Case"], Values]
@@ -123,12 +125,12 @@ class Witnesses:
                 yield self._case(replace(ill, source_hash=f"{scan.source_hash}-{number}"), truth, kind)
 
     def _ill(
-        self, scan: Prepared, kind: str, change: str, rng: np.random.Generator
+        self, scan: Prepared, kind: Kind, change: Change, rng: np.random.Generator
     ) -> tuple[Prepared, NDArray[np.bool_]]:
         """A scan with an anomaly, prepared as its file would be, and the truth."""
         inside, spacing = scan.mask[0], scan.grid.spacing
-        made = add_anomaly(scan.image[0], inside, kind=kind, spacing=spacing, rng=rng)  # type: ignore[arg-type]
-        image = changed_by_scanner(made.image, inside, change=change, spacing=spacing, rng=rng)  # type: ignore[arg-type]
+        made = add_anomaly(scan.image[0], inside, kind=kind, spacing=spacing, rng=rng)
+        image = changed_by_scanner(made.image, inside, change=change, spacing=spacing, rng=rng)
         values = np.maximum(scan.intensity.invert(image), 0)
         factor = receive_field(values, inside, spacing=spacing)
         if factor is not None and self.model.preparation.settings.field == "n4":
