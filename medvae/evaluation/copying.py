@@ -14,6 +14,7 @@ import numpy as np
 from medvae.evaluation.fidelity import distances
 from medvae.evaluation.metrics import Interval, interval, paired_difference, scan_auroc
 from medvae.synthesis.compared import Comparison
+from medvae.synthesis.nearest import TrainingImages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,13 +120,14 @@ def registered_ratio(scans: ImageSet, training: ImageSet) -> Interval:
     Near 1 for scans of new people, clearly lower for warped training scans. The interval is over scans, drawn anew.
     """
     outside = training.images[~training.masks]
-    comparison = Comparison.from_scans(
+    known = TrainingImages.from_scans(
         training.images,
         training.masks,
         ids=training.ids,
         subjects=training.subjects,
         background=float(outside[0]) if outside.size else 0.0,
     )
+    comparison = Comparison.of(known)
     chosen = np.unique(np.linspace(0, len(scans) - 1, _REGISTERED).astype(int))
     compared = [comparison.compare(scans.images[row].astype(np.float32), scans.masks[row]) for row in chosen]
     ratios = np.array([np.nan if one.registered is None else one.registered.ratio for one in compared])

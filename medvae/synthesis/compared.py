@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from medvae.synthesis.nearest import TrainingImages, find_nearest
+from medvae.synthesis.nearest import find_nearest
 from medvae.synthesis.regions import Regions
 from medvae.synthesis.registered import RegisteredScans
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from medvae.synthesis.nearest import Nearest
+    from medvae.synthesis.nearest import Nearest, TrainingImages
 
 
 @dataclass(frozen=True)
@@ -48,19 +46,9 @@ class Comparison:
     regions: Regions = field(repr=False)
 
     @classmethod
-    def from_scans(
-        cls,
-        images: NDArray[np.floating],
-        masks: NDArray[np.bool_],
-        *,
-        ids: Sequence[str],
-        subjects: Sequence[str],
-        background: float = 0.0,
-    ) -> Comparison:
-        """From images and masks `(n, 1, X, Y, Z)`, background outside the masks."""
-        known = TrainingImages.from_scans(images, masks, ids=ids, subjects=subjects, background=background)
-        registered = RegisteredScans.from_scans(images, masks, ids=ids, subjects=subjects, background=background)
-        return cls(known, registered, Regions.of(known))
+    def of(cls, images: TrainingImages) -> Comparison:
+        """Of training scans."""
+        return cls(images, RegisteredScans.of(images), Regions.of(images))
 
     def compare(
         self,

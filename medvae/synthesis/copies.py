@@ -14,7 +14,7 @@ import numpy as np
 from medvae.run.work import Progress, ignore
 from medvae.synthesis.compared import Compared, Comparison
 from medvae.synthesis.limits import KnownCopy, Limits
-from medvae.synthesis.nearest import TrainingCodes, find_nearest
+from medvae.synthesis.nearest import TrainingCodes, TrainingImages, find_nearest
 from medvae.synthesis.rows import NEAREST
 
 if TYPE_CHECKING:
@@ -197,13 +197,14 @@ def fit(
     count = len(training.ids)
     counted = partial(_counted, total=2 * count, on_progress=on_progress)
     on_progress(Progress(_STAGE, 0, 2 * count))
-    comparison = Comparison.from_scans(
+    images = TrainingImages.from_scans(
         training.images,
         training.masks,
         ids=training.ids,
         subjects=[subject_of[one] for one in training.ids],
         background=training.intensities[0].background,
     )
+    comparison = Comparison.of(images)
     known = list(counted(_known_copies(comparison, copies, training.masks)))
     same = copies is None  # scans are compared with each other once
     real = [one.others for one in known] if same else _between_scans(comparison)

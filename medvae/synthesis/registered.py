@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
+from medvae.prepare.grid import box_around
 from medvae.prepare.native import only_channel
 from medvae.synthesis.nearest import find_nearest, nearest_subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from medvae.synthesis.nearest import Nearest
+    from medvae.prepare.grid import Box
+    from medvae.synthesis.nearest import Nearest, TrainingImages
 
     Volume = NDArray[np.float32]
-    Box = tuple[slice, slice, slice]
 
 CANDIDATES = 3  # subjects whose nearest scan is registered onto an image
 _CELLS = 48  # along the longest axis: the grid is averaged down to at most so many
@@ -33,36 +32,25 @@ class RegisteredScans:
     """Training scans on a coarse grid, to be registered onto images.
 
     Attributes:
-        ids: of the scans.
-        subjects: who was scanned.
+        images: the scans.
         volumes: float32 `(n, x, y, z)`, prepared intensities less those of the background, which is 0.
         box: the part of the model's grid that holds all foregrounds.
         step: voxels of the model's grid that a cell stands for, along each axis.
-        background: prepared value outside a foreground.
     """
 
-    ids: tuple[str, ...]
-    subjects: tuple[str, ...]
+    images: TrainingImages = field(repr=False)
     volumes: Volume = field(repr=False)
     box: Box
     step: int
-    background: float
 
     @classmethod
-    def from_scans(
-        cls,
-        images: NDArray[np.floating],
-        masks: NDArray[np.bool_],
-        *,
-        ids: Sequence[str],
-        subjects: Sequence[str],
-        background: float = 0.0,
-    ) -> RegisteredScans:
-        """From images `(n, 1, X, Y, Z)` and masks `(n, 1, X, Y, Z)`, background outside the masks."""
-        box = _bounds(only_channel(np.asarray(masks.any(axis=0))))
+    def of(cls, images: TrainingImages) -> RegisteredScans:
+        """The scans, averaged down."""
+        box = box_around(only_channel(images.region))
         step = max(1, math.ceil(max(one.stop - one.start for one in box) / _CELLS))
-        coarse = [_coarse(image, box=box, step=step, background=background) for image in images]
-        return cls(tuple(ids), tuple(subjects), np.stack(coarse), box, step, background)
+        rows = (images.scan(row)[0] for row in range(len(images.ids)))
+        coarse = [_coarse(image, box=box, step=step, background=images.background) for image in rows]
+        return cls(images, np.stack(coarse), box, step)
 
     def nearest(
         self, image: NDArray[np.float32], distances: NDArray[np.float64], *, without: str | None = None
@@ -74,10 +62,11 @@ class RegisteredScans:
             distances: to the scans, `(n,)`: those of the nearest subjects are registered, one scan of each.
             without: the scans of this subject are left out.
         """
-        rows = nearest_subjects(distances, self.subjects, count=CANDIDATES, without=without)
-        fixed = _coarse(image, box=self.box, step=self.step, background=self.background)
+        ids, subjects = self.images.ids, self.images.subjects
+        rows = nearest_subjects(distances, subjects, count=CANDIDATES, without=without)
+        fixed = _coarse(image, box=self.box, step=self.step, background=self.images.background)
         left = np.array([residual(self.volumes[row], fixed) for row in rows])
-        return find_nearest(left, [self.ids[row] for row in rows], subjects=[self.subjects[row] for row in rows])
+        return find_nearest(left, [ids[row] for row in rows], subjects=[subjects[row] for row in rows])
 
 
 def residual(moving: Volume, fixed: Volume) -> float:
@@ -96,14 +85,6 @@ def residual(moving: Volume, fixed: Volume) -> float:
     values = sitk.GetArrayFromImage(warped).T
     tissue = (values != 0) | (fixed != 0)
     return float(np.sqrt(np.square(values[tissue] - fixed[tissue]).mean())) if tissue.any() else 0.0
-
-
-def _bounds(region: NDArray[np.bool_]) -> Box:
-    """The smallest box around a region `(X, Y, Z)`; all of the grid where it is empty."""
-    holds = region if region.any() else np.ones_like(region)
-    ends = [np.flatnonzero(holds.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    x, y, z = (slice(int(one[0]), int(one[-1]) + 1) for one in ends)
-    return x, y, z
 
 
 def _coarse(image: NDArray[np.floating], *, box: Box, step: int, background: float) -> Volume:

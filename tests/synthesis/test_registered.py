@@ -35,7 +35,8 @@ def warped(image: np.ndarray, *, seed: int = 1) -> np.ndarray:
 def scans(*, background: float = 0.0, subjects: tuple[str, ...] = tuple("abcde")) -> RegisteredScans:
     images, masks = people()
     images = np.where(masks, images, background)
-    return RegisteredScans.from_scans(images, masks, ids=list("abcde"), subjects=subjects, background=background)
+    known = TrainingImages.from_scans(images, masks, ids=list("abcde"), subjects=subjects, background=background)
+    return RegisteredScans.of(known)
 
 
 def distances(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -87,5 +88,5 @@ def test_only_the_nearest_scan_of_each_subject_is_registered() -> None:
 
 def test_a_large_grid_is_averaged_down() -> None:
     image, mask = np.ones((1, 1, 100, 10, 10), np.float32), np.ones((1, 1, 100, 10, 10), bool)
-    found = RegisteredScans.from_scans(image, mask, ids=["a"], subjects=["a"])
+    found = RegisteredScans.of(TrainingImages.from_scans(image, mask, ids=["a"], subjects=["a"]))
     assert (found.step, found.volumes.shape) == (3, (1, 34, 4, 4))
