@@ -61,6 +61,6 @@ def log_prob_of_cut(distance: Tensor, at: Tensor, *, log_scale: Tensor, reach: f
         reach: r, mm.
     """
     scale = log_scale.exp()
-    between: Tensor = Normal(at, scale, validate_args=False).log_prob(distance)
-    above, below = (torch.special.log_ndtr((sign * at - reach) / scale) for sign in (1, -1))
-    return torch.where(distance >= reach, above, torch.where(distance <= -reach, below, between))
+    within: Tensor = Normal(at, scale, validate_args=False).log_prob(distance)
+    beyond = torch.special.log_ndtr((distance.sign() * at - reach) / scale)
+    return torch.where(distance.abs() < reach, within, beyond)
