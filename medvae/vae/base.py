@@ -88,13 +88,16 @@ class VAE(nn.Module):
         stride: grid voxels that a latent cell spans along an axis; None for a latent that is not a volume.
         observation: from the decoder's output to p(x|z).
         architecture: name and options that it was built from (`medvae.checkpoint.model.build_network`).
-        labels: values of the label maps that it decodes, besides 0; () for a network that decodes images alone.
     """
 
     stride: int | None = None
-    labels: tuple[int, ...] = ()
     observation: Observation
     architecture: Mapping[str, Any]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Values of the label maps that it decodes, besides 0; () for a network that decodes images alone."""
+        return ()
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`."""

@@ -138,7 +138,7 @@ class Deform(VAE):
         return loss
 
     @property
-    def labels(self) -> tuple[int, ...]:  # type: ignore[override]
+    def labels(self) -> tuple[int, ...]:
         """Those of the template."""
         return tuple(value for value in self.template.values if value != 0)
 
