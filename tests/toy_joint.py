@@ -11,7 +11,7 @@ from toy_model import SHAPE, toy_model
 
 from medvae.checkpoint.model import build_network
 from medvae.settings import ModelSettings
-from medvae.vae.distances import cut_distance
+from medvae.vae.distances import truncated_distance
 from medvae.vae.networks.joint import Joint
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def toy_joint(**more: Any) -> Model:
     assert isinstance(network, Joint)
     assert network.shapes is not None
     spacing, labels = toy.preparation.grid.spacing, boxes()
-    mean = [cut_distance(labels == value, spacing, reach=network.reach) for value in network.labels]
+    mean = [truncated_distance(labels == value, spacing, reach=network.reach) for value in network.labels]
     network.shapes.begin(torch.from_numpy(np.stack(mean))[None], spacing)
     with torch.no_grad():
         network.shapes.layer.weight.normal_(std=NUDGE, generator=torch.Generator().manual_seed(0))

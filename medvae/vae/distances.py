@@ -1,4 +1,4 @@
-"""Signed distances to the border of structures, and their likelihood where they were cut off."""
+"""Signed distances to the border of structures, truncated, and their likelihood."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def signed_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArra
     return np.asarray(np.where(mask, inside - half, half - outside))
 
 
-def cut_distance(mask: NDArray[np.bool_], spacing: Sequence[float], *, reach: float) -> NDArray[np.float32]:
-    """Signed distance to the border of a mask `(X, Y, Z)`, mm, positive inside, cut off at ±`reach`.
+def truncated_distance(mask: NDArray[np.bool_], spacing: Sequence[float], *, reach: float) -> NDArray[np.float32]:
+    """Signed distance to the border of a mask `(X, Y, Z)`, mm, positive inside, truncated at ±`reach`.
 
     It is measured where it is less than that alone, which takes a fraction of the time. A mask without a border is at
     the limit everywhere.
@@ -41,21 +41,21 @@ def cut_distance(mask: NDArray[np.bool_], spacing: Sequence[float], *, reach: fl
     return distance
 
 
-def cut_distances(label_map: Tensor, labels: Sequence[int], spacing: Sequence[float], *, reach: float) -> Tensor:
-    """`cut_distance` of each structure: labels `(B, 1, X, Y, Z)` -> float32 `(B, K, X, Y, Z)`."""
+def truncated_distances(label_map: Tensor, labels: Sequence[int], spacing: Sequence[float], *, reach: float) -> Tensor:
+    """`truncated_distance` of each structure: labels `(B, 1, X, Y, Z)` -> float32 `(B, K, X, Y, Z)`."""
     maps = label_map[:, 0].cpu().numpy()
-    found = [[cut_distance(one == value, spacing, reach=reach) for value in labels] for one in maps]
+    found = [[truncated_distance(one == value, spacing, reach=reach) for value in labels] for one in maps]
     return torch.from_numpy(np.stack([np.stack(each) for each in found])).to(label_map.device)
 
 
-def log_prob_of_cut(distance: Tensor, at: Tensor, *, log_scale: Tensor, reach: float) -> Tensor:
-    """ln p of distances that were cut off at ±`reach`, in nats: a censored normal distribution (Tobin, 1958).
+def censored_log_prob(distance: Tensor, at: Tensor, *, log_scale: Tensor, reach: float) -> Tensor:
+    """ln p of distances that were truncated at ±`reach`, in nats: a censored normal distribution (Tobin, 1958).
 
     Between the limits ln N(t; d, σ²); at a limit the probability of everything beyond it, ln Φ(−(r ∓ d)/σ). So a
     decoder is free to say anything beyond the reach, and σ is the uncertainty of borders, whatever lies around them.
 
     Args:
-        distance: t, mm, cut off.
+        distance: t, mm, truncated.
         at: d, mm, of any size and the same shape.
         log_scale: ln σ, σ in mm.
         reach: r, mm.

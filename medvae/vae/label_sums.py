@@ -20,28 +20,31 @@ class LabelSums:
     Args:
         values: the labels that count; () for all that there are.
         least: the lowest of these.
-        volume: of the places of a label in one scan, `(X, Y, Z)` bool -> `(X, Y, Z)`; zeros where it has none.
 
     Attributes:
         sums: by label.
         scans: how many label maps were added.
     """
 
-    def __init__(self, values: Sequence[int], *, least: int, volume: Callable[[Tensor], Tensor]) -> None:
-        self.values, self.least, self.volume = tuple(values), least, volume
+    def __init__(self, values: Sequence[int], *, least: int) -> None:
+        self.values, self.least = tuple(values), least
         self.sums: dict[int, Tensor] = {}
         self.scans = 0
 
-    def add(self, label_map: Tensor) -> None:
-        """One label map `(1, X, Y, Z)`.
+    def add(self, label_map: Tensor, volume: Callable[[Tensor], Tensor]) -> None:
+        """One label map.
+
+        Args:
+            label_map: `(1, X, Y, Z)`.
+            volume: what is summed, from where a label is: `(X, Y, Z)` bool -> `(X, Y, Z)`; zeros where it is nowhere.
 
         Raises:
             SettingsError: more labels than a network can carry.
         """
         self.scans += 1
         for value in self.values or tuple(int(one) for one in label_map.unique() if one >= self.least):
-            volume = self.volume(label_map[0] == value)
-            self.sums[value] = self.sums[value] + volume if value in self.sums else volume
+            one = volume(label_map[0] == value)
+            self.sums[value] = self.sums[value] + one if value in self.sums else one
         if len(self.sums) > _MOST_LABELS:
             message = f"the label maps have more than {_MOST_LABELS} labels, each of which is a volume of weights"
             raise SettingsError(message, hint="name some in model.options.labels, or leave the label maps out")

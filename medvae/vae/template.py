@@ -56,7 +56,7 @@ class Template(nn.Module):
             SettingsError: more labels than a template can carry.
         """
         total, count, everywhere = (torch.zeros_like(self.image_weights[0, :1]) for _ in range(3))
-        frequency = LabelSums(self.values, least=0, volume=Tensor.float)
+        frequency = LabelSums(self.values, least=0)
         scans_seen = 0
         for scan in scans:
             total += scan.image * scan.mask
@@ -64,7 +64,7 @@ class Template(nn.Module):
             everywhere += scan.image
             scans_seen += 1
             if scan.label_map is not None:
-                frequency.add(scan.label_map)
+                frequency.add(scan.label_map, Tensor.float)
         mean = torch.where(count > 0, total / count.clamp(min=1), everywhere / max(1, scans_seen))
         with torch.no_grad():
             self.image_weights[0, :1] = (torch.logit(mean, eps=_EDGE) if binary else mean) / _GAIN

@@ -58,3 +58,15 @@ def test_training_and_sampling_work_at_the_first_try(preset: str, crops: Path, t
         assert set(np.unique(np.asanyarray(labels.dataobj))) == {0, 1, 2}
         assert labels.shape == image.shape
     assert len(list((out / "labels").glob("*.nii.gz"))) == 2
+
+
+def test_a_joint_model_of_scans_without_label_maps_is_refused(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [str(path) for path in crops.parent.glob("crop*.nii.gz")]
+    changed = [word for change in (*SHORT, "prepare.shape=[24,32,24]") for word in ("--set", change)]
+    train = ["train", *scans, "--config", "hippocampus-mri-joint", "--out", str(tmp_path / "model"), "--workers", "0"]
+    assert main([*train, *changed]) == 2
+    said = capsys.readouterr().err
+    assert "learns label maps" in said
+    assert "model.name=spatial" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from medvae.errors import SettingsError
 from medvae.vae.blocks import channels_last, unfold
-from medvae.vae.distances import cut_distance, cut_distances, log_prob_of_cut
+from medvae.vae.distances import censored_log_prob, truncated_distance, truncated_distances
 from medvae.vae.label_sums import LabelSums
 from medvae.vae.networks import spatial
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Settings(spatial.Settings):
     """Options of the network."""
 
-    reach: float = Field(5.0, gt=0, description="distances to the border of a structure are cut off here, mm")
+    reach: float = Field(5.0, gt=0, description="distances to the border of a structure are truncated here, mm")
     labels: tuple[int, ...] = Field(
         (), description="structures that are decoded; none: all values above 0 of the training label maps"
     )
@@ -45,7 +46,7 @@ def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, co
 class Joint(spatial.Spatial):
     """p(x, l|z) = p(x|z) p(l|z): image and label map are independent given z, and both are decoded from it alone.
 
-    p(l|z) is that of the signed distances to the border of each structure (`log_prob_of_cut`). The encoder sees the
+    p(l|z) is that of the signed distances to the border of each structure (`censored_log_prob`). The encoder sees the
     image alone, so that scans without a label map can be encoded. Before `begin` it decodes no labels.
 
     Attributes:
@@ -70,11 +71,11 @@ class Joint(spatial.Spatial):
             SettingsError: no training scan has a label map with such a structure, or there are too many.
         """
         wanted, spacing = self.labels, (1.0, 1.0, 1.0)
-        sums = LabelSums(wanted, least=1, volume=lambda mask: self._nearness(mask, spacing))
+        sums = LabelSums(wanted, least=1)
         for scan in scans:
             if scan.label_map is not None:
-                spacing = scan.spacing
-                sums.add(scan.label_map)
+                spacing = scan.spacing  # of the grid, so of all
+                sums.add(scan.label_map, partial(self._nearness, spacing=spacing))
         self._require(sums, wanted)
         mean = torch.stack([sums.sums[value] for value in sums.labels])[None] / sums.scans - self.reach
         self.shapes = self._shapes(sums.labels)
@@ -92,9 +93,9 @@ class Joint(spatial.Spatial):
         if self.shapes is None:
             return None
         known = label_map >= 0
-        target = cut_distances(label_map, self.labels, self.shapes.spacing.tolist(), reach=self.reach)
+        target = truncated_distances(label_map, self.labels, self.shapes.spacing.tolist(), reach=self.reach)
         at, log_scale = self.distances(z, c), self.shapes.log_scale.float()
-        return -(log_prob_of_cut(target, at, log_scale=log_scale, reach=self.reach) * known).sum()
+        return -(censored_log_prob(target, at, log_scale=log_scale, reach=self.reach) * known).sum()
 
     def decode_labels(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The structure that a voxel is deepest in, 0 where it is outside of all: int16 `(B, 1, X, Y, Z)`."""
@@ -102,9 +103,9 @@ class Joint(spatial.Spatial):
         values = torch.tensor(self.labels, dtype=torch.int16, device=at.device)
         return torch.where(depth > 0, values[at], 0)
 
-    def _nearness(self, mask: Tensor, spacing: Sequence[float]) -> Tensor:
-        """Cut off distances from −reach on, so that a scan without the structure adds nothing to a sum."""
-        return torch.from_numpy(cut_distance(mask.numpy(), spacing, reach=self.reach) + self.reach)
+    def _nearness(self, mask: Tensor, *, spacing: Sequence[float]) -> Tensor:
+        """Truncated distances from −reach on, so that a scan without the structure adds nothing to a sum."""
+        return torch.from_numpy(truncated_distance(mask.numpy(), spacing, reach=self.reach) + self.reach)
 
     def _require(self, sums: LabelSums, wanted: Sequence[int]) -> None:
         """Raise an error where a structure is in no training scan, or there is none at all."""

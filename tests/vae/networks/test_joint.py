@@ -20,7 +20,7 @@ from medvae.training.fit import fit
 from medvae.training.losses import Objective
 from medvae.training.store import Scans, store
 from medvae.vae.base import TrainingScan, elbo
-from medvae.vae.distances import cut_distances, log_prob_of_cut
+from medvae.vae.distances import censored_log_prob, truncated_distances
 from medvae.vae.networks.joint import Joint
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def test_a_structure_that_half_of_the_scans_have_is_far_away_in_the_others() -> 
     net.begin([other, other._replace(label_map=without)])
     with torch.no_grad():
         mean = net.distances(origin(net))
-    expected = (cut_distances(label_map_of(other), (9,), SPACING, reach=REACH) - REACH) / 2
+    expected = (truncated_distances(label_map_of(other), (9,), SPACING, reach=REACH) - REACH) / 2
     torch.testing.assert_close(mean[:, 1:], expected, atol=1e-4, rtol=0)
 
 
@@ -110,8 +110,8 @@ def test_label_loss_is_in_nats_and_only_over_what_is_labelled() -> None:
     z = origin(net).expand(2, -1, -1, -1, -1)
     with torch.no_grad():
         loss = net.label_loss(z, both)
-        target = cut_distances(label_map_of(one), (3, 9), SPACING, reach=REACH)
-        each = log_prob_of_cut(target, net.distances(origin(net)), log_scale=torch.zeros(()), reach=REACH)
+        target = truncated_distances(label_map_of(one), (3, 9), SPACING, reach=REACH)
+        each = censored_log_prob(target, net.distances(origin(net)), log_scale=torch.zeros(()), reach=REACH)
     assert loss is not None
     assert float(loss) == pytest.approx(-float(each.sum()), rel=1e-5)
 
