@@ -13,7 +13,7 @@ from medvae.errors import SettingsError
 from medvae.vae.blocks import channels_last, unfold
 from medvae.vae.distances import censored_log_prob, truncated_distance, truncated_distances
 from medvae.vae.label_sums import LabelSums
-from medvae.vae.networks import spatial
+from medvae.vae.networks._convolutional import Convolutional, ConvolutionalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medvae.vae.base import VAE, TrainingScan
 
 
-class Settings(spatial.Settings):
+class Settings(ConvolutionalSettings):
     """Options of the network."""
 
     reach: float = Field(5.0, gt=0, description="distances to the border of a structure are truncated here, mm")
@@ -43,7 +43,7 @@ def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, co
     return vae
 
 
-class Joint(spatial.Spatial):
+class Joint(Convolutional):
     """p(x, l|z) = p(x|z) p(l|z): image and label map are independent given z, and both are decoded from it alone.
 
     p(l|z) is that of the signed distances to the border of each structure (`censored_log_prob`). The encoder sees the
