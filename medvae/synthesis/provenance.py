@@ -69,9 +69,9 @@ def unit_text(model: Model) -> str:
 
 def no_label_maps(synthesizer: Synthesizer) -> str | None:
     """Why there are no label maps; None where there are some."""
-    model = synthesizer.model
-    if synthesizer.space == "latent":
-        return None if model.vae.labels else _IMAGES_ONLY
+    model, decoded = synthesizer.model, synthesizer.space == "latent"
+    if decoded and model.vae.labels:
+        return None
     if model.training.label_maps is None:
         return "not written: the model keeps no label maps of its training scans"
-    return None
+    return _IMAGES_ONLY if decoded else None
