@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from medvae.scan import Shape
     from medvae.settings import RandomizeSettings
 
+_BLUR_REACH = 4  # voxels: 4 σ of the widest blur
+
 
 @dataclass(frozen=True, eq=False)
 class Example:
@@ -112,6 +114,17 @@ class FusedWarp(RandomizableTransform):  # type: ignore[misc]
         return (x @ fine.flatten(1)).view(1, *shape, 3)
 
 
+class EdgeBlur(RandGaussianSmooth):  # type: ignore[misc]
+    """Gaussian blur that goes on beyond the edge with the values of the edge; with 0 a crop would get a dark frame."""
+
+    def __call__(self, img: Tensor, randomize: bool = True) -> Tensor:
+        """Blur an image `(1, X, Y, Z)`."""
+        padded = F.pad(img[None], [_BLUR_REACH] * 6, mode="replicate")[0]
+        inside = slice(_BLUR_REACH, -_BLUR_REACH)
+        blurred: Tensor = super().__call__(padded, randomize)[:, inside, inside, inside]
+        return blurred
+
+
 class Randomize(Randomizable):  # type: ignore[misc]
     """The whole chain on one prepared scan; `set_random_state(seed)` before each call makes it repeatable."""
 
@@ -120,9 +133,7 @@ class Randomize(Randomizable):  # type: ignore[misc]
         self.warp = FusedWarp(settings, spacing)
         self.gamma = RandAdjustContrast(prob=settings.gamma, gamma=(0.8, 1.25))
         self.bias = RandBiasField(prob=settings.bias, degree=3, coeff_range=(-0.1, 0.1))
-        self.blur = RandGaussianSmooth(
-            prob=settings.blur, sigma_x=(0.25, 1.0), sigma_y=(0.25, 1.0), sigma_z=(0.25, 1.0)
-        )
+        self.blur = EdgeBlur(prob=settings.blur, sigma_x=(0.25, 1.0), sigma_y=(0.25, 1.0), sigma_z=(0.25, 1.0))
         self.noise = RandGaussianNoise(prob=settings.noise, std=0.1)
         self.coarse, self.boxes = np.random.default_rng(), np.random.default_rng()
 

@@ -251,3 +251,12 @@ def test_plain_tensors_come_out() -> None:
     for tensor in (example.input, example.image, example.mask, example.label_map):
         assert type(tensor) is torch.Tensor
     assert example.image.dtype == example.input.dtype == torch.float32
+
+
+def test_blur_goes_on_beyond_the_edge() -> None:
+    """A crop fills its box: with zeros beyond the edge it would get a dark frame."""
+    chain = Randomize(RandomizeSettings(**{**OFF, "blur": 1}), (1.0, 1.0, 1.0)).set_random_state(3)
+    image = torch.full((1, 12, 10, 8), 2.0)
+    found = chain(image, torch.ones_like(image, dtype=torch.bool), floor=5.0)
+    assert found.record["blur_voxels"]
+    torch.testing.assert_close(found.image, image, rtol=0, atol=1e-3)
