@@ -109,7 +109,7 @@ def test_too_little_of_a_brain_says_nothing() -> None:
     image, mask = brain()
     thin = mask & (np.abs(np.arange(mask.shape[2]) - mask.shape[2] // 2) < 1)[None, None]
     assert tissue_contrast(image, thin, grid=GRID) is None
-    low = mask & (np.arange(mask.shape[2]) > mask.shape[2] * 0.7)[None, None]
+    low = mask & (np.arange(mask.shape[2]) > mask.shape[2] * 0.6)[None, None]
     assert contrast(image, low).fluid is None, "there is no fluid inside the upper end of a brain"
 
 
