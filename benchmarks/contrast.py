@@ -132,7 +132,10 @@ def changes_of_t1(data: Path, grid: Geometry) -> dict[str, Changed]:
     made: dict[str, Changed] = {one: partial(scanner, change=one, spacing=spacing) for one in CHANGES}
     made |= {"white matter at 30%, noise": weak, "receive field, a factor of three": field, "strong noise": noisy}
     made |= {f"gamma {one}": partial(gamma, exponent=one) for one in (0.6, 1.6)}
-    made["wide ventricles"] = partial(wide_ventricles, where=around_ventricles(grid))
+    made["wide ventricles"] = wide = partial(wide_ventricles, where=around_ventricles(grid))
+    made["wide ventricles, white matter at 30%, noise"] = lambda image, mask, rng: weak(
+        wide(image, mask, rng), mask, rng
+    )
     made["tumour"] = partial(tumour, spacing=spacing)
     paths = sorted((data / "stroke-lesion-masks").glob("*.nii.gz"))
     for path in spread_by_volume(paths, len(paths))[-STROKES:]:
@@ -156,15 +159,15 @@ def figures(image: Values, mask: Mask, grid: Geometry) -> TissueContrast:
 
 def simulated(data: Path, load: ReadAndPrepare, count: int) -> list[list[str]]:
     """One row per change: the range of both figures over the brains, and how many are doubtful."""
-    refs = find(Selection((data / "brains-t1" / "split.csv",), split="train"), load.read).refs[:count]
-    brains = [load(ref).prepared for ref in refs]
+    refs = find(Selection((data / "brains-t1" / "split.csv",), split="train"), load.read).refs
+    brains = [load(ref).prepared for ref in refs[len(refs) // count - 1 :: len(refs) // count]]
     grid = load.preparation.grid
     changed: dict[str, Changed] = {name: partial(with_tissues, means=one) for name, one in TISSUES.items()}
     rows = []
     for name, change in {**changes_of_t1(data, grid), **changed}.items():
         rng = np.random.default_rng(0)
         found = [figures(change(one.image[0], one.mask[0], rng), one.mask[0], grid) for one in brains]
-        grey, fluid = [one.grey for one in found], [one.fluid or np.nan for one in found]
+        grey, fluid = [one.grey for one in found], [np.nan if one.fluid is None else one.fluid for one in found]
         doubtful = f"{sum(one.doubt is not None for one in found)} of {len(found)}"
         rows.append([name, *(f"{min(ones):.2f} to {max(ones):.2f}" for ones in (grey, fluid)), doubtful])
         print(rows[-1], file=sys.stderr, flush=True)
