@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DOUBTFUL_CONTRAST = "doubtful_contrast"  # a warning begins with it, or an error has it as code
 # By benchmarks/contrast.py --choose, on training scans: whatever lesion, wide ventricles, receive field, noise, slices
 # or weak contrast a T1 is given, `grey` is at least 0.77; with the tissue means of FLAIR, T2 or proton density, or
-# inverted, at most 0.57. A mass may move the ventricles away from those of the template, but it hardly makes what lies
+# inverted, at most 0.52. A mass may move the ventricles away from those of the template, but it hardly makes what lies
 # there brighter than white matter: the limit of `fluid` is far below the 0.95 of a T1.
 LEAST_GREY, LEAST_FLUID = 0.67, 0.4
 _MOSTLY, _FLUID = 0.8, 0.9  # probability of a tissue in the template
