@@ -91,6 +91,11 @@ CODES: dict[str, Code] = {
         "the scan resembles the template too little to be sure of its alignment",
         "set read.on_doubtful=accept and look at its picture, or use a model of its contrast (FLAIR is not T1)",
     ),
+    "doubtful_contrast": Code(
+        "rejected",
+        "the scan has not the tissue contrast of T1",
+        "use a model of its contrast, or train one with prepare.contrast=any",
+    ),
     "registration_failed": Code(
         "rejected",
         "the scan could not be aligned to the template",

@@ -59,7 +59,7 @@ class ReadSettings(Frozen):
     fill_non_finite: bool = Field(False, description="fill NaN and infinite voxels, and exclude them from every map")
     split_mixed: bool = Field(False, description="split a mixed DICOM series by the tags that differ")
     on_doubtful: Literal["accept", "reject"] = Field(
-        "accept", description="scans that resemble the template too little to be sure: accept with a warning, or reject"
+        "accept", description="scans of doubtful alignment or tissue contrast: accept with a warning, or reject"
     )
     max_gib: float = Field(8.0, gt=0, description="largest volume that is read, GiB in memory")
 
@@ -78,6 +78,9 @@ class PrepareSettings(Frozen):
         "nonzero", description="foreground if no mask is given: not background, not air, or everything"
     )
     air_below: float = Field(-500.0, description="with foreground 'air': values below this are air (HU for CT)")
+    contrast: Literal["t1", "any"] = Field(
+        "t1", description="with align 'mni152', of MR: warn of scans without the tissue contrast of T1, or take any"
+    )
     field: Literal["none", "n4"] = Field("none", description="receive field of MR: left as it is, or divided out by N4")
     intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="intensity normalisation")
     window: tuple[float, float] = Field(

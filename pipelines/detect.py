@@ -149,7 +149,8 @@ def _compute(
     scores: dict[str, float | None] = {}
     for name, one in found.scores.items():
         scores |= {name: one.score, f"{name}_p": one.p}
-    scores |= {"coverage": found.brain_share, "candidates": len(found.candidates.each)}
+    scores |= {"coverage": found.covered_share, "evaluated_ml": found.evaluated_ml}
+    scores |= {"candidates": len(found.candidates.each)}
     candidates = json.dumps([one.to_json() for one in found.candidates.each])
     facts = {"candidates": candidates, "subject": digest(ref.subject)}  # a hash: `evaluate` only asks who is the same
     maps = {name: one.data for name, one in found.maps.items()}
@@ -179,7 +180,7 @@ def _table(outcomes: Sequence[Outcome], reference: Reference, options: DetectSet
     numbers = [column for name in options.maps for column in (name, f"{name}_p")]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    numbers += ["coverage", "candidates"]
+    numbers += ["coverage", "evaluated_ml", "candidates"]
     table.writerow(["id", "status", "code", *numbers, "calibrated", "n", "warnings"])
     facts = ["yes" if reference.calibrated else "no", reference.n]
     for outcome in outcomes:

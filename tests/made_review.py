@@ -82,7 +82,7 @@ def detection(
         maps=maps,
         scores={key: Score(top * PEAKS[key] / 2, 0.1 if found else 0.8) for key in LIMITS},
         coverage=covered.astype(np.uint8),
-        brain_share=0.9,
+        covered_share=0.9,
         status="calibrated, n=9",
         n=9,
         warnings=(f"a warning of {name}",) if found else (),

@@ -23,7 +23,7 @@ from medvae.cohort.find import Cohort
 from medvae.cohort.read import only, read
 from medvae.io.reading import read_mask
 from medvae.prepare.load import Loaded, ReadAndPrepare, accepted
-from medvae.prepare.native import brain_share, coverage, only_channel, outline, to_native
+from medvae.prepare.native import brain_share, coverage, foreground_share, only_channel, outline, to_native
 from medvae.prepare.preparation import prepare
 from medvae.review.montage import PEAKS, Picture, find_peaks
 from medvae.scan import ScanRef
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_OF_BRAIN = 0.8  # a healthy stripped brain covers 0.85 or more of the template's
+MOST = 0.8  # a healthy stripped brain covers 0.85 or more of the template's
 
 
 def detect(
@@ -135,7 +135,7 @@ def detect_prepared(
     inference = infer(model, prepared, draws=options.draws)
     on_grid = scan_maps(options.maps, inference, reference, options=options.options)
     covered = coverage(prepared)
-    share = brain_share(prepared) if aligned else None
+    share = brain_share(prepared) if aligned else foreground_share(prepared, covered)
     wanted = {name: on_grid[name] for name in options.maps}
     maps, scores = {}, {}
     for name in options.maps:
@@ -149,13 +149,13 @@ def detect_prepared(
         maps=maps,
         scores=scores,
         coverage=covered,
-        brain_share=share,
+        covered_share=share,
         status=reference.status,
         n=reference.n,
         warnings=(
             *model.warnings,
             *prepared.warnings,
-            *_cut(share),
+            *_cut(share, aligned=aligned),
             *_seen_before(prepared, model, reference),
             *_shift(inference, reference),
         ),
@@ -202,11 +202,12 @@ def _native(found: AnomalyMap, prepared: Prepared, covered: NDArray[np.uint8], *
     return NativeMap(found.name, data, prepared.input, found.unit, limit)
 
 
-def _cut(share: float | None) -> tuple[str, ...]:
-    """A warning where much of the brain was not evaluated."""
-    if share is None or share >= MOST_OF_BRAIN:
+def _cut(share: float | None, *, aligned: bool) -> tuple[str, ...]:
+    """A warning where much of the scan was not evaluated."""
+    if share is None or share >= MOST:
         return ()
-    return (f"only {share:.0%} of the template's brain was evaluated",)
+    whole = "template's brain" if aligned else "scan's foreground"
+    return (f"low_coverage: only {share:.0%} of the {whole} was evaluated",)
 
 
 def _seen_before(prepared: Prepared, model: Model, reference: Reference) -> tuple[str, ...]:

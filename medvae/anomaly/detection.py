@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.image import imread
 
 from medvae.io.nifti.file import NiftiFile
+from medvae.prepare.native import evaluated_ml
 from medvae.review.grey import Grey
 from medvae.review.montage import PEAKS, Montage
 from medvae.review.scan_page import BRAIN, FINDINGS, PSEUDO_HEALTHY, SCAN
@@ -84,7 +85,8 @@ class Detection:
         maps: by name, in the order asked for.
         scores: by map name.
         coverage: uint8 `(X, Y, Z)` on the scan's own grid: 1 = voxel was evaluated.
-        brain_share: share of the template's brain that was evaluated, 0 to 1; None for a scan that is not aligned.
+        covered_share: share that was evaluated, 0 to 1: of the template's brain, or of the foreground of a scan that is
+            not aligned; None where that is not known.
         status: what z and p rest on: "calibrated, n=25", or "uncalibrated, n=18".
         n: healthy scans behind them.
         warnings: what a reader should know.
@@ -105,7 +107,7 @@ class Detection:
     maps: Mapping[str, NativeMap]
     scores: Mapping[str, Score]
     coverage: NDArray[np.uint8]
-    brain_share: float | None
+    covered_share: float | None
     status: str
     n: int
     warnings: tuple[str, ...]
@@ -124,6 +126,11 @@ class Detection:
     def first(self) -> NativeMap:
         """The first map, which the picture shows."""
         return next(iter(self.maps.values()))
+
+    @property
+    def evaluated_ml(self) -> float:
+        """Volume of the evaluated region in the scan."""
+        return evaluated_ml(self.coverage, self.first.geometry)
 
     @property
     def score(self) -> float:
@@ -168,7 +175,8 @@ class Detection:
             **self.candidates.to_json(status=self.status, unit=self.first.unit),
             "n": self.n,
             "scores": maps,
-            "coverage": self.brain_share,
+            "coverage": self.covered_share,
+            "evaluated_ml": round(self.evaluated_ml, 2),
             "warnings": list(self.warnings),
             "modality": self.modality,
             "units": self.units,

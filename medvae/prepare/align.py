@@ -133,8 +133,9 @@ def _readied(data: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArr
 def _checked(found: Alignment, fine: _Volume, level: _Volume) -> Alignment:
     """The alignment, if it is one: like the template, of a head's size, over its brain, the right way up."""
     if found.likeness < LEAST:
+        opposite = " (dark and bright are swapped, as in T2 or inverted images)" if found.likeness <= -LEAST else ""
         raise _failed(
-            f"nothing like the template was found: local r = {found.likeness:.2f}, at least {LEAST} is needed"
+            f"nothing like the template was found: local r = {found.likeness:.2f}{opposite}, at least {LEAST} is needed"
         )
     scales = np.linalg.svd(found.matrix[:3, :3], compute_uv=False)
     if scales.min() < _SCALES[0] or scales.max() > _SCALES[1]:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from medvae.errors import ScanError
 from medvae.io import reading
 from medvae.prepare.align import DOUBTFUL
+from medvae.prepare.contrast import DOUBTFUL_CONTRAST
 from medvae.prepare.preparation import Preparation, Prepared, prepare
 
 if TYPE_CHECKING:
     from medvae.scan import Scan, ScanRef
     from medvae.settings import ReadSettings
+
+_DOUBTS = (DOUBTFUL, DOUBTFUL_CONTRAST)
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,10 @@ def accepted(loaded: Loaded, settings: ReadSettings) -> Loaded:
     """The same scan.
 
     Raises:
-        ScanError: `doubtful_alignment`, where the settings reject it.
+        ScanError: `doubtful_alignment` or `doubtful_contrast`, where the settings reject it.
     """
-    for warning in loaded.prepared.warnings:
-        if settings.on_doubtful == "reject" and warning.startswith(DOUBTFUL):
-            raise ScanError(warning.removeprefix(f"{DOUBTFUL}: "), code=DOUBTFUL)
+    if settings.on_doubtful == "reject":
+        doubts = [one.split(": ", 1) for one in loaded.prepared.warnings if one.startswith(_DOUBTS)]
+        if doubts:
+            raise ScanError.of_all([(code, text) for code, text in doubts])
     return loaded

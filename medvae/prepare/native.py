@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.prepare.preparation import Prepared
+    from medvae.scan import Geometry
 
 T = TypeVar("T", bound=np.generic)
 
@@ -55,6 +56,23 @@ def brain_share(prepared: Prepared) -> float:
     """Which share of the template's brain is evaluated in a scan that was aligned to it, 0 to 1."""
     brain = template.on_grid(prepared.grid)[1]
     return float((only_channel(prepared.mask) & brain).sum() / brain.sum())
+
+
+def foreground_share(prepared: Prepared, covered: NDArray[np.uint8]) -> float | None:
+    """Which share of a scan's foreground is evaluated, 0 to 1, by volume; None where its volume is not known.
+
+    Args:
+        prepared: the scan.
+        covered: its `coverage`.
+    """
+    if prepared.foreground_ml is None:
+        return None
+    return min(1.0, evaluated_ml(covered, prepared.input) / prepared.foreground_ml)
+
+
+def evaluated_ml(covered: NDArray[np.uint8], geometry: Geometry) -> float:
+    """Volume of what is evaluated in a scan with this geometry and `coverage`."""
+    return float(np.count_nonzero(covered)) * geometry.voxel_volume / 1000
 
 
 def only_channel(image: NDArray[T]) -> NDArray[T]:

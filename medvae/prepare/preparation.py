@@ -17,6 +17,7 @@ from medvae.prepare import template
 from medvae.prepare.align import align_to_template
 from medvae.prepare.background import darkened, find_background
 from medvae.prepare.brain import extract_brain
+from medvae.prepare.contrast import tissue_contrast
 from medvae.prepare.field import receive_field
 from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
 from medvae.prepare.grid import box_around, inside, nearest_ras, resample, resample_labels, straight
@@ -63,8 +64,9 @@ class Preparation:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the recipe and of the template's file."""
-        text = json.dumps(self.to_json(), sort_keys=True) + (template.file_hash() if self.aligned else "")
+        """SHA-256 of what decides the prepared values: the recipe and the template's file."""
+        recipe = self.settings.model_dump(mode="json", exclude={"contrast"})  # it warns, and changes no value
+        text = json.dumps(recipe, sort_keys=True) + (template.file_hash() if self.aligned else "")
         return sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -97,12 +99,14 @@ class Prepared:
         intensity: the value map and its inverse, after the receive field was divided out.
         bias_field: float32 `(1, X, Y, Z)`, the factor by which the receive field had changed each voxel; None where
             it was left as it is, and of a scan that was stored.
+        foreground_ml: volume of the foreground in the scan, on the grid or not; None where only the template's brain is
+            known of it, and of a scan that was stored.
         label_map: int16 `(1, X, Y, Z)` or None.
         modality: of the scan.
         units: of the scan's values.
         source_hash: SHA-256 of the scan (`scan_hash`).
         warnings: what a user should know; `whole_head` (see `WHOLE_HEAD`),
-            `doubtful_alignment` with its figures.
+            `doubtful_alignment` and `doubtful_contrast` with their figures.
         conditions: what a list says of the scan, by column (`ScanRef.conditions`).
     """
 
@@ -116,6 +120,7 @@ class Prepared:
     input: Geometry
     intensity: Intensity
     bias_field: NDArray[np.float32] | None = field(default=None, repr=False)
+    foreground_ml: float | None = None
     label_map: NDArray[np.int16] | None = field(default=None, repr=False)
     modality: Modality | None = None
     units: Units = "a.u."
@@ -190,6 +195,7 @@ def prepare(
         input=scan.geometry,
         intensity=scale,
         bias_field=None if factor is None else factor[None],
+        foreground_ml=None if place.region is None else float(place.region.sum()) * scan.geometry.voxel_volume / 1000,
         label_map=None if labels is None else np.ascontiguousarray(labels),
         modality=scan.modality or settings.modality,
         units=scan.units,
@@ -198,6 +204,7 @@ def prepare(
             *scan.warnings,
             *place.warnings,
             *_doubts(scan, settings, background),
+            *_doubts_of_contrast(values, on_grid, preparation),
         ),
         conditions=dict(conditions or {}),
     )
@@ -224,6 +231,17 @@ def _doubts(scan: Scan, settings: PrepareSettings, background: Background | None
             f"treated as {background.stands_for:.3g}, the darkest tissue"
         )
     return found
+
+
+def _doubts_of_contrast(
+    values: NDArray[np.float32], foreground: NDArray[np.bool_], preparation: Preparation
+) -> list[str]:
+    """Where tissues are known by their places: a warning that they have not the contrast of T1."""
+    settings = preparation.settings
+    if not preparation.aligned or settings.modality != "MR" or settings.contrast == "any":
+        return []
+    found = tissue_contrast(values, foreground, grid=preparation.grid)
+    return [found.doubt] if found is not None and found.doubt is not None else []
 
 
 @dataclass(frozen=True, eq=False)

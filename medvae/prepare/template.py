@@ -53,6 +53,19 @@ def on_grid(grid: Geometry) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return resample(data, matrix, grid.shape), resample_labels(data > 0, matrix, grid.shape) > 0
 
 
+@cache
+def tissues(grid: Geometry) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The probabilities of grey and of white matter on another grid in MNI space; what is neither is fluid."""
+    grey, white = (_probability(kind, grid) for kind in ("gm", "wm"))
+    return grey, white
+
+
+def _probability(kind: Kind, grid: Geometry) -> NDArray[np.float32]:
+    image = nib.load(path(kind))
+    data = np.asarray(image.dataobj, dtype=np.float32) / np.float32(255)
+    return resample(data, np.linalg.inv(image.affine) @ grid.affine, grid.shape)
+
+
 def centred_grid(spacing: tuple[float, float, float], shape: Shape) -> Geometry:
     """A grid along R, A, S in MNI space, centred on the bounding box of the template's brain."""
     affine = np.diag([*spacing, 1.0])

@@ -98,6 +98,9 @@ def test_the_table_of_the_command_has_these_scores(by_command: Path, model_folde
         assert table[name] == f"{one.score:.6g}"
         assert table[f"{name}_p"] == f"{one.p:.6g}"
     assert (found.score, found.p) == (found.scores["residual_z"].score, found.scores["residual_z"].p)
+    assert table["coverage"] == f"{found.covered_share:.6g}"
+    volume = found.coverage.sum() * found.first.geometry.voxel_volume / 1000
+    assert float(table["evaluated_ml"]) == pytest.approx(volume, rel=1e-4)
 
 
 def test_maps_lie_on_the_scans_own_grid(model_folder: Path, brains: Path) -> None:
@@ -181,6 +184,9 @@ def test_a_mask_says_what_the_foreground_is(model_folder: Path, brains: Path, tm
     found = medvae.detect(path, model_folder, mask=mask, maps=["intensity"])
     assert found.coverage[mask].mean() > 0.9
     assert found.coverage[~mask].mean() < 0.1
+    assert found.covered_share is not None
+    assert found.covered_share < 0.6
+    assert f"low_coverage: only {found.covered_share:.0%} of the template's brain was evaluated" in found.warnings
     medvae.write(tmp_path / "mask.nii.gz", mask, geometry=scan.geometry)
     (tmp_path / "list.csv").write_text(f"scan,mask\n{path},mask.nii.gz\n", "utf-8")
     listed = medvae.detect(tmp_path / "list.csv", model_folder, maps=["intensity"])

@@ -217,6 +217,14 @@ def test_what_is_between_sure_and_least_is_doubtful() -> None:
     assert "0.91" in doubt
 
 
+def test_an_inverted_head_is_refused_as_what_it_is() -> None:
+    data, _, geometry = brain()
+    volume = align._Volume(data, geometry)
+    with pytest.raises(ScanError, match=r"r = -0.40 \(dark and bright are swapped, as in T2") as caught:
+        align._checked(Alignment(np.eye(4), -0.4, 0.9), volume, volume)
+    assert caught.value.code == "registration_failed"
+
+
 def test_a_start_beside_the_scan_leads_nowhere_and_stops_nothing() -> None:
     data, _, geometry = brain()
     volume = align._Volume(data, geometry)

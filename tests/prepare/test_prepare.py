@@ -12,7 +12,7 @@ from made_scans import MNI, aligned_brain, as_scan, centred, made_brain, rotatio
 
 from medvae.errors import ScanError, SettingsError
 from medvae.prepare import template
-from medvae.prepare.native import coverage, to_native
+from medvae.prepare.native import coverage, foreground_share, to_native
 from medvae.prepare.preparation import Preparation, Prepared, prepare
 from medvae.scan import Geometry, Scan, scan_hash
 from medvae.settings import PrepareSettings
@@ -145,6 +145,15 @@ def test_the_grid_is_centred_on_the_image_or_on_the_foreground() -> None:
     middle = np.append((np.array(by_image.grid.shape) - 1) / 2, 1)
     np.testing.assert_allclose((by_image.to_input @ middle)[:3], (np.array(GEOMETRY.shape) - 1) / 2, atol=1e-9)
     np.testing.assert_allclose((by_content.to_input @ middle)[:3], [5.5, 6.5, 7.5], atol=1e-9)
+
+
+def test_how_much_of_the_foreground_a_grid_holds() -> None:
+    whole, half = prepared(), prepared(settings={"shape": (9, 32, 32)})
+    assert whole.foreground_ml == half.foreground_ml == pytest.approx(BALL.sum() * 8e-3)
+    assert foreground_share(whole, coverage(whole)) == pytest.approx(1, abs=0.02)
+    assert foreground_share(half, coverage(half)) == pytest.approx(coverage(half)[BALL].mean(), abs=0.02)
+    assert coverage(half)[BALL].mean() < 0.8
+    assert foreground_share(replace(whole, foreground_ml=None), coverage(whole)) is None
 
 
 def test_aligned_scans_share_a_grid_in_mni_space() -> None:

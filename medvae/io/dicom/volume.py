@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from medvae.settings import ReadSettings
 
 _PET_UNITS: dict[str, Units] = {"BQML": "BQML", "GML": "SUV"}
+_AGENT = "contrast_agent: the header names a contrast agent (ContrastBolusAgent)"
+_NO_AGENT = ("", "no", "none", "n", "n/a", "without", "no contrast")  # what is written where none was given
 _UNEQUAL = "export the series again: some slices have lost their rescale, or come from another export"
 
 
@@ -180,6 +182,8 @@ def _meaning(
             warnings.append("no rescale in the header: stored values are taken as HU")
     elif modality == "PT":
         units = _PET_UNITS.get(tags.text("Units"), "a.u.")
+    if modality == "MR" and tags.text("ContrastBolusAgent").lower() not in _NO_AGENT:
+        warnings.append(_AGENT)
     if any(image.header.tags.text("LossyImageCompression") == "01" for image in images):
         warnings.append("the images are lossily compressed")
     return modality, units, warnings

@@ -44,7 +44,14 @@
     const mass = `${number(facts.threshold)} ${facts.unit}·mL above ${number(facts.level)} ${facts.unit}`;
     const limit = facts.threshold === null ? "" : `A candidate exceeds the limit of healthy scans, ${mass}. `;
     const mark = `${number(first.limit)} ${first.unit}`;
-    return `${limit}${number(100 * first.above, 2)}% of the evaluated region lies above ${mark}; in healthy scans 0.1% on average.`;
+    return `${limit}${number(100 * first.above, 2)}% of the evaluated region lies above ${mark}; in healthy scans 0.1% on average.${evaluated()}`;
+  }
+
+  function evaluated() {
+    if (facts.evaluated_ml === undefined) return ""; // a run of an older version
+    const whole = facts.to_mni ? "template's brain" : "scan's foreground";
+    const share = facts.coverage === null ? "" : `, ${number(100 * facts.coverage)}% of the ${whole}`;
+    return ` Evaluated: ${number(facts.evaluated_ml, 4)} mL${share}.`;
   }
 
   function place(one) {
