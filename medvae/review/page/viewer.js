@@ -102,7 +102,7 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw, onWindow }) 
   async function showDifference(window) {
     if (!images.has(DIFFERENCE)) {
       await showScan("volume_pseudo_healthy", window, { fromScan: true });
-      const other = await image(id, base64("volume_pseudo_healthy"), { colormap: "gray" });
+      const other = await image(DIFFERENCE, base64("volume_pseudo_healthy"), { colormap: "gray" });
       const [first, second] = ["volume_scan", "volume_pseudo_healthy"].map((name) => images.get(name).img);
       other.img = Int16Array.from(first, (value, n) => value - second[n]);
       Object.assign(other.hdr, { datatypeCode: INT16, numBitsPerVoxel: 16, scl_inter: 0 });
