@@ -6,7 +6,8 @@
 The ten subjects of `split.csv` that the model was not trained on are split at random again and again: some make a
 Reference, as `calibrate` makes it, the others are held out, each equally often. The network is not trained again, and
 each scan is prepared and inferred once; no files are written but the cache of prepared scans. Training subjects are
-left out: their residuals are too small.
+left out: their residuals are too small; but of a model trained with `--folds`, what the folds make of the scans that
+each has not seen is in every Reference.
 
 Groups: the held-out OASIS subjects, first and second scan of one subject averaged; second scans of two training
 subjects, whose anatomy the network knows; five IXI subjects, another scanner and mask. Per map and group, means over
@@ -38,8 +39,10 @@ from scipy import stats
 from medvae.anomaly.anomaly_map import scan_maps
 from medvae.anomaly.calibrate import reference_from
 from medvae.anomaly.candidates import find_candidates
+from medvae.anomaly.crossfit import ByFolds, KeptScans
 from medvae.anomaly.inference import infer
 from medvae.checkpoint.folder import load
+from medvae.checkpoint.folds import load_folds
 from medvae.cli import console
 from medvae.cohort.find import find
 from medvae.scan import Selection
@@ -70,18 +73,28 @@ def main() -> None:
     detect = adjust(model.settings, None, overrides, uses=("detect",)).detect
     with tempfile.TemporaryDirectory() as scratch:
         scans = find_scans(model, options.data, options.cache or Path(scratch), draws=detect.draws)
+    folds, kept = load_folds(model), KeptScans.without_lesions(model)
+    by_folds = ByFolds(model, folds, kept, draws=detect.draws)
+    always = [by_folds[index] for index in range(len(kept))] if folds else []
     subjects = sorted({one.subject for one in scans if one.group == OASIS})
     splits = random_splits(subjects, count=options.splits, size=options.reference)
     results: list[Result] = []
     for number, chosen in enumerate(splits, 1):
         healthy = [one.inference for one in scans if one.first and one.subject in chosen]
-        reference = reference_from(model, healthy, calibrated=True, names=options.maps, detect=detect)
+        reference = reference_from(
+            model,
+            [*always, *healthy],
+            calibrated=True,
+            folds=[one.model for one in folds],
+            names=options.maps,
+            detect=detect,
+        )
         for one in scans:
             if one.subject not in chosen:
                 results += measured(one, reference, detect, names=options.maps)
         console.out(f"split {number} of {len(splits)}: {time.monotonic() - begun:.0f} s")
     report(results, options.maps, fpr=options.healthy_fpr)
-    report_p(results, options.maps, subjects=subjects, splits=splits)
+    report_p(results, options.maps, subjects=subjects, splits=splits, always=len(always))
 
 
 def parse() -> argparse.Namespace:
@@ -189,11 +202,16 @@ def cell(results: Sequence[Result], values: Sequence[float]) -> str:
 
 
 def report_p(
-    results: Sequence[Result], names: Sequence[str], *, subjects: Sequence[str], splits: Sequence[frozenset[str]]
+    results: Sequence[Result],
+    names: Sequence[str],
+    *,
+    subjects: Sequence[str],
+    splits: Sequence[frozenset[str]],
+    always: int,
 ) -> None:
     """One row per group and map: how often p is the smallest possible, and how far p is from uniform."""
     rng, rows = np.random.default_rng(0), []
-    by_chance = simulated(subjects, splits, rng=rng)
+    by_chance = simulated(subjects, splits, always=always, rng=rng)
     for group in (OASIS, IXI):
         for name in names:
             chosen = [one for one in results if (one.group, one.name, one.first) == (group, name, True)]
@@ -214,15 +232,16 @@ def smoothed(p: NDArray[np.float64], n: int, *, rng: np.random.Generator) -> NDA
 
 
 def simulated(
-    subjects: Sequence[str], splits: Sequence[frozenset[str]], *, rng: np.random.Generator
+    subjects: Sequence[str], splits: Sequence[frozenset[str]], *, always: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """D of exchangeable scores, one per subject, in the same splits, `(SIMULATIONS,)`."""
-    inside = np.array([[one in chosen for one in subjects] for chosen in splits])
-    n, found = int(inside[0].sum()), []
+    """D of exchangeable scores, one per subject, in the same splits, `(SIMULATIONS,)`; `always` more in all of them."""
+    split = np.array([[one in chosen for one in subjects] for chosen in splits])
+    held_out = ~np.pad(split, ((0, 0), (0, always)), constant_values=True)
+    n, found = int((~held_out[0]).sum()), []
     for _ in range(SIMULATIONS):
-        scores = rng.random(len(subjects))
-        higher = (scores >= scores[:, None]) & inside[:, None]  # by split, subject, subject of the Reference
-        p = (1 + higher.sum(axis=2)[~inside]) / (n + 1)
+        scores = rng.random(len(subjects) + always)
+        higher = (scores >= scores[:, None]) & ~held_out[:, None]  # by split, subject, subject of the Reference
+        p = (1 + higher.sum(axis=2)[held_out]) / (n + 1)
         found.append(stats.kstest(smoothed(p, n, rng=rng), "uniform").statistic)
     return np.array(found)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medvae.errors import InputError
 from medvae.evaluation.lesions import Curve, mean_measures, measure, read_volume
 from medvae.evaluation.masks import Masks
-from medvae.evaluation.metrics import compare, scan_auroc
+from medvae.evaluation.metrics import compare, scan_ap, scan_auroc
 from medvae.evaluation.report import froc, markdown, precision_recall
 from medvae.evaluation.truth import read_scores
 from medvae.evaluation.verdicts import read_verdicts
@@ -153,12 +153,11 @@ def _of_map(out: Path, name: str, cases: Sequence[_Case], thresholds: Mapping[st
     for (rate, threshold), each in zip(thresholds.items(), zip(*rows, strict=True), strict=True):
         means = mean_measures(each, subjects=subjects)
         at[rate] = {"threshold": threshold, **{key: _json(value) for key, value in means.items()}}
-    auroc = _auroc(out, name, cases, ill)
     curve = Curve.from_scans(voxels, name)
     tree = {
         "ap": _json(compared.ap[name]),
         "ap_per_scan": _json(compared.per_scan[name]),
-        "auroc": None if auroc is None else _json(auroc),
+        **_of_scores(out, name, cases, ill),
         "oracle_dice": curve.oracle_dice,
         "at_healthy_fpr": at,
     }
@@ -166,12 +165,13 @@ def _of_map(out: Path, name: str, cases: Sequence[_Case], thresholds: Mapping[st
     return _OfMap(tree, counts, precision_recall(curve, name, tree, prevalence=compared.prevalence))
 
 
-def _auroc(out: Path, name: str, cases: Sequence[_Case], ill: Sequence[bool]) -> Interval | None:
-    """Of the scans' scores; None without scans of both kinds."""
-    scores = read_scores(out, name)
+def _of_scores(out: Path, name: str, cases: Sequence[_Case], ill: Sequence[bool]) -> dict[str, Any]:
+    """How well the scans' scores tell those with a lesion from the others; None without scans of both kinds."""
+    scores, measures = read_scores(out, name), {"auroc": scan_auroc, "ap_of_scans": scan_ap}
     if len(set(ill)) < 2 or not all(case.id in scores for case in cases):
-        return None
-    return scan_auroc([scores[case.id] for case in cases], ill, subjects=[case.subject for case in cases])
+        return dict.fromkeys(measures)
+    values, subjects = [scores[case.id] for case in cases], [case.subject for case in cases]
+    return {key: _json(measure(values, ill, subjects=subjects)) for key, measure in measures.items()}
 
 
 def _json(one: Interval) -> list[float | None]:

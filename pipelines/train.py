@@ -303,9 +303,10 @@ def _train(
         record={**fitted.record, **folds_record(others)},
         on_progress=on_progress,
     )
-    model = uncalibrated(bare, first_scans(roles), on_progress=on_progress)
     if others:
-        model = with_folds(model, others, roles, on_progress=on_progress)
+        model = with_folds(bare, others, roles, on_progress=on_progress)
+    else:
+        model = uncalibrated(bare, first_scans(roles), on_progress=on_progress)
     save(model, out)
     names = model.record["validation"]
     pictures.curves(out / "curves.png", fitted.epochs)

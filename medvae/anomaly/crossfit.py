@@ -51,7 +51,7 @@ def cross_fitted(
         SettingsError: as `make_reference`.
     """
     detect = detect or model.settings.detect
-    found = _Inferred(model, folds, scans, new, detect.draws)
+    found = ByFolds(model, folds, scans, new=new, draws=detect.draws)
     reference = reference_from(
         model,
         found,
@@ -65,14 +65,22 @@ def cross_fitted(
 
 
 @dataclass(frozen=True, eq=False)
-class _Inferred:
-    """What the folds make of training scans and the model of new ones, anew each time it is asked for."""
+class ByFolds:
+    """What the folds make of training scans and the model of new ones, anew each time it is asked for.
+
+    Attributes:
+        model: for the new scans.
+        folds: together they leave out every training scan once.
+        scans: training scans, which come first.
+        new: scans that no training has seen.
+        draws: of the posterior.
+    """
 
     model: Model
     folds: Sequence[FoldModel]
     scans: PreparedScans
-    new: PreparedScans
-    draws: int
+    new: PreparedScans = ()
+    draws: int = 1
 
     def __len__(self) -> int:
         return len(self.scans) + len(self.new)

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from medvae.anomaly.calibrate import with_training
+from medvae.anomaly.calibrate import uncalibrated, with_training
 from medvae.anomaly.crossfit import cross_fitted, scans_with_lesions
 from medvae.anomaly.reference import with_reference
 from medvae.checkpoint.folder import load, save
@@ -79,16 +79,20 @@ def _is_written(folder: Path, weights: str) -> bool:
 def with_folds(
     model: Model, folds: Sequence[FoldModel], roles: Roles, *, on_progress: Callable[[Progress], None]
 ) -> Model:
-    """The model calibrated on its own scans, those with lesions apart; as it is where all have lesions."""
+    """The model with its first Reference: calibrated on its own scans, those with lesions apart.
+
+    Where all scans have lesions it is that of any training, uncalibrated.
+    """
     ill = scans_with_lesions(model)
     files = [path for path in first_scans(roles).files if path.stem not in ill]
     if not files:
         log.warning("all training scans have lesions: cross-fitting needs healthy ones")
-        return model
+        return uncalibrated(model, first_scans(roles), on_progress=on_progress)
+    trained = with_training(model, first_scans(roles), on_progress=on_progress)
     reference = cross_fitted(
-        model,
+        trained,
         folds,
         Scans(files, roles.all.conditions),
         on_progress=lambda one: on_progress(replace(one, stage="cross-fitting")),
     )
-    return with_reference(model, reference)
+    return with_reference(trained, reference)

@@ -1,4 +1,4 @@
-"""How well a map finds lesions: pooled voxel AP, mean per-scan AP, scan AUROC, and intervals over subjects.
+"""How well a map finds lesions: pooled voxel AP, mean per-scan AP, AUROC and AP of scans, and intervals over subjects.
 
 Voxels of one scan, and scans of one subject, are not independent: only subjects are drawn anew. Two methods are
 compared on the same draws. With few subjects a percentile interval is too narrow (five subjects have 126 different
@@ -176,6 +176,26 @@ def scan_auroc(
         drawn = ((weights[:, ill] @ wins) * weights[:, ~ill]).sum(1)
         drawn = drawn / (weights[:, ill].sum(1) * weights[:, ~ill].sum(1))
     return interval(float(wins.mean()), drawn)
+
+
+def scan_ap(
+    scores: ArrayLike, diseased: ArrayLike, *, subjects: Sequence[str], count: int = DRAWS, seed: int = 0
+) -> Interval:
+    """Average precision of the scans' scores; with the pooled voxel AP the two scores of the MOOD challenge.
+
+    Without information it is the share of diseased scans (Zimmerer et al., IEEE Trans. Med. Imaging 2022).
+
+    Args:
+        scores: one number per scan.
+        diseased: True where the scan has a lesion; at least one has.
+        subjects: whose scans they are.
+        count: draws of the bootstrap.
+        seed: of the draws.
+    """
+    rows = zip(subjects, np.asarray(diseased, bool), np.asarray(scores, np.float32), strict=True)
+    scans = [ScanVoxels(subject, np.array([ill]), {"score": np.array([score])}) for subject, ill, score in rows]
+    draws = Draws.from_subjects(subjects, count=count, seed=seed)
+    return interval(pooled_ap(scans, "score"), pooled_ap_draws(scans, "score", draws=draws))
 
 
 def paired_ratio(ours: ArrayLike, theirs: ArrayLike, *, count: int = DRAWS, seed: int = 0) -> Interval:

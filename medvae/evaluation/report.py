@@ -34,9 +34,12 @@ def markdown(tree: Mapping[str, Any]) -> str:
 def _maps(tree: Mapping[str, Any]) -> list[str]:
     counts = f"{tree['scans']} scans of {tree['subjects']} subjects, {tree['with_lesion']} with a lesion"
     lines = [f"{counts}; prevalence {tree['prevalence']:.4g}.", ""]
-    lines += ["| map | pooled AP | AP per scan | AUROC of scans | oracle Dice |", "|---|---|---|---|---|"]
+    lines += ["| map | pooled AP | AP per scan | AUROC of scans | AP of scans | oracle Dice |", "|---" * 6 + "|"]
     for name, one in tree["maps"].items():
-        cells = [cell(one["ap"]), cell(one["ap_per_scan"]), cell(one["auroc"]), f"{one['oracle_dice']:.3f}"]
+        cells = [
+            *(cell(one[key]) for key in ("ap", "ap_per_scan", "auroc", "ap_of_scans")),
+            f"{one['oracle_dice']:.3f}",
+        ]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     lines += [
         "",

@@ -150,6 +150,24 @@ def test_auroc_draws_equal_literal_resampling() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
+def test_ap_of_scans_and_its_draws_equal_literal_resampling() -> None:
+    rng = np.random.default_rng(1)
+    ill = np.arange(12) % 3 == 0
+    scores = (rng.normal(size=12) + ill).astype(np.float32)
+    subjects = [f"s{i // 2}" for i in range(12)]
+    rows = {name: [i for i in range(12) if subjects[i] == name] for name in subjects}
+    draws = Draws.from_subjects(subjects, count=300, seed=3)
+    literal = []
+    for times in draws.times:
+        drawn = [i for name, count in zip(draws.subjects, times, strict=True) for i in rows[name] * count]
+        if ill[drawn].any():
+            literal.append(average_precision_score(ill[drawn], scores[drawn]))
+    expected = metrics.interval(0.0, np.array(literal))
+    found = metrics.scan_ap(scores, ill, subjects=subjects, count=300, seed=3)
+    assert found.value == pytest.approx(average_precision_score(ill, scores))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
 def test_the_paired_ratio_by_hand_and_its_inverse() -> None:
     ours, theirs = np.array([1.0, 2.0, 8.0]), np.array([2.0, 2.0, 4.0])
     ratio, inverse = metrics.paired_ratio(ours, theirs), metrics.paired_ratio(theirs, ours)

@@ -60,7 +60,7 @@ def test_what_is_found_at_a_threshold(run: Path) -> None:
     assert row["lesion_sensitivity"][0] == 0.5
     assert row["false_regions"][0] == pytest.approx(2 / 3)
     assert row["healthy_fpr"][0] == pytest.approx(2 / 991 / 3)
-    assert one["auroc"][0] == 1
+    assert (one["auroc"][0], one["ap_of_scans"][0]) == (1, 1)
     assert found.tree["prevalence"] == pytest.approx(18 / 3000)
     assert (found.tree["scans"], found.tree["with_lesion"]) == (3, 2)
     files = {"evaluation.json", "evaluation.md", "froc.png", "precision_recall_nll.png"}
@@ -74,7 +74,8 @@ def test_the_command_writes_the_bytes_of_python(run: Path) -> None:
     assert main(["evaluate", "detect", str(run), "--truth", str(run.parent / "truth"), "--quiet"]) == 0
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
     tree = json.loads(before["evaluation.json"])
-    assert (tree["scans"], tree["maps"]["nll"]["auroc"]) == (2, None), "a scan without a mask is left out"
+    one = tree["maps"]["nll"]
+    assert (tree["scans"], one["auroc"], one["ap_of_scans"]) == (2, None, None), "a scan without a mask is left out"
 
 
 def test_what_is_refused(run: Path, tmp_path: Path) -> None:
