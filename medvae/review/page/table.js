@@ -41,7 +41,7 @@ medvae.makeTable = ({ rows, columns, first, matches, then, kind }) => {
 
   function heads() {
     return columns.map((column) => {
-      const cell = make("th", { scope: "col" });
+      const cell = make("th", { scope: "col", class: column.numeric ? "numeric" : null });
       if (!column.sort) return cell;
       const button = make("button", { type: "button", text: column.name });
       button.addEventListener("click", () => {
