@@ -99,7 +99,7 @@ def detected(scan: Path, model: Path, out: Path, *, review: bool) -> float:
 def detections(out: Path, *, rounds: int, rows: int) -> None:
     """Print the time and size of each page of a run, and how soon a worklist of so many rows can be used."""
     done = [one for one in done_in(out) if (out / ScanPage(one.id).name).is_file()]
-    print("| scan | voxels | detect, s | page, s | share | page, MB |\n|---|---|---|---|---|---|")
+    print("| scan | voxels | detect, s | page, CPU s | share | page, MB |\n|---|---|---|---|---|---|")
     for one in done:
         seconds = median(built(out, one.id) for _ in range(rounds))
         shape = nib.load(out / "scans" / one.id / SCAN).shape
@@ -135,7 +135,7 @@ def samples(out: Path, done: list[Outcome], *, rounds: int) -> None:
 
 
 def built(out: Path, name: str) -> float:
-    """Seconds for all that `detect.review` adds to one scan."""
+    """CPU seconds for all that `detect.review` adds to one scan."""
     folder = out / "scans" / name
     found = json.loads((folder / "findings.json").read_text("utf-8"))
     image, heat = nib.load(folder / SCAN), nib.load(folder / f"{found['map']}.nii.gz")
@@ -146,12 +146,12 @@ def built(out: Path, name: str) -> float:
     limit, at = found["scores"][found["map"]]["limit"], np.zeros((1, 3), np.intp)
     picture = Picture(scan, values, covered, geometry, at, (0.0,), (0,), limit, found["unit"])
     with tempfile.TemporaryDirectory() as scratch:
-        begun = time.perf_counter()
+        begun = time.process_time()
         grey = Grey.of(scan, covered, units=found["units"])
         NiftiFile("scan.nii.gz", grey.data, geometry, description="", scale=grey.scale).write(Path(scratch))
         Thumbnail("thumbnail.png", picture).write(Path(scratch))
         ScanPage(name, maps=maps).write(out)
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
 
 def worklist(out: Path, place: Path, done: list[Outcome], *, rows: int) -> Path:
