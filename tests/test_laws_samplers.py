@@ -173,7 +173,7 @@ def test_conditions_are_those_of_a_training_scan_of_the_class(name: str) -> None
 @law
 def test_fixed_conditions_are_used_or_refused(name: str) -> None:
     """Codes are decoded with them; a real scan that is altered cannot become older."""
-    if getattr(configure("samplers", name, {})[0], "SPACE", "latent") == "image":
+    if fitted(name).space == "image":
         with pytest.raises(SettingsError, match="conditions cannot be changed"):
             fitted(name, conditions={"age": 70.0})
         return

@@ -10,8 +10,9 @@ import torch
 from toy_model import toy_model
 
 from medvae.checkpoint.lesion_codes import LESION_CODES, LesionCodes
-from medvae.lesions.crops import SIDE, frame, signed_distance
+from medvae.lesions.crops import SIDE, frame
 from medvae.lesions.network import LESIONS, LesionVAE, build
+from medvae.vae.distances import signed_distance
 
 if TYPE_CHECKING:
     from medvae.checkpoint.model import Model

@@ -181,13 +181,28 @@ class Model:
         Example:
             >>> at_80 = model.decode(z, conditions={"age": 80})
         """
-        code, wanted = np.asarray(z, np.float32), self.vae.latent_shape(self.preparation.settings.shape)
-        if code.shape != wanted:
-            raise ValueError(f"a code of this model is {wanted}, not {code.shape}")
         self.conditions.require(conditions or {})
-        return on_model_grid(
-            self._decoded(torch.from_numpy(code)[None], conditions or {}), self.training, self.preparation
-        )
+        return on_model_grid(self._decoded(self._code(z), conditions or {}), self.training, self.preparation)
+
+    def decode_labels(
+        self, z: ArrayLike, *, conditions: Mapping[str, float | str] | None = None
+    ) -> NDArray[np.int16] | None:
+        """The label map that belongs to a code, on the grid of what `decode` gives; takes and raises what that does.
+
+        Returns:
+            int16 `(X, Y, Z)` with the values of the training label maps; None where the network decodes images alone.
+
+        Example:
+            >>> labels = model.decode_labels(z)
+        """
+        self.conditions.require(conditions or {})
+        if not self.vae.labels:
+            return None
+        code = self._code(z)
+        with torch.no_grad():
+            labels = self.vae.decode_labels(code.to(self.device), self.condition(conditions or {}))
+        found: NDArray[np.int16] = labels[0, 0].cpu().numpy()
+        return found
 
     def condition(self, values: Mapping[str, float | str]) -> torch.Tensor | None:
         """`(1, conditions.size)` on the device, what the networks take as `c`; None for a model without conditions.
@@ -208,6 +223,13 @@ class Model:
     def reconstruct_prepared(self, prepared: Prepared) -> NDArray[np.float32]:
         """Mean of p(x|z, c) of one prepared scan at its posterior mean, `(1, X, Y, Z)`, prepared intensities."""
         return self._decoded(self.encode_prepared(prepared).mean, prepared.conditions)
+
+    def _code(self, z: ArrayLike) -> torch.Tensor:
+        """A code as a batch of one."""
+        code, wanted = np.asarray(z, np.float32), self.vae.latent_shape(self.preparation.settings.shape)
+        if code.shape != wanted:
+            raise ValueError(f"a code of this model is {wanted}, not {code.shape}")
+        return torch.from_numpy(code)[None]
 
     def _decoded(self, z: torch.Tensor, conditions: Mapping[str, float | str]) -> NDArray[np.float32]:
         with torch.no_grad():

@@ -88,7 +88,7 @@ class Segmentation:
             InputError: a set has no label maps, or values that the real one does not have.
         """
         if any(one.label_maps is None for one in (real, *others)):
-            hint = "name a list with a column `label_map`; use a sampler that gives label maps (classical, anatomy)"
+            hint = "name a list with a column `label_map`; use a sampler that gives label maps (e.g. classical)"
             raise InputError("not all scans have a label map", code="no_labels", hint=hint)
         unknown = sorted({value for one in others for value in one.label_values} - set(real.label_values))
         if unknown:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from medvae.lesions.fill import harmonic_fill
+from medvae.vae.distances import signed_distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,13 +101,6 @@ def crops_of_scan(
 def crops_of_mask(lesions: Mask, *, geometry: Geometry, source: str, least: int) -> list[Crop]:
     """The lesions of a mask `(X, Y, Z)` without its scan: shapes alone."""
     return [_crop(one, geometry, source=source) for one in _pieces(lesions, least)]
-
-
-def signed_distance(mask: Mask, spacing: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Distance to the border between voxels, mm, positive inside."""
-    half = min(spacing) / 2
-    inside, outside = (ndimage.distance_transform_edt(one, spacing) for one in (mask, ~mask))
-    return np.asarray(np.where(mask, inside - half, half - outside))
 
 
 def frame() -> NDArray[np.float64]:

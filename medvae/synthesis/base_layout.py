@@ -157,11 +157,13 @@ class BaseLayout(ABC):
 
     @property
     def label_values(self) -> tuple[int, ...]:
-        """All values of the label maps of the training scans and 0, ascending; empty where there are no label maps."""
-        maps = self.synthesizer.model.training.label_maps
-        if maps is None or no_label_maps(self.synthesizer):
+        """All values of the label maps and 0, ascending; empty where samples have no label maps."""
+        if no_label_maps(self.synthesizer):
             return ()
-        return tuple(sorted({0, *(int(value) for value in np.unique(maps))}))
+        model = self.synthesizer.model
+        maps = model.training.label_maps
+        known = () if maps is None else (int(value) for value in np.unique(maps))
+        return tuple(sorted({0, *model.vae.labels, *known}))
 
     def label_name(self, value: int) -> str:
         """The name of a value: that of the settings, else "background" or the value itself."""

@@ -1,7 +1,8 @@
 """The contract of samplers: what a file in `samplers/` offers, and what it draws.
 
 A sampler is one file. It offers `fit(model, settings) -> FittedSampler`, a class `Settings` if it has options, and
-`SPACE = "image"` if it draws images instead of latent codes. The first line of its docstring is its help text. Other
+`SPACE = "image"` if it draws images instead of latent codes; where that depends on the options, the fitted sampler has
+an attribute `space` with "image" or "latent". The first line of its docstring is its help text. Other
 packages add samplers through entry points of the group `medvae.samplers`. `tests/test_laws_samplers.py` tests every
 sampler that is installed.
 """
@@ -17,7 +18,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medvae.settings import RandomizeSettings
+
 ConditionValues = dict[str, float | str]  # by column; a value that is missing is not in it
+
+
+@dataclass(frozen=True)
+class Change:
+    """A random classical change that a scan gets after it is drawn and decoded (`synthesis.changes`).
+
+    Attributes:
+        seed: repeats it.
+        randomize: what may be changed, and how much.
+    """
+
+    seed: int
+    randomize: RandomizeSettings
+
+    @classmethod
+    def draw(cls, generator: np.random.Generator, randomize: RandomizeSettings) -> Change:
+        """A new one."""
+        return cls(int(generator.integers(2**31)), randomize)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +50,14 @@ class LatentDraw:
         sources: ids of the training scans that it was derived from; empty where none had more influence than others.
         parameters: what was drawn and with which options, as plain data for the sidecar.
         conditions: of the training scan that it was derived from; None to use those given to `draw`.
+        change: of the finished scan; None for none.
     """
 
     z: NDArray[np.float32] = field(repr=False)
     sources: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     conditions: ConditionValues | None = None
+    change: Change | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +72,7 @@ class ImageDraw:
         parameters: what was drawn and with which options, as plain data for the sidecar; of several sources also
             `donor_share`, the share of the image that is from each.
         conditions: of the training scan that it was derived from; None to use those given to `draw`.
+        change: of the finished scan; None for none.
     """
 
     image: NDArray[np.float32] = field(repr=False)
@@ -57,6 +81,7 @@ class ImageDraw:
     sources: tuple[str, ...]
     parameters: dict[str, Any]
     conditions: ConditionValues | None = None
+    change: Change | None = None
 
 
 Draw = LatentDraw | ImageDraw

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
@@ -12,7 +12,16 @@ from medvae.errors import SettingsError
 from medvae.plugins import suggest
 from medvae.settings import configure
 from medvae.synthesis import outline, texture
-from medvae.synthesis.decoding import conditions_of, decode, finish, is_binary, rows_of_training, typical_intensity
+from medvae.synthesis.changes import Parts, changed
+from medvae.synthesis.decoding import (
+    conditions_of,
+    decode,
+    decode_labels,
+    finish,
+    is_binary,
+    rows_of_training,
+    typical_intensity,
+)
 from medvae.synthesis.draws import LatentDraw
 
 if TYPE_CHECKING:
@@ -49,6 +58,7 @@ class Sample:
         parameters: what the sampler drew, as plain data.
         intensity: maps its values to those of a scan.
         intensity_from: id of the training scan that `intensity` is from; None where it is from none.
+        changed: it was changed after it was drawn and decoded.
     """
 
     index: int
@@ -63,6 +73,7 @@ class Sample:
     parameters: dict[str, Any] = field(repr=False)
     intensity: Intensity
     intensity_from: str | None
+    changed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,21 +111,25 @@ class Synthesizer:
         given = self._given(label, key)
         draw = self.fitted.draw(label, self._generator(key, _DRAW), given)
         conditions = self._with_fixed(given if draw.conditions is None else draw.conditions)
-        values, mask = self._on_grid(draw, conditions, key)
+        parts, parameters = self._on_grid(draw, conditions, key), draw.parameters
         source, intensity = self._intensity(label, draw.sources, key)
+        if draw.change is not None:
+            parts, record = changed(parts, draw.change, intensity=intensity, model=self.model)
+            parts, parameters = self._finished(parts), {**parameters, **record}
         return Sample(
             index=index,
             attempt=attempt,
             label=label,
             conditions=conditions,
-            image=finish(values, mask, self.model),
-            mask=mask,
-            label_map=None if isinstance(draw, LatentDraw) else draw.label_map,
+            image=parts.image,
+            mask=parts.mask,
+            label_map=parts.label_map,
             z=draw.z if isinstance(draw, LatentDraw) else None,
             sources=draw.sources,
-            parameters=draw.parameters,
+            parameters=parameters,
             intensity=intensity,
             intensity_from=source,
+            changed=draw.change is not None,
         )
 
     def copies(self) -> Iterator[NDArray[np.float32]] | None:
@@ -134,18 +149,21 @@ class Synthesizer:
             decoded = decode(self.model, z, conditions_of(self.model, at))
             yield finish(self._textured(decoded, mask, (row, 0)), mask, self.model)
 
-    def _on_grid(
-        self, draw: Draw, conditions: ConditionValues, key: Key
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Values and foreground of a draw, both `(1, X, Y, Z)`."""
+    def _on_grid(self, draw: Draw, conditions: ConditionValues, key: Key) -> Parts:
+        """Values, foreground and label map of a draw."""
         if not isinstance(draw, LatentDraw):
-            return draw.image, draw.mask
+            return self._finished(Parts(draw.image, draw.mask, draw.label_map))
         decoded = decode(self.model, draw.z, conditions)
+        labels = decode_labels(self.model, draw.z, conditions)
         if self.outline is None:
             mask = np.ones_like(decoded[:1], bool)
         else:
             mask = self.outline.mask(draw.z, self.model.conditions.vector(conditions))
-        return self._textured(decoded, mask, key), mask
+        inside = None if labels is None else np.where(mask, labels, np.int16(0))
+        return self._finished(Parts(self._textured(decoded, mask, key), mask, inside))
+
+    def _finished(self, parts: Parts) -> Parts:
+        return replace(parts, image=finish(parts.image, parts.mask, self.model))
 
     def _textured(self, decoded: NDArray[np.float32], mask: NDArray[np.bool_], key: Key) -> NDArray[np.float32]:
         if self.texture is None:
@@ -198,9 +216,9 @@ def fit(model: Model, settings: AugmentSettings, *, seed: int) -> Synthesizer:
         ModelError: the checkpoint holds too little for this sampler.
     """
     module, options = configure("samplers", settings.sampler, settings.options)
-    space: Literal["latent", "image"] = getattr(module, "SPACE", "latent")
-    _check_fixed(model, settings, space)
     fitted: FittedSampler = module.fit(model, options)
+    space: Literal["latent", "image"] = getattr(fitted, "space", getattr(module, "SPACE", "latent"))
+    _check_fixed(model, settings, space)
     weights = {label: 1.0 if settings.classes == "balanced" else share for label, share in fitted.shares.items()}
     rows = rows_of_training(model) if space == "latent" else []
     edge = _fit_outline(model, rows) if rows else None

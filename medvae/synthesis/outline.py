@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from medvae.prepare.grid import box_around
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -32,6 +34,7 @@ class Outline:
         distances: signed distances less their mean, `(n, x, y, z)`, coarse voxels, positive inside.
         mean: mean signed distance, `(x, y, z)`.
         seen: bool `(X, Y, Z)`, voxels that were foreground in at least one training scan: the decoder knows no others.
+        block: training outlines are boxes, as fields of view are.
     """
 
     centre: NDArray[np.float32] = field(repr=False)
@@ -41,14 +44,17 @@ class Outline:
     distances: NDArray[np.float32] = field(repr=False)
     mean: NDArray[np.float32] = field(repr=False)
     seen: NDArray[np.bool_] = field(repr=False)
+    block: bool
 
     def mask(self, z: NDArray[np.float32], conditions: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Foreground `(1, X, Y, Z)` for a code and a vector of conditions `(k,)`, empty for a model without any."""
         features = np.concatenate([z.ravel(), np.float32(self.weight) * conditions])
         weights = self.solve @ (self.features @ (features - self.centre)).astype(np.float64)
         distance = self.mean + np.tensordot(weights.astype(np.float32), self.distances, axes=1)
-        inside = _refine(distance, self.seen.shape) > 0
-        return np.ascontiguousarray((inside & self.seen)[None])
+        inside = (_refine(distance, self.seen.shape) > 0) & self.seen
+        if self.block and inside.any():  # a smooth distance has rounded corners
+            inside[box_around(inside)] = True
+        return np.ascontiguousarray(inside[None])
 
 
 def fit(codes: NDArray[np.float32], masks: NDArray[np.bool_], conditions: NDArray[np.float32]) -> Outline:
@@ -69,7 +75,8 @@ def fit(codes: NDArray[np.float32], masks: NDArray[np.bool_], conditions: NDArra
     signed -= mean
     gram = (features - centre).astype(np.float64) @ (features - centre).T.astype(np.float64)
     seen = np.asarray(foregrounds.any(axis=0))
-    return Outline(centre, features - centre, weight, _solver(gram, signed), signed, mean, seen)
+    block = all(one[box_around(one)].all() for one in foregrounds)
+    return Outline(centre, features - centre, weight, _solver(gram, signed), signed, mean, seen, block)
 
 
 def _balance(codes: NDArray[np.float32], conditions: NDArray[np.float32]) -> float:

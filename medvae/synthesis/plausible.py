@@ -70,7 +70,7 @@ class Plausible:
         values: of the 5% and 95% quantiles in the foreground, prepared intensities.
         median: of the median in the foreground.
         volume: of the foreground (of the shape, for binary shapes), mL.
-        labels: by value of the label maps, background excepted.
+        labels: by value of the label maps, background excepted; empty where the model keeps none.
         voxel_ml: volume of a voxel of the model's grid, mL.
         binary: scans are binary shapes.
         model: explains decoded samples.
@@ -95,7 +95,7 @@ class Plausible:
             *self._values(image[sample.mask]),
             *_outside("volume", "foreground mL", _ml(inside, self), self.volume),
         ]
-        if sample.label_map is not None:
+        if sample.label_map is not None and self.labels:
             found += self._labels(sample.label_map)
         return tuple(found or self._unlikely(sample))
 
@@ -106,7 +106,7 @@ class Plausible:
 
     def _unlikely(self, sample: Sample) -> Iterator[Fault]:
         """Asked last, for a network is evaluated; not of altered scans, which need not be what the model has seen."""
-        if sample.z is not None:
+        if sample.z is not None and not sample.changed:
             found = likely.negative_elbo(self.model, sample.image, sample.mask, sample.conditions)
             yield from _outside("elbo", "-ELBO per voxel", found, (-np.inf, self.highest))
 

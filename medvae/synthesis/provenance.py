@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from medvae.synthesis.generate import Sample, Synthesizer
 
 
+_IMAGES_ONLY = (
+    "not written: the decoder generates images only; label maps are decoded by models of the networks `joint` and"
+    " `deform` that were trained with some, and the samplers `classical` and `anatomy` give those of their sources"
+)
+
+
 def describe(sample: Sample, synthesizer: Synthesizer) -> dict[str, Any]:
     """How a sample was generated: enough to generate it again with the same model, as plain data for its sidecar."""
     scale = sample.intensity
@@ -63,8 +69,9 @@ def unit_text(model: Model) -> str:
 
 def no_label_maps(synthesizer: Synthesizer) -> str | None:
     """Why there are no label maps; None where there are some."""
-    if synthesizer.model.training.label_maps is None:
+    model, decoded = synthesizer.model, synthesizer.space == "latent"
+    if decoded and model.vae.labels:
+        return None
+    if model.training.label_maps is None:
         return "not written: the model keeps no label maps of its training scans"
-    if synthesizer.space == "latent":
-        return "not written: the decoder generates images only; the samplers `classical` and `anatomy` give label maps"
-    return None
+    return _IMAGES_ONLY if decoded else None

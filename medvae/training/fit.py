@@ -91,7 +91,8 @@ def _shown(scans: Scans) -> Iterator[TrainingScan]:
     for index in range(len(scans)):
         prepared = scans[index]
         labels = None if prepared.label_map is None else torch.from_numpy(prepared.label_map)
-        yield TrainingScan(torch.from_numpy(prepared.image), torch.from_numpy(prepared.mask), labels)
+        image, mask = torch.from_numpy(prepared.image), torch.from_numpy(prepared.mask)
+        yield TrainingScan(image, mask, labels, prepared.grid.spacing)
 
 
 class _Run:

@@ -58,11 +58,13 @@ class TrainingScan(NamedTuple):
         image: float32 `(1, X, Y, Z)`.
         mask: bool, foreground.
         label_map: int16; None where there is none.
+        spacing: voxel size of the grid, mm.
     """
 
     image: Tensor
     mask: Tensor
     label_map: Tensor | None
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class VAE(nn.Module):
@@ -78,7 +80,8 @@ class VAE(nn.Module):
     - `latent_shape(grid)` is `(C, X/stride, Y/stride, Z/stride)`, or `(C,)` without stride; it raises SettingsError
       if the grid does not fit.
     - `c` is `(B, conditions)`, see `medvae.vae.conditions`; None for a network that was built without conditions.
-    - `label_loss` is there for a network that learns label maps, too.
+    - `label_loss` is there for a network that learns label maps, too; `labels` and `decode_labels` for one that gives
+      them back.
     - `begin` is there for a network that has to see the training scans before it is trained.
 
     Attributes:
@@ -90,6 +93,11 @@ class VAE(nn.Module):
     stride: int | None = None
     observation: Observation
     architecture: Mapping[str, Any]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Values of the label maps that it decodes, besides 0; () for a network that decodes images alone."""
+        return ()
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`."""
@@ -110,7 +118,8 @@ class VAE(nn.Module):
     def begin(self, scans: Iterable[TrainingScan]) -> None:
         """See the training scans once, before the optimiser is made; most networks have no use for it.
 
-        What a network chooses here (labels, say) belongs to its `architecture`, from which a checkpoint builds it.
+        What a network chooses here (labels, say) belongs to its `architecture`, from which a checkpoint builds it: see
+        `keep_options`.
 
         Args:
             scans: all of them, one after the other; the same ones in the same order when a training is resumed.
@@ -118,6 +127,10 @@ class VAE(nn.Module):
         Raises:
             SettingsError: it cannot be trained on them.
         """
+
+    def keep_options(self, chosen: Mapping[str, Any]) -> None:
+        """Write options that `begin` has chosen into the architecture."""
+        self.architecture = {**self.architecture, "options": {**self.architecture["options"], **chosen}}
 
     def decode(self, z: Tensor, c: Tensor | None = None) -> Likelihood:
         """p(x|z, c) on the grid."""
@@ -133,6 +146,10 @@ class VAE(nn.Module):
             c: conditions.
         """
         return None
+
+    def decode_labels(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """The label map that belongs to a code, int16 `(B, 1, X, Y, Z)`, with values of `labels` and 0."""
+        raise NotImplementedError
 
 
 def log_likelihood(x: Tensor, mask: Tensor, likelihood: Likelihood) -> Tensor:

@@ -105,6 +105,11 @@ class Decoder(nn.Module):
         layers.append(nn.Conv3d(channels[0], out * stem**3, 3, padding=1))
         self.layers = nn.Sequential(*layers)
 
+    def features(self, z: Tensor) -> Tensor:
+        """What the last convolution is given, `(B, channels[0], X/stem, …)`."""
+        found: Tensor = self.layers[:-1](z)
+        return found
+
     def forward(self, z: Tensor) -> Tensor:
         """The image's parameters at full resolution."""
         return unfold(self.layers(z), self.stem)

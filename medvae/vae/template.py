@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from medvae.errors import SettingsError
+from medvae.vae.label_sums import LabelSums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from medvae.scan import Shape
     from medvae.vae.base import TrainingScan
 
-_MOST_LABELS = 64  # each label is a volume of weights
 _GAIN = 8.0  # a voxel of the template is a mean over scans, and bears larger steps of the optimiser than a network does
 _EDGE = 0.02  # a mean of binary scans is kept this far from 0 and 1, where its logit is finite
 
@@ -54,10 +53,10 @@ class Template(nn.Module):
             binary: whether images are 0 or 1 and the template holds logits.
 
         Raises:
-            SettingsError: more labels than a template can carry, or a label map without any that it is to carry.
+            SettingsError: more labels than a template can carry.
         """
         total, count, everywhere = (torch.zeros_like(self.image_weights[0, :1]) for _ in range(3))
-        frequency = _Frequency(self.values)
+        frequency = LabelSums(self.values, least=0)
         scans_seen = 0
         for scan in scans:
             total += scan.image * scan.mask
@@ -65,13 +64,13 @@ class Template(nn.Module):
             everywhere += scan.image
             scans_seen += 1
             if scan.label_map is not None:
-                frequency.add(scan.label_map)
+                frequency.add(scan.label_map, Tensor.float)
         mean = torch.where(count > 0, total / count.clamp(min=1), everywhere / max(1, scans_seen))
         with torch.no_grad():
             self.image_weights[0, :1] = (torch.logit(mean, eps=_EDGE) if binary else mean) / _GAIN
-        if frequency.counts:
-            self.values = tuple(sorted(frequency.counts))
-            counts = torch.stack([frequency.counts[value] for value in self.values])
+        if frequency.sums:
+            self.values = frequency.labels
+            counts = torch.stack([frequency.sums[value] for value in self.values])
             odds = torch.log(counts + 0.5)[None].to(self.image_weights) / _GAIN
             self.odds_weights = nn.Parameter(odds.contiguous(memory_format=torch.channels_last_3d))
 
@@ -80,24 +79,3 @@ class Template(nn.Module):
         known = torch.tensor(self.values, device=label_map.device)
         at = torch.searchsorted(known, label_map[:, 0].long()).clamp(max=len(self.values) - 1)
         return torch.where(known[at] == label_map[:, 0], at, -1)
-
-
-class _Frequency:
-    """How many scans have each label at each voxel.
-
-    Args:
-        values: the labels that count; () for all that there are.
-    """
-
-    def __init__(self, values: Sequence[int]) -> None:
-        self.values = tuple(values)
-        self.counts: dict[int, Tensor] = {}
-
-    def add(self, label_map: Tensor) -> None:
-        """Count one label map `(1, X, Y, Z)`."""
-        for value in self.values or tuple(int(one) for one in label_map.unique() if one >= 0):
-            same = (label_map[0] == value).float()
-            self.counts[value] = self.counts[value] + same if value in self.counts else same
-        if len(self.counts) > _MOST_LABELS:
-            message = f"the label maps have more than {_MOST_LABELS} labels, each of which is a volume of weights"
-            raise SettingsError(message, hint="name some in model.options.labels, or leave the label maps out")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from medvae.lesions.crops import SIDE, Crop, crops_of_mask, crops_of_scan, signed_distance
+from medvae.lesions.crops import SIDE, Crop, crops_of_mask, crops_of_scan
 from medvae.scan import Geometry
+from medvae.vae.distances import signed_distance
 
 GRID = Geometry((40, 40, 40), np.array([[1.5, 0, 0, -30], [0, 1.5, 0, -29], [0, 0, 1.5, -28], [0, 0, 0, 1]]))
 SEMI = np.array([15.0, 9.0, 6.0])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medvae.lesions.crops import SIDE, frame, signed_distance
+from medvae.lesions.crops import SIDE, frame
 from medvae.lesions.implant import Lesion, implant, place_lesion
 from medvae.scan import Geometry
+from medvae.vae.distances import signed_distance
 
 GRID = Geometry((30, 32, 28), np.diag([2.0, 2.0, 2.0, 1.0]))
 PLACE = np.array([28.0, 30.0, 26.0])

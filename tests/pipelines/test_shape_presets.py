@@ -1,4 +1,4 @@
-"""The presets of the network `deform`: a training of two steps, and synthetic scans with label maps from it."""
+"""Presets whose samples have label maps (`deform`, `joint`): a training of two steps, and synthetic scans from it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(scans: Path, preset: str, out: Path, *changes: str) -> Path:
     return out / "synthetic"
 
 
-@pytest.mark.parametrize("preset", ["brain-mri-t1-shape", "hippocampus-mri-shape"])
+@pytest.mark.parametrize("preset", ["brain-mri-t1-shape", "hippocampus-mri-shape", "hippocampus-mri-joint"])
 def test_training_and_sampling_work_at_the_first_try(preset: str, crops: Path, tmp_path: Path) -> None:
     """On small crops: a brain of the same grid takes its time for the registration, which has tests of its own."""
     out = run(crops, preset, tmp_path, "prepare.shape=[24,32,24]", *OTHER)
@@ -58,3 +58,15 @@ def test_training_and_sampling_work_at_the_first_try(preset: str, crops: Path, t
         assert set(np.unique(np.asanyarray(labels.dataobj))) == {0, 1, 2}
         assert labels.shape == image.shape
     assert len(list((out / "labels").glob("*.nii.gz"))) == 2
+
+
+def test_a_joint_model_of_scans_without_label_maps_is_refused(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [str(path) for path in crops.parent.glob("crop*.nii.gz")]
+    changed = [word for change in (*SHORT, "prepare.shape=[24,32,24]") for word in ("--set", change)]
+    train = ["train", *scans, "--config", "hippocampus-mri-joint", "--out", str(tmp_path / "model"), "--workers", "0"]
+    assert main([*train, *changed]) == 2
+    said = capsys.readouterr().err
+    assert "learns label maps" in said
+    assert "model.name=spatial" in said

@@ -10,7 +10,7 @@ from toy_model import block, ellipsoid, toy_model
 
 from medvae.settings import AugmentSettings
 from medvae.synthesis import generate
-from medvae.synthesis.samplers.classical import EVERYTHING, field_of_view
+from medvae.synthesis.changes import EVERYTHING, field_of_view
 
 if TYPE_CHECKING:
     from medvae.synthesis.generate import Synthesizer

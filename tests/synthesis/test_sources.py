@@ -10,11 +10,13 @@ import pytest
 from toy_model import toy_model
 
 from medvae.errors import ModelError
-from medvae.settings import RandomizeSettings
+from medvae.settings import AugmentSettings, RandomizeSettings
+from medvae.synthesis import generate
 from medvae.synthesis.samplers import classical, interpolate, jitter
 
 if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
+    from medvae.synthesis.generate import Sample
 
 STILL = RandomizeSettings(spatial=0, gamma=0, bias=0, blur=0, noise=0)
 
@@ -72,30 +74,32 @@ def test_interpolation_needs_two_subjects_in_each_class() -> None:
         interpolate.fit(model, interpolate.Settings())
 
 
+def classical_sample(model: Model, changes: RandomizeSettings, index: int = 0) -> Sample:
+    options = {"randomize": changes.model_dump()}
+    return generate.fit(model, AugmentSettings(sampler="classical", options=options), seed=0).sample(index)
+
+
 def test_classical_without_changes_is_the_training_scan() -> None:
     model = toy_model(label_maps=True)
-    fitted = classical.fit(model, classical.Settings(randomize=STILL))
-    draw = fitted.draw(None, np.random.default_rng(0), {})
-    row = list(model.training.ids).index(draw.sources[0])
-    assert draw.image == pytest.approx(model.training.images[row].astype(np.float32), abs=1e-5)
-    assert np.array_equal(draw.mask, model.training.masks[row])
+    sample = classical_sample(model, STILL)
+    row = list(model.training.ids).index(sample.sources[0])
+    assert sample.image == pytest.approx(model.training.images[row].astype(np.float32), abs=1e-5)
+    assert np.array_equal(sample.mask, model.training.masks[row])
     assert model.training.label_maps is not None
-    assert draw.label_map is not None
-    assert np.array_equal(draw.label_map, model.training.label_maps[row])
+    assert sample.label_map is not None
+    assert np.array_equal(sample.label_map, model.training.label_maps[row])
 
 
 def test_classical_moves_image_and_label_map_together() -> None:
     """Label maps of the toy model are where the image is above 0: after a warp without other changes they still are."""
     warp = STILL.model_copy(update={"spatial": 1.0, "elastic": 0.0})
     model = toy_model(label_maps=True, prepare={"spacing": (2, 2, 2)})
-    fitted = classical.fit(model, classical.Settings(randomize=warp))
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        draw = fitted.draw(None, rng, {})
-        assert draw.label_map is not None
-        certain = draw.mask & (np.abs(draw.image) > 0.7)
-        assert ((draw.image > 0) == (draw.label_map > 0))[certain].mean() > 0.9
-        assert draw.parameters["inverse"] is not None, "what was drawn is recorded"
+    for index in range(5):
+        sample = classical_sample(model, warp, index)
+        assert sample.label_map is not None
+        certain = sample.mask & (np.abs(sample.image) > 0.7)
+        assert ((sample.image > 0) == (sample.label_map > 0))[certain].mean() > 0.9
+        assert sample.parameters["inverse"] is not None, "what was drawn is recorded"
 
 
 def test_classical_takes_the_changes_of_the_training_run() -> None:

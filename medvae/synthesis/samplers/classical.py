@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from pydantic import Field
 
-from medvae.prepare.grid import box_around
-from medvae.prepare.native import only_channel
 from medvae.settings import Frozen, RandomizeSettings
-from medvae.synthesis.draws import ImageDraw
+from medvae.synthesis.decoding import rows_of_training
+from medvae.synthesis.draws import Change, ImageDraw
 from medvae.synthesis.samplers import _shared
-from medvae.training.randomize import Randomize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-    from torch import Tensor
+    import numpy as np
 
     from medvae.checkpoint.kept import TrainingScans
     from medvae.checkpoint.model import Model
@@ -28,8 +23,6 @@ if TYPE_CHECKING:
 
 
 SPACE = "image"
-Part = tuple[slice, slice, slice, slice]
-EVERYTHING: Part = (slice(None),) * 4
 
 
 class Settings(Frozen):
@@ -40,23 +33,19 @@ class Settings(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Classical:
-    """The chain of `medvae.training.randomize` on one kept training scan, drawn uniformly among those of the class.
+    """A change of one kept training scan (`synthesis.changes`), drawn uniformly among those of the class.
 
     Attributes:
         training: the kept training scans.
         labels: class of each.
         conditions: of each.
         randomize: the random changes.
-        spacing: voxel size of the model's grid, mm.
-        whole: scans are used as a whole: their edge is that of the field of view, which does not move.
     """
 
     training: TrainingScans = field(repr=False)
     labels: tuple[str | None, ...]
     conditions: tuple[ConditionValues, ...] = field(repr=False)
     randomize: RandomizeSettings
-    spacing: tuple[float, float, float]
-    whole: bool
 
     @property
     def shares(self) -> Mapping[str | None, float]:
@@ -66,27 +55,17 @@ class Classical:
     def draw(
         self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
     ) -> ImageDraw:
-        """One altered training scan of the class; the seed in its parameters repeats the change."""
+        """One training scan of the class, to be changed."""
         scans = self.training
         row = int(generator.choice(_shared.rows(self.labels)[label]))
-        seed = int(generator.integers(2**31))
-        part = field_of_view(scans.masks[row]) if self.whole else EVERYTHING
-        chain = Randomize(self.randomize, self.spacing).set_random_state(seed)
-        scale = scans.intensities[row]
-        example = chain(
-            torch.from_numpy(scans.images[row][part].astype("float32")),
-            torch.from_numpy(scans.masks[row][part]),
-            label_map=None if scans.label_maps is None else torch.from_numpy(scans.label_maps[row][part]),
-            floor=scale.offset / scale.scale,
-        )
-        shape = scans.masks[row].shape
         return ImageDraw(
-            _on_grid(example.image, part, shape, fill=scale.background),
-            _on_grid(example.mask, part, shape, fill=False),
-            None if example.label_map is None else _on_grid(example.label_map, part, shape, fill=0),
+            scans.images[row].astype("float32"),
+            scans.masks[row],
+            None if scans.label_maps is None else scans.label_maps[row],
             sources=(scans.ids[row],),
-            parameters={"seed": seed, "randomize": self.randomize.model_dump(mode="json"), **example.record},
+            parameters={},
             conditions=self.conditions[row],
+            change=Change.draw(generator, self.randomize),
         )
 
 
@@ -96,34 +75,11 @@ def fit(model: Model, settings: Settings) -> Classical:
     Raises:
         ModelError: the model keeps none (`train.keep_scans` was 0).
     """
-    training, latents = model.training, model.latents
-    _shared.require(len(training.ids), least=1, sampler="classical", what="training scans as images")
-    row_of = {one: row for row, one in enumerate(latents.ids)}
-    rows = [row_of[one] for one in training.ids]
+    _shared.require(len(model.training.ids), least=1, sampler="classical", what="training scans as images")
+    rows = rows_of_training(model)
     return Classical(
-        training=training,
-        labels=tuple(latents.labels[row] for row in rows),
-        conditions=tuple(_shared.conditions(latents, row) for row in rows),
+        training=model.training,
+        labels=tuple(model.latents.labels[row] for row in rows),
+        conditions=tuple(_shared.conditions(model.latents, row) for row in rows),
         randomize=settings.randomize or model.settings.train.randomize,
-        spacing=model.preparation.grid.spacing,
-        whole=model.preparation.settings.foreground == "whole",
     )
-
-
-def field_of_view(mask: NDArray[np.bool_]) -> Part:
-    """The box that a mask `(1, X, Y, Z)` fills; everything where it is another shape: then it is an outline of tissue.
-
-    A scan that is used as a whole has no background that could move into it. What would come from beyond its edge is
-    taken from the edge, and the edge stays where it is: otherwise a turned box lies in wedges of a value that means
-    nothing.
-    """
-    box = (slice(None), *box_around(only_channel(mask)))
-    return box if mask[box].all() else EVERYTHING
-
-
-def _on_grid(cut: Tensor, part: Part, shape: tuple[int, ...], *, fill: float) -> NDArray[Any]:
-    """What was cut out of the model's grid, back in its place."""
-    values = cut.numpy()
-    whole = np.full(shape, fill, values.dtype)
-    whole[part] = values
-    return whole

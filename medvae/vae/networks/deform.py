@@ -98,8 +98,7 @@ class Deform(VAE):
     def begin(self, scans: Iterable[TrainingScan]) -> None:
         """Start from the mean of the training scans, and the frequency of each label there."""
         self.template.begin(scans, binary=self.observation.binary)
-        options = {**self.architecture["options"], "labels": list(self.template.values)}
-        self.architecture = {**self.architecture, "options": options}
+        self.keep_options({"labels": list(self.template.values)})
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`, seen beside the template, then beside what they become."""
@@ -134,9 +133,19 @@ class Deform(VAE):
         """−ln p(labels|z) in nats: softmax of the deformed log-odds, at each voxel whose label the template carries."""
         if not self.template.values:
             return None
-        odds = warp(self.template.odds, self.displacement(z, c), self.grid)
-        loss: Tensor = F.cross_entropy(odds, self.template.classes(label_map), ignore_index=-1, reduction="sum")
+        classes = self.template.classes(label_map)
+        loss: Tensor = F.cross_entropy(self._odds(z, c), classes, ignore_index=-1, reduction="sum")
         return loss
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Those of the template."""
+        return tuple(value for value in self.template.values if value != 0)
+
+    def decode_labels(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """The label with the greatest deformed log-odds, int16 `(B, 1, X, Y, Z)`."""
+        values = torch.tensor(self.template.values, dtype=torch.int16, device=z.device)
+        return values[self._odds(z, c).argmax(dim=1, keepdim=True)]
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
         """`(C, *latent)` of the grid that the network was built for."""
@@ -145,6 +154,10 @@ class Deform(VAE):
             own, other = ("x".join(map(str, one)) for one in (self.grid, grid))
             raise SettingsError(f"the model was built for the grid {own}, not {other}", hint="change prepare.shape")
         return (self.latent, *cells(grid, self.stride))
+
+    def _odds(self, z: Tensor, c: Tensor | None) -> Tensor:
+        """Log-odds of the labels, `(B, K, X, Y, Z)`."""
+        return warp(self.template.odds, self.displacement(z, c), self.grid)
 
     def _look(self, x: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
         """Change of the code and ln σ², from x and a decoder's output that should be like it."""

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from medvae.settings import Frozen, LikelihoodSettings
-from medvae.vae.base import VAE, Posterior
-from medvae.vae.blocks import Conditioned, Decoder, Encoder, cells, channels_last
-from medvae.vae.observation import build_observation
+from medvae.vae.blocks import channels_last
+from medvae.vae.networks._convolutional import Convolutional, ConvolutionalSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from medvae.scan import Shape
+    from medvae.settings import LikelihoodSettings
+    from medvae.vae.base import VAE
 
 
-class Settings(Frozen):
+class Settings(ConvolutionalSettings):
     """Options of the network."""
-
-    stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
-    channels: tuple[int, ...] = Field((32, 96), min_length=1, description="width of each level; each halves space")
-    blocks: int = Field(1, ge=1, description="residual blocks per level")
-    latent: int = Field(4, ge=1, description="channels of the latent")
 
 
 def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> VAE:
@@ -32,34 +23,6 @@ def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, co
     Raises:
         SettingsError: the stride does not divide the grid.
     """
-    vae = Spatial(settings, likelihood, grid, conditions=conditions)
+    vae = Convolutional(settings, likelihood, grid, conditions=conditions)
     channels_last(vae)
     return vae
-
-
-class Spatial(VAE):
-    """q(z|x) and p(x|z) with a latent `(B, C, X/stride, Y/stride, Z/stride)`."""
-
-    def __init__(self, settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> None:
-        super().__init__()
-        shape = {"stem": settings.stem, "channels": settings.channels, "blocks": settings.blocks}
-        self.stride: int | None = settings.stem * 2 ** (len(settings.channels) - 1)
-        self.latent = settings.latent
-        self.observation = build_observation(likelihood)
-        self.encoder = Encoder(**shape, out=2 * settings.latent)  # type: ignore[arg-type]
-        self.decoder = Decoder(**shape, into=settings.latent, out=self.observation.channels)  # type: ignore[arg-type]
-        self.conditioned = Conditioned(conditions, self.latent_shape(grid))
-
-    def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
-        """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`."""
-        return self.conditioned.removed(Posterior.from_parameters(self.encoder(x)), c)
-
-    def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """The decoder's output `(B, channels, X, Y, Z)`."""
-        output: Tensor = self.decoder(self.conditioned.added(z, c))
-        return output
-
-    def latent_shape(self, grid: Shape) -> tuple[int, ...]:
-        """`(C, *latent)` of a grid."""
-        assert self.stride is not None
-        return (self.latent, *cells(grid, self.stride))

@@ -1,0 +1,80 @@
+"""Generative, then classical: samples of another sampler with random warps and contrast changes, labels included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from medvae.errors import SettingsError
+from medvae.settings import Frozen, RandomizeSettings, configure
+from medvae.synthesis.draws import Change
+from medvae.vae.networks.deform import Deform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from medvae.checkpoint.model import Model
+    from medvae.synthesis.draws import Draw, FittedSampler
+
+_CHANGES = ("classical", "mix")  # samplers whose draws are changed already
+
+
+class Settings(Frozen):
+    """Options of this sampler."""
+
+    of: str | None = Field(
+        None, description="the other sampler; none: `anatomy` for the network `deform`, else `density`"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the other sampler")
+    randomize: RandomizeSettings | None = Field(None, description="the random changes; none: those of the training run")
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """Draws of another sampler, to be changed as those of `classical` are (`synthesis.changes`).
+
+    Sources, conditions and code are those of the draw: nothing is added to it that is anybody's.
+
+    Attributes:
+        of: name of the other sampler.
+        inner: the other sampler, fitted.
+        space: whether that one's draws are codes or images.
+        randomize: the random changes.
+    """
+
+    of: str
+    inner: FittedSampler = field(repr=False)
+    space: Literal["latent", "image"]
+    randomize: RandomizeSettings
+
+    @property
+    def shares(self) -> Mapping[str | None, float]:
+        """Those of the other sampler."""
+        return self.inner.shares
+
+    def draw(self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]) -> Draw:
+        """One draw of the other sampler, to be changed."""
+        draw = self.inner.draw(label, generator, conditions)
+        parameters = {"of": self.of, **draw.parameters}
+        return replace(draw, parameters=parameters, change=Change.draw(generator, self.randomize))
+
+
+def fit(model: Model, settings: Settings) -> Mix:
+    """Fit the other sampler.
+
+    Raises:
+        SettingsError: there is no such sampler, it has other options, or it changes scans itself.
+        ModelError: the model holds too little for it.
+    """
+    of = settings.of or ("anatomy" if isinstance(model.vae, Deform) else "density")
+    if of in _CHANGES:
+        message = f"the sampler 'mix' changes the draws of another one, and {of!r} changes its own"
+        raise SettingsError(message, hint="set augment.options.of to one that does not, e.g. density or anatomy")
+    module, options = configure("samplers", of, settings.options)
+    inner: FittedSampler = module.fit(model, options)
+    space: Literal["latent", "image"] = getattr(module, "SPACE", "latent")
+    return Mix(of, inner, space, settings.randomize or model.settings.train.randomize)
