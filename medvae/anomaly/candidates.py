@@ -98,20 +98,22 @@ class Candidates:
         return min(most, max(1, len(self.each))) if np.isfinite(self.threshold) else most
 
     def in_words(self, unit: str, *, shown: int) -> str:
-        """What was found, for a reader of the picture.
+        """What was found, for a reader of the picture: the words of the page (`review/page/scan.js`).
 
         Args:
             unit: of the map.
             shown: candidates that the picture has room for.
         """
         if not np.isfinite(self.threshold):
-            return "candidates unknown: there are no healthy scans to compare with"
-        limit = f"the healthy limit of {self.threshold:.3g} {unit}·mL above {self.level:.3g} {unit}"
+            return "Candidates unknown: no healthy scans to compare with."
+        limit = f"{in_digits(self.threshold)} {unit}·mL above {in_digits(self.level)} {unit}"
+        return f"{self._count(shown)} A candidate exceeds the limit of healthy scans, {limit}."
+
+    def _count(self, shown: int) -> str:
         if not self.each:
-            return f"no finding beyond {limit}; this does not exclude disease"
-        many = f"{len(self.each)} candidates" if len(self.each) > 1 else "1 candidate"
-        some = f"; the first {shown} are shown" if len(self.each) > shown else ""
-        return f"{many} beyond {limit}, numbered as in findings.csv{some}"
+            return "No candidate. This does not exclude disease."
+        some = f", the first {shown} are shown" if len(self.each) > shown else ""
+        return f"{len(self.each)} {'candidates' if len(self.each) > 1 else 'candidate'}{some}."
 
     def to_json(self, *, status: str, unit: str) -> dict[str, Any]:
         """As `findings.json` has it."""
@@ -161,6 +163,11 @@ def find_candidates(
             )
         )
     return Candidates(first.name, level, threshold, tuple(each), _native(regions, each, prepared))
+
+
+def in_digits(value: float) -> str:
+    """A number to three digits, without an exponent where it is large, as the pages write it."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def side_of(x: float) -> str:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from medvae.anomaly.inference import Inference
     from medvae.anomaly.reference import Reference
     from medvae.prepare.preparation import Prepared
-    from medvae.scan import Scan
+    from medvae.scan import Scan, Units
     from medvae.settings import ReadSettings
 
 log = logging.getLogger(__name__)
@@ -173,11 +173,16 @@ def detect_prepared(
         with_montage=options.montage,
         with_review=options.review,
         modality=scan.modality,
-        units=scan.units,
+        units=units_of(scan, prepared),
         source_hash=prepared.source_hash,
         to_mni=_to_mni(prepared) if aligned else None,
         pseudo_healthy=_pseudo_healthy(on_grid.pseudo_healthy(options.maps), prepared, scan, covered),
     )
+
+
+def units_of(scan: Scan, prepared: Prepared) -> Units:
+    """HU for a file that does not say what it shows and a model for CT, which took its values for HU; else its own."""
+    return "HU" if scan.modality is None and prepared.modality == "CT" else scan.units
 
 
 def _pseudo_healthy(

@@ -20,7 +20,7 @@ FOLDER = "review"  # of the pages, in the folder of a run
 _FOLDER = "page"
 _ASSET = re.compile(r'"(?:\.\./)?page/(\w+\.(?:css|js))"')  # what a template loads from beside it
 _HERE = "<!-- data -->"  # where a template takes its data
-_PART = re.compile(r"<!-- (head|stage|note|greys) -->\n")  # what templates share
+_PART = re.compile(r"<!-- (head|stage|note|greys|words) -->\n")  # what templates share
 
 
 def json_text(tree: Any) -> str:

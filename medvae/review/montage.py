@@ -222,7 +222,7 @@ class _Layers:
         return widths, per_mm * max(mm[1], mm[2]) + _ABOVE
 
     def draw(self, ax: Axes, *, axis: int, at: NDArray[np.intp], heat: bool) -> None:
-        """One plane, head or front up, the patient's right on the left; the template's outline on the plain one."""
+        """One plane, head or front up, right or nose on the left; the template's outline on the plain one."""
         across, up = (a for a in range(3) if a != axis)
         look = {"origin": "lower", "aspect": self.spacing[up] / self.spacing[across], "interpolation": "nearest"}
         ax.imshow(np.take(self.scan, at[axis], axis=axis).T, cmap="gray", norm=self.grey, **look)
@@ -230,10 +230,10 @@ class _Layers:
             ax.imshow(np.take(self.heat, at[axis], axis=axis).T, cmap=COLOURS, norm=self.scale, **look)
         else:
             self._draw_outline(ax, axis=axis, at=int(at[axis]))
-        ax.set_xlim(*(self.box[across][::-1] if across == 0 else self.box[across]))
+        ax.set_xlim(*self.box[across][::-1])
         ax.set_ylim(*self.box[up])
         ax.set_axis_off()
-        for x, side in ((0.01, "RPI"[across]), (0.99, "LAS"[across])):
+        for x, side in ((0.01, "RA"[across]), (0.99, "LP"[across])):
             ha = "left" if x < 0.5 else "right"
             letter = ax.text(x, 0.5, side, color="#ffd000", fontsize=10, ha=ha, va="center", transform=ax.transAxes)
             letter.set_path_effects([withStroke(linewidth=2, foreground="black")])  # it may lie on white bone

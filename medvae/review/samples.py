@@ -108,13 +108,13 @@ def _show(
     spacing: tuple[float, float, float],
     limits: tuple[float, float],
 ) -> None:
-    """One plane, head or front up; where R is the horizontal axis, the patient's right is on the left."""
+    """One plane, head or front up, the patient's right or nose on the left, as on the pages."""
     plane = np.take(image, at, axis=axis).T
     across, up = (a for a in range(3) if a != axis)
     ratio = spacing[up] / spacing[across]
     ax.imshow(plane, cmap="gray", vmin=limits[0], vmax=limits[1], origin="lower", aspect=ratio, interpolation="nearest")
+    ax.invert_xaxis()
     if across == 0:
-        ax.invert_xaxis()
         ax.text(0.01, 0.98, "R", color="0.7", fontsize=6, va="top", transform=ax.transAxes)
 
 

@@ -113,7 +113,10 @@ def reconstructions(path: Path, pairs: Sequence[Pair], *, spacing: tuple[float, 
 
 
 def _draw(row: Sequence[Axes], pair: Pair, *, spacing: tuple[float, float, float]) -> None:
-    """One scan: axial, coronal and sagittal planes through the middle of its foreground, each beside its image."""
+    """One scan: axial, coronal and sagittal planes through the middle of its foreground, each beside its image.
+
+    The patient's right or nose is on the left, as on the pages.
+    """
     image, mask = only_channel(pair.prepared.image), only_channel(pair.prepared.mask)
     low, high = np.percentile(image[mask], (0.5, 99.5))
     inside = [np.where(mask, volume, np.nan) for volume in (image, only_channel(pair.reconstruction))]
@@ -124,8 +127,7 @@ def _draw(row: Sequence[Axes], pair: Pair, *, spacing: tuple[float, float, float
             plane = np.take(volume, middle[axis], axis=axis).T
             aspect = spacing[up] / spacing[across]
             ax.imshow(plane, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=aspect)
-            if across == 0:
-                ax.invert_xaxis()
+            ax.invert_xaxis()
             ax.set_axis_off()
     row[0].set_title(f"scan {pair.prepared.id[-_NAME:]}", color="white", fontsize=8)
     row[1].set_title(f"reconstruction, squared error {pair.error:.3f}", color="0.7", fontsize=8)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from medvae.plugins import names, summary
 from medvae.review.filling import FOLDER, base64_text, write_worklist
 from medvae.review.scan_page import FINDINGS, ScanPage
 from medvae.review.verdicts import key_of
@@ -102,6 +103,7 @@ def _card(record: Mapping[str, Any]) -> dict[str, Any]:
         "medvae": record.get("medvae", ""),
         "reference": record.get("reference", ""),
         "warnings": record.get("warnings", []),
+        "about": {name: summary("maps", name) for name in options.get("maps") or () if name in names("maps")},
         "detect": {key: options.get(key) for key in ("maps", "healthy_fpr", "min_ml", "top")},
         "units": record.get("units", {}),
     }

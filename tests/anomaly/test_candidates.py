@@ -169,13 +169,13 @@ def test_few_healthy_scans_warn_of_little() -> None:
 def test_what_was_found_in_words() -> None:
     labels = np.zeros((1, 1, 1), np.uint16)
     three = found(INPUTS["RAS"], lesions())
-    many = "3 candidates beyond the healthy limit of 0.4 z·mL above 4 z, numbered as in findings.csv"
-    assert three.in_words("z", shown=3) == many
-    assert three.in_words("z", shown=2) == f"{many}; the first 2 are shown"
-    assert replace(three, each=three.each[:1]).in_words("z", shown=3).startswith("1 candidate beyond")
+    limit = "A candidate exceeds the limit of healthy scans, 0.4 z·mL above 4 z."
+    assert three.in_words("z", shown=3) == f"3 candidates. {limit}"
+    assert three.in_words("z", shown=2) == f"3 candidates, the first 2 are shown. {limit}"
+    assert replace(three, each=three.each[:1]).in_words("z", shown=3) == f"1 candidate. {limit}"
     none = replace(three, each=(), labels=labels)
-    words = "no finding beyond the healthy limit of 0.4 z·mL above 4 z; this does not exclude disease"
-    assert none.in_words("z", shown=3) == words
+    assert none.in_words("z", shown=3) == f"No candidate. This does not exclude disease. {limit}"
+    assert "1235 z·mL" in replace(none, threshold=1234.5678).in_words("z", shown=3), "no exponent for a reader"
     unknown = replace(none, threshold=np.inf)
     assert "unknown" in unknown.in_words("z", shown=3), "nothing to compare with is no good news"
 

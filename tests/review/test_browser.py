@@ -15,6 +15,9 @@ from chromium import Browser, Tab, executable
 from made_review import LESION, LIMITS, PEAKS, detection, make_run
 from matplotlib.image import imread
 
+from medvae.anomaly.detection import Score
+from medvae.evaluation.verdicts import read_verdicts
+from medvae.review.filling import assets
 from medvae.review.healthy import Readings
 from medvae.review.scan_page import ScanPage
 
@@ -75,16 +78,51 @@ def test_the_pseudo_healthy_image_has_the_values_of_its_file(tab: Tab, tmp_path:
     tab.open(page(made, "ill"), ready=READY)
     before = tab.js("medvae.viewer.here()")
     assert before["file"] == list(LESION)
-    for expected in (before["scan"] - 55, before["scan"]):
-        tab.js("document.querySelector('#pseudo').click()")
-        tab.wait(f"Math.abs(medvae.viewer.here().scan - {expected}) < 1")
-    tab.js("document.querySelector('#pseudo').click()")
-    tab.wait(f"Math.abs(medvae.viewer.here().scan - {before['scan'] - 55}) < 1")
+    for name, expected in (("pseudo-healthy", before["scan"] - 55), ("difference", 55), ("scan", before["scan"])):
+        press_button(tab, name)
+        tab.wait(f"Math.abs(medvae.viewer.here().scan - {expected}) < 1.5")
+        assert tab.js("document.querySelector('#black').disabled") == (name == "difference")
+    tab.js("document.activeElement.blur()")
+    tab.press("g")
+    tab.wait(f"Math.abs(medvae.viewer.here().scan - {before['scan'] - 55}) < 1.5")
     settle(tab)
     tab.js("medvae.viewer.goToVoxel([9, 9, 9])")
     there = tuple(tab.js("medvae.viewer.here().file"))
     tab.wait("document.querySelector('#readout').textContent.includes('pseudo-healthy')")
     assert tab.js("medvae.viewer.here().scan") == pytest.approx(float(estimate[there]), abs=1)
+
+
+def press_button(tab: Tab, name: str) -> None:
+    tab.js(f"[...document.querySelectorAll('button')].find((one) => one.textContent === {json.dumps(name)}).click()")
+
+
+def test_the_difference_is_grey_where_nothing_was_changed_and_bright_where_the_scan_is_brighter(
+    tab: Tab, tmp_path: Path
+) -> None:
+    found = detection("ill")
+    estimate = found.picture.scan.copy()
+    estimate[LESION] -= 55
+    tab.open(page(make_run(tmp_path, [replace(found, pseudo_healthy=estimate)]), "ill"), ready=READY)
+    press_button(tab, "difference")
+    tab.wait("document.querySelector('#readout').textContent.includes('difference')")
+    tab.js("document.activeElement.blur()")
+    tab.press("h")
+    lesion = at_cross(tab)
+    tab.js("medvae.viewer.goToVoxel([9, 9, 9])")
+    assert at_cross(tab) == pytest.approx(np.full(3, 127.5), abs=4)
+    assert lesion.mean() > 180
+
+
+def test_the_page_has_the_words_of_the_picture(tab: Tab, out: Path, tmp_path: Path) -> None:
+    bare = replace(detection("bare"), n=0, status="uncalibrated, n=0")
+    unknown = replace(bare.candidates, threshold=np.inf, level=np.inf, each=())
+    no_p = {name: Score(one.score, None) for name, one in bare.scores.items()}
+    bare = replace(bare, candidates=unknown, scores=no_p)
+    alone = make_run(tmp_path, [bare])
+    for found, run in ((detection("ill"), out), (detection("well", top=0.1), out), (bare, alone)):
+        tab.open(page(run, found.id), ready=READY)
+        assert f"{text(tab, '#finding')} {text(tab, '#basis')}".startswith(found.candidates.in_words("nats", shown=3))
+        assert ("no p: " if found is bare else found._p_in_words()) in text(tab, "#summary")
 
 
 def text(tab: Tab, selector: str) -> str:
@@ -123,6 +161,14 @@ def test_the_worklist_is_sorted_filtered_and_walked_by_keyboard(tab: Tab, out: P
     tab.press("Enter", code=13)
     tab.wait(f"location.pathname.endsWith('/chest.html') && {READY}")
     assert tab.js("document.querySelector('#next').href").endswith("/ill.html")
+    tab.open(out / "review" / "index.html")
+    assert tab.js(ids) == [EVIL, "chest", "ill", "well", "bad <b>one</b>"]
+    change(tab, "#filter", "ll")
+    assert tab.js(ids) == ["ill", "well"]
+    tab.open(page(out, "ill"), ready=READY)
+    assert tab.js("document.querySelector('#previous').hidden"), "pages follow each other as the rows that were shown"
+    tab.open(page(out, "chest"), ready=READY)
+    assert tab.js("document.querySelector('#next').href").endswith("/ill.html"), "a page that was not: as in the run"
 
 
 def test_a_candidate_takes_the_cross_hair_to_the_voxel_and_value_of_the_file(tab: Tab, out: Path) -> None:
@@ -204,6 +250,12 @@ def test_a_name_that_is_markup_does_nothing(tab: Tab, out: Path) -> None:
     tab.wait(f"document.querySelector('#title')?.textContent === {json.dumps(EVIL)} && {READY}")
 
 
+def test_a_page_loads_its_own_scan_alone(tab: Tab, out: Path) -> None:
+    tab.open(page(out, "ill"), ready=READY)
+    asked = {url.rsplit("/", 1)[1] for url in tab.requests if url.startswith("file:")}
+    assert asked == {"ill.html", "run.js", *assets("scan.html")}
+
+
 def test_windows_of_ct_are_offered_for_ct_alone(tab: Tab, out: Path) -> None:
     tab.open(page(out, "chest"), ready=READY)
     tab.js("[...document.querySelectorAll('#windows button')].find((one) => one.textContent === 'lung').click()")
@@ -242,13 +294,14 @@ def test_verdicts_are_kept_exported_and_imported(browser: Browser, tab: Tab, out
     assert (scan["id"], scan["candidates"], scan["note"]) == ("ill", {"1": "normal variant"}, "a <b>vein</b>")
     healthy = {detection("ill").source_hash: "healthy"}
     assert Readings.of(file).by_scan == healthy, "calibrate knows the scan and that all is judged"
+    assert read_verdicts(file, out).counts["normal variant"] == 1, "and evaluate counts it"
     tab.open(out / "review" / "index.html")
     assert Readings.of(saved(browser, tab, tmp_path)[0]).by_scan == healthy
     row = "[...document.querySelectorAll('tbody tr')].find((one) => one.textContent.includes('ill')).textContent"
     assert "1 of 1 note" in tab.js(row)
     tab.js("localStorage.clear()")
     given(tab, file)
-    tab.wait("document.querySelector('#said').textContent.startsWith('1 scans imported')")
+    tab.wait("document.querySelector('#said').textContent.startsWith('1 scan imported')")
     assert "1 of 1 note" in tab.js(row)
     tab.open(page(out, "ill"), ready=READY)
     assert tab.js("document.querySelector('#note').value") == "a <b>vein</b>"

@@ -93,8 +93,8 @@ def test_the_right_of_the_patient_is_on_the_left(name: str) -> None:
         ax = Figure().subplots()
         layers.draw(ax, axis=axis, at=np.array([1, 1, 1]), heat=False)
         texts = [text.get_text() for text in ax.texts]
-        assert texts == (["P", "A"] if axis == 0 else ["R", "L"])
-        assert ax.xaxis_inverted() == (axis != 0)
+        assert texts == (["A", "P"] if axis == 0 else ["R", "L"]), "the nose on the left, as on the pages"
+        assert ax.xaxis_inverted()
         assert not ax.yaxis_inverted()
 
 

@@ -36,7 +36,7 @@ def test_a_row_per_pair_with_three_planes_of_each() -> None:
     beside = np.asarray(axes[0, 5].images[0].get_array())
     assert np.array_equal(beside, nearest[:, :, centre[2]].T, equal_nan=True), "the same plane of the neighbour"
     assert axes[0, 1].xaxis_inverted(), "the patient's right is on the left"
-    assert not axes[0, 3].xaxis_inverted(), "sagittal planes run along A"
+    assert axes[0, 3].xaxis_inverted(), "and the nose in sagittal planes"
     assert [ax.get_aspect() for ax in axes[0, 1:4]] == [1.0, 2.0, 2.0]
 
 

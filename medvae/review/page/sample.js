@@ -58,10 +58,10 @@
   function distances() {
     const { scores, facts: words } = facts;
     const { copy_threshold: limit, copy_ratio_threshold: ratio } = run.card;
-    const below = (value) => (value ? `; copies lie below ${number(value)}` : "");
+    const both = limit && ratio ? `; a copy of the image has a distance below ${number(limit)} and a ratio below ${number(ratio)}` : "";
     return [
-      ["Nearest scan", words.nearest && `${words.nearest}, distance ${number(scores.distance)}${below(limit)}`],
-      ["Next person", scores.second_distance && `distance ${number(scores.second_distance)}, ratio ${number(scores.ratio)}${below(ratio)}`],
+      ["Nearest scan", words.nearest && `${words.nearest}, distance ${number(scores.distance)}`],
+      ["Next person", scores.second_distance && `distance ${number(scores.second_distance)}, ratio ${number(scores.ratio)}${both}`],
       ["After registration", words.registered_nearest && `${words.registered_nearest}, ratio ${number(scores.registered_ratio)}`],
       ["By region", words.region_nearest && `${words.region_nearest}, ${number(100 * scores.region_share, 2)}% of the blocks`],
       ["Nearest code", words.code_nearest && `${words.code_nearest}, distance ${number(scores.code_distance)}`],

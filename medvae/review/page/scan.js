@@ -4,23 +4,26 @@
   const { CHOICES, byId, data, make, number, pInWords, read, showCard, write } = globalThis.medvae;
   const facts = data("facts");
   const run = globalThis.medvaeRun ?? { rows: [], q: {}, card: {} }; // a page may be passed on alone
+  const BELOW = ["scan", "pseudo-healthy", "difference"];
   const first = facts.maps.find((map) => map.name === facts.map);
   const stage = medvae.makeStage({
     facts,
-    names: { brain: "template's brain", truth: "known lesion", candidates: "candidates" },
+    names: { brain: "template's brain", truth: "known lesion", candidates: `candidates${facts.level === null ? "" : `, above ${number(facts.level)} ${facts.unit}`}` },
     colours: { brain: "#40c060", truth: "#ff60ff", candidates: "#00d0ff" },
     points: (shown) => facts.candidates.map((one) => [String(one.number), shown.toVoxel(one.ras)]),
   });
   let review = read(facts.key);
   let chosen = 0; // index of the candidate that keys act on
   let viewer = null;
+  let below = "scan"; // the image below the map
 
   // ---------------------------------------------------------------------------------------------------- words
 
   function head() {
     document.title = `${facts.id} - medvae review`;
     byId("title").textContent = facts.id;
-    const score = `Score ${number(first.score)} ${first.unit} (${first.name}), ${pInWords(first.p, facts.n)}; ${facts.reference}.`;
+    const basis = first.p === null ? facts.reference : facts.reference.split(",")[0];
+    const score = `Score ${number(first.score)} ${first.unit} (map ${first.name}), ${pInWords(first.p, facts.n)} (${basis}).`;
     byId("summary").textContent = score;
     stage.warnings();
     stage.neighbours(run.rows);
@@ -32,11 +35,12 @@
     }
   }
 
+  // The words of the picture (`Candidates.in_words`): how many, and in `basis` what a candidate exceeds.
   function finding() {
-    if (facts.threshold === null) return "Candidates unknown: no healthy scans to compare with";
+    if (facts.threshold === null) return "Candidates unknown: no healthy scans to compare with.";
     const many = facts.candidates.length;
     if (!many) return "No candidate. This does not exclude disease.";
-    return `${many} ${many > 1 ? "candidates" : "candidate"}`;
+    return `${many} ${many > 1 ? "candidates" : "candidate"}.`;
   }
 
   // The limit in numbers, and how much is coloured at first: much of it without a candidate is no usual scan.
@@ -125,15 +129,31 @@
   }
 
   function pseudoHealthy() {
-    const box = make("input", { type: "checkbox", id: "pseudo" });
-    const window = () => [Number(byId("black").value), Number(byId("white").value)];
-    box.addEventListener("change", () => viewer.showScan(box.checked ? "volume_pseudo_healthy" : "volume_scan", window(), { fromScan: box.checked }));
-    byId("windows").append(make("label", {}, [box, " pseudo-healthy image"]));
+    byId("below").hidden = false;
+    for (const name of BELOW) stage.button("below", name, () => showBelow(name));
+    markBelow("scan");
+  }
+
+  // The difference has grey values of its own: middle grey where the two are alike.
+  async function showBelow(name) {
+    const [low, high] = facts.scan.window;
+    const window = [Number(byId("black").value), Number(byId("white").value)];
+    if (name === "difference") await viewer.showDifference([(low - high) / 2, (high - low) / 2]);
+    else await viewer.showScan(name === "scan" ? "volume_scan" : "volume_pseudo_healthy", window, { fromScan: name !== "scan" });
+    markBelow(name);
+    readout();
+  }
+
+  function markBelow(name) {
+    below = name;
+    for (const one of byId("below").children) one.setAttribute("aria-pressed", String(one.textContent === name));
+    for (const one of byId("greys").querySelectorAll("input, button")) one.disabled = name === "difference";
   }
 
   async function showMap(index) {
     const map = facts.maps[index];
     byId("map").value = String(index);
+    byId("meaning").textContent = run.card.about?.[map.name] ?? "";
     await viewer.showMap(map, index);
     scale(map);
     showThreshold();
@@ -164,6 +184,7 @@
       }),
     );
     byId("cut").hidden = !marks.some(([kind]) => kind === "cut");
+    byId("cut").textContent = `Blue mark: candidates begin at ${number(facts.level)} ${facts.unit}.`;
   }
 
   function setThreshold(value) {
@@ -183,8 +204,7 @@
     if (!viewer) return;
     const { scan, map } = viewer.here();
     const state = viewer.state.map;
-    const values = state ? [`${state.name} ${number(map)} ± ${number(state.step / 2, 1)} ${state.unit}`] : [];
-    const below = byId("pseudo")?.checked ? "pseudo-healthy" : "scan";
+    const values = state ? [`${state.name} ${number(map)} ${state.unit} (in steps of ${number(state.step, 2)})`] : [];
     byId("readout").textContent = [...values, `${below} ${number(scan)} ${facts.units}`, ...stage.places()].join("  ·  ");
   }
 
@@ -203,7 +223,7 @@
   function looks(key) {
     if (key === "m") showMap((Number(byId("map").value) + 1) % facts.maps.length);
     else if (key === "h") viewer.set({ on: !viewer.state.on });
-    else if (key === "g" && byId("pseudo")) byId("pseudo").click();
+    else if (key === "g" && facts.pseudo_healthy) showBelow(BELOW[(BELOW.indexOf(below) + 1) % BELOW.length]);
     else if (key === "[" || key === "]") {
       const step = (facts.colours.top * viewer.state.map.limit) / 60;
       setThreshold(viewer.state.threshold + (key === "]" ? step : -step));

@@ -9,9 +9,9 @@ medvae.makeStage = ({ facts, names, colours, points }) => {
   let outlines = null;
   let redraw = 0;
 
-  // The links to the pages before and after this one, in the order of the run.
+  // The links to the pages before and after this one, in the order of the worklist.
   function neighbours(rows) {
-    const pages = rows.filter((row) => row.page);
+    const pages = medvae.inOrder(rows, facts).filter((row) => row.page);
     const at = pages.findIndex((row) => row.key === facts.key && row.id === facts.id);
     link("previous", at > 0 ? pages[at - 1] : null);
     link("next", at >= 0 ? pages[at + 1] : null);

@@ -19,7 +19,9 @@ medvae.makeTable = ({ rows, columns, first, matches, then, kind }) => {
   }
 
   function show() {
-    const lines = shown().map(line);
+    const rows = shown();
+    medvae.keepOrder(rows);
+    const lines = rows.map(line);
     table.tBodies[0].replaceChildren(...lines);
     byId("none").hidden = lines.length > 0;
     for (const [index, cell] of [...table.tHead.rows[0].cells].entries()) {
@@ -39,7 +41,7 @@ medvae.makeTable = ({ rows, columns, first, matches, then, kind }) => {
 
   function heads() {
     return columns.map((column) => {
-      const cell = make("th", { scope: "col" });
+      const cell = make("th", { scope: "col", class: column.numeric ? "numeric" : null });
       if (!column.sort) return cell;
       const button = make("button", { type: "button", text: column.name });
       button.addEventListener("click", () => {

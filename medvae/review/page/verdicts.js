@@ -41,6 +41,29 @@ globalThis.medvae = (() => {
     }
   }
 
+  // In which order the worklist was shown last, so that "next" on a page is its next row: names of rows.
+  function keepOrder(rows) {
+    try {
+      localStorage.setItem(`${PREFIX}order`, JSON.stringify(rows.map(nameOf)));
+    } catch {
+      // then pages follow in the order of the run
+    }
+  }
+
+  function inOrder(rows, here) {
+    try {
+      const order = JSON.parse(localStorage.getItem(`${PREFIX}order`));
+      const named = new Map(rows.map((row) => [nameOf(row), row]));
+      return order.includes(nameOf(here)) ? order.map((name) => named.get(name)).filter(Boolean) : rows;
+    } catch {
+      return rows;
+    }
+  }
+
+  function nameOf({ id, key }) {
+    return `${key} ${id}`;
+  }
+
   // Only what is known, of the right type: a file may come from anywhere.
   function cleaned(tree) {
     const note = typeof tree?.note === "string" ? tree.note.slice(0, LONGEST_NOTE) : "";
@@ -110,8 +133,14 @@ globalThis.medvae = (() => {
 
   function pInWords(p, n) {
     if (p === null || p === undefined) return "no p: there are no healthy scans to compare with";
-    const least = Math.abs(p - 1 / (n + 1)) < 1e-9 ? ` (smallest possible with n = ${n})` : "";
-    return `p = ${number(p)}${least}`;
+    const asHigh = Math.round(p * (n + 1)) - 1; // p = (1 + as high) / (1 + n), as the montage says it
+    if (asHigh < 0 || Math.abs(p - (asHigh + 1) / (n + 1)) > 1e-5) return `p = ${p.toFixed(3)}`;
+    const least = asHigh ? "" : ", the smallest p possible";
+    return `p = ${p.toFixed(3)}: ${asHigh || "none"} of ${n} healthy scans scored as high${least}`;
+  }
+
+  function many(count, what) {
+    return `${count} ${what}${count === 1 ? "" : "s"}`;
   }
 
   function pageOf(id) {
@@ -123,13 +152,13 @@ globalThis.medvae = (() => {
     byId("export").addEventListener("click", () => {
       const text = exported(rows, notice);
       download(name, text);
-      say(`${JSON.parse(text).scans.length} reviewed scans exported`);
+      say(`${many(JSON.parse(text).scans.length, "reviewed scan")} exported to ${name}`);
     });
     byId("import").addEventListener("change", async (event) => {
       for (const file of event.target.files) {
         try {
           const { taken, others } = imported(await file.text(), rows);
-          say(`${taken} scans imported${others ? `; ${others} left out: of other scans or another run` : ""}`);
+          say(`${many(taken, "scan")} imported${others ? `; ${others} left out: of other scans or another run` : ""}`);
         } catch (problem) {
           say(`not imported: ${problem.message}`);
         }
@@ -187,5 +216,5 @@ globalThis.medvae = (() => {
     ]);
   }
 
-  return { CHOICES, WHOLE, byId, data, make, number, pInWords, pageOf, read, showCard, showFacts, showSet, wireFiles, write };
+  return { CHOICES, WHOLE, byId, data, inOrder, keepOrder, make, number, pInWords, pageOf, read, showCard, showFacts, showSet, wireFiles, write };
 })();

@@ -3,6 +3,8 @@
 medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw, onWindow }) => {
   const FROM_ZERO = 2; // colours run from 0 to the end, and nothing below the threshold is shown; NiiVue 0.69 calls it otherwise
   const COLOURS = "medvae";
+  const INT16 = 4; // of NIfTI
+  const DIFFERENCE = "difference";
   const CROSS_MM = 0.7; // NiiVue wants voxels
   const CROSS_SHARE = 1 / 250; // of a small field of view
   const { shape, affine } = facts.grid;
@@ -88,11 +90,25 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw, onWindow }) 
       images.set(id, other);
     }
     scan = images.get(id);
+    nv.opts.multiplanarShowRender = id === DIFFERENCE ? niivue.SHOW_RENDER.NEVER : niivue.SHOW_RENDER.ALWAYS; // a grey block
     scan.dims ??= images.get("volume_scan").dims; // NiiVue sets them where a volume is added, and looks voxels up by them
     setEnds(...window);
     nv.volumes = [scan, ...nv.volumes.slice(1)];
     update();
     onMove();
+  }
+
+  // What the second image lacks of the scan: below 0 where the scan is darker than expected.
+  async function showDifference(window) {
+    if (!images.has(DIFFERENCE)) {
+      await showScan("volume_pseudo_healthy", window, { fromScan: true });
+      const other = await image(DIFFERENCE, base64("volume_pseudo_healthy"), { colormap: "gray" });
+      const [first, second] = ["volume_scan", "volume_pseudo_healthy"].map((name) => images.get(name).img);
+      other.img = Int16Array.from(first, (value, n) => value - second[n]);
+      Object.assign(other.hdr, { datatypeCode: INT16, numBitsPerVoxel: 16, scl_inter: 0 });
+      images.set(DIFFERENCE, other);
+    }
+    await showScan(DIFFERENCE, window);
   }
 
   function set(change) {
@@ -165,5 +181,5 @@ medvae.makeViewer = async (canvas, { facts, base64, onMove, onDraw, onWindow }) 
   }
 
   const toVoxel = (ras) => applied(inverse, ras);
-  return { nv, state, mask: marks?.img, goTo, goToVoxel, here, set, setWindow, showMap, showScan, toVoxel };
+  return { nv, state, mask: marks?.img, goTo, goToVoxel, here, set, setWindow, showDifference, showMap, showScan, toVoxel };
 };
