@@ -49,13 +49,9 @@ class Empty(Frozen):
 class ReadSettings(Frozen):
     """How files are read, and which of them are used."""
 
-    modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(
-        None, description="modality of files whose header has none"
-    )
+    modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality where the header has none")
     volume: int | None = Field(None, ge=0, description="volume of a 4D file to read, from 0")
-    assume_orientation: Orientation | None = Field(
-        None, description="orientation of files whose header has none, e.g. RAS"
-    )
+    assume_orientation: Orientation | None = Field(None, description="orientation where the header has none, e.g. RAS")
     fill_non_finite: bool = Field(False, description="fill NaN and infinite voxels, and exclude them from every map")
     split_mixed: bool = Field(False, description="split a mixed DICOM series by the tags that differ")
     on_doubtful: Literal["accept", "reject"] = Field(
@@ -102,12 +98,8 @@ class RandomizeSettings(Frozen):
     bias: float = Field(0.3, ge=0, le=1, description="probability of a smooth bias field")
     blur: float = Field(0.1, ge=0, le=1, description="probability of a blur")
     noise: float = Field(0.1, ge=0, le=1, description="probability of added noise")
-    corrupt_noise: float = Field(
-        0.0, ge=0, le=1, description="probability of coarse noise, in the network's input only"
-    )
-    corrupt_boxes: float = Field(
-        0.0, ge=0, le=1, description="probability of erased boxes, in the network's input only"
-    )
+    corrupt_noise: float = Field(0.0, ge=0, le=1, description="probability of coarse noise in the network's input")
+    corrupt_boxes: float = Field(0.0, ge=0, le=1, description="probability of erased boxes in the network's input")
 
 
 class ModelSettings(Frozen):

@@ -112,7 +112,7 @@ class Joint(Convolutional):
         missing = [value for value in wanted if value not in sums.sums or not sums.sums[value].any()]
         if missing or not sums.sums:
             what = f"none with the labels {missing}" if missing else "no training scan has one with a value above 0"
-            hint = "list the scans with a column `label_map`, or set model.name=spatial to decode images alone"
+            hint = "give a list of scans with the column `label_map`, or set model.name=spatial to decode images alone"
             raise SettingsError(f"the network 'joint' learns label maps, and there is {what}", hint=hint)
 
     def _shapes(self, labels: Sequence[int]) -> Shapes:
