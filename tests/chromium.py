@@ -32,6 +32,7 @@ class Tab:
 
     browser: Browser
     session: str
+    target: str
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
@@ -64,6 +65,10 @@ class Tab:
         common = {"key": key, "modifiers": modifiers, "windowsVirtualKeyCode": code}
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def close(self) -> None:
+        """Close it: an open page goes on to draw."""
+        self.browser.close(self)
 
     def picture(self) -> bytes:
         """A PNG of what is seen."""
@@ -118,13 +123,18 @@ class Browser:
         """A new page."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        tab = self._tabs[session] = Tab(self, session)
+        tab = self._tabs[session] = Tab(self, session, target)
         for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             tab.call(f"{domain}.enable")
         tab.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         tab.call("Emulation.setEmulatedMedia", features=[scheme])
         return tab
+
+    def close(self, tab: Tab) -> None:
+        """Close a page."""
+        self.call("Target.closeTarget", targetId=tab.target)
+        del self._tabs[tab.session]
 
     def call(self, method: str, *, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         """A command of the DevTools protocol; events that come before its answer are noted."""

@@ -26,6 +26,7 @@ def tab(browser: Browser) -> Iterator[Tab]:
     """A page that must not complain, nor ask for anything but files."""
     opened = browser.tab()
     yield opened
+    opened.close()
     assert [text for text in opened.complaints if HARMLESS not in text] == []
     elsewhere = [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:", "about:"))]
     assert elsewhere == []
