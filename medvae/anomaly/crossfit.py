@@ -72,15 +72,15 @@ class ByFolds:
         model: for the new scans.
         folds: together they leave out every training scan once.
         scans: training scans, which come first.
-        new: scans that no training has seen.
         draws: of the posterior.
+        new: scans that no training has seen.
     """
 
     model: Model
     folds: Sequence[FoldModel]
     scans: PreparedScans
+    draws: int
     new: PreparedScans = ()
-    draws: int = 1
 
     def __len__(self) -> int:
         return len(self.scans) + len(self.new)

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from medvae.anomaly.inference import Inference
     from medvae.anomaly.reference import Reference
     from medvae.prepare.preparation import Prepared
-    from medvae.scan import Scan, Units
+    from medvae.scan import Scan
     from medvae.settings import ReadSettings
 
 log = logging.getLogger(__name__)
 
-MOST = 0.8  # a healthy stripped brain covers 0.85 or more of the template's
+LEAST_COVERED = 0.8  # a healthy stripped brain covers 0.85 or more of the template's
 
 
 def detect(
@@ -173,16 +173,11 @@ def detect_prepared(
         with_montage=options.montage,
         with_review=options.review,
         modality=scan.modality,
-        units=units_of(scan, prepared),
+        units=prepared.units,
         source_hash=prepared.source_hash,
         to_mni=_to_mni(prepared) if aligned else None,
         pseudo_healthy=_pseudo_healthy(on_grid.pseudo_healthy(options.maps), prepared, scan, covered),
     )
-
-
-def units_of(scan: Scan, prepared: Prepared) -> Units:
-    """HU for a file that does not say what it shows and a model for CT, which took its values for HU; else its own."""
-    return "HU" if scan.modality is None and prepared.modality == "CT" else scan.units
 
 
 def _pseudo_healthy(
@@ -209,7 +204,7 @@ def _native(found: AnomalyMap, prepared: Prepared, covered: NDArray[np.uint8], *
 
 def _cut(share: float | None, *, aligned: bool) -> tuple[str, ...]:
     """A warning where much of the scan was not evaluated."""
-    if share is None or share >= MOST:
+    if share is None or share >= LEAST_COVERED:
         return ()
     whole = "template's brain" if aligned else "scan's foreground"
     return (f"low_coverage: only {share:.0%} of the {whole} was evaluated",)

@@ -103,7 +103,7 @@ class Prepared:
             known of it, and of a scan that was stored.
         label_map: int16 `(1, X, Y, Z)` or None.
         modality: of the scan.
-        units: of the scan's values.
+        units: of the scan's values; HU where the file does not say what it shows and the model is for CT.
         source_hash: SHA-256 of the scan (`scan_hash`).
         warnings: what a user should know; `whole_head` (see `WHOLE_HEAD`),
             `doubtful_alignment` and `doubtful_contrast` with their figures.
@@ -198,7 +198,7 @@ def prepare(
         foreground_ml=None if place.region is None else float(place.region.sum()) * scan.geometry.voxel_volume / 1000,
         label_map=None if labels is None else np.ascontiguousarray(labels),
         modality=scan.modality or settings.modality,
-        units=scan.units,
+        units=_units(scan, settings),
         source_hash=scan_hash(scan),
         warnings=(
             *scan.warnings,
@@ -231,6 +231,11 @@ def _doubts(scan: Scan, settings: PrepareSettings, background: Background | None
             f"treated as {background.stands_for:.3g}, the darkest tissue"
         )
     return found
+
+
+def _units(scan: Scan, settings: PrepareSettings) -> Units:
+    """Values of an unnamed file are taken for HU by a model for CT; else they are what the file says."""
+    return "HU" if scan.modality is None and settings.modality == "CT" else scan.units
 
 
 def _doubts_of_contrast(

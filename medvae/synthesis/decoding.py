@@ -34,18 +34,6 @@ def decode(model: Model, z: NDArray[np.float32], conditions: Mapping[str, float 
     return mean
 
 
-def decode_labels(
-    model: Model, z: NDArray[np.float32], conditions: Mapping[str, float | str]
-) -> NDArray[np.int16] | None:
-    """The label map of one code, int16 `(1, X, Y, Z)`; None where the network decodes images alone."""
-    if not model.vae.labels:
-        return None
-    with torch.inference_mode():
-        found = model.vae.decode_labels(torch.from_numpy(z)[None].to(model.device), model.condition(conditions))
-        labels: NDArray[np.int16] = found.squeeze(0).cpu().numpy()
-    return labels
-
-
 def finish(values: NDArray[np.float32], mask: NDArray[np.bool_], model: Model) -> NDArray[np.float32]:
     """What preparation does to every real scan: values in its range (0 or 1 for binary shapes), background outside."""
     limits = typical_intensity(model)

@@ -16,7 +16,6 @@ from medvae.synthesis.changes import Parts, changed
 from medvae.synthesis.decoding import (
     conditions_of,
     decode,
-    decode_labels,
     finish,
     is_binary,
     rows_of_training,
@@ -154,7 +153,7 @@ class Synthesizer:
         if not isinstance(draw, LatentDraw):
             return self._finished(Parts(draw.image, draw.mask, draw.label_map))
         decoded = decode(self.model, draw.z, conditions)
-        labels = decode_labels(self.model, draw.z, conditions)
+        labels = self.model.decode_labels(draw.z, conditions=conditions)
         if self.outline is None:
             mask = np.ones_like(decoded[:1], bool)
         else:

@@ -119,9 +119,13 @@ class EdgeBlur(RandGaussianSmooth):  # type: ignore[misc]
 
     def __call__(self, img: Tensor, randomize: bool = True) -> Tensor:
         """Blur an image `(1, X, Y, Z)`."""
+        if randomize:
+            self.randomize()
+        if not self._do_transform:
+            return img
         padded = F.pad(img[None], [_BLUR_REACH] * 6, mode="replicate")[0]
         inside = slice(_BLUR_REACH, -_BLUR_REACH)
-        blurred: Tensor = super().__call__(padded, randomize)[:, inside, inside, inside]
+        blurred: Tensor = super().__call__(padded, randomize=False)[:, inside, inside, inside]
         return blurred
 
 

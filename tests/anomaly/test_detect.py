@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import dicom_made
@@ -17,15 +16,11 @@ from matplotlib.image import imread
 from monai.data import MetaTensor
 
 import medvae
-from medvae.anomaly.detect import units_of
 from medvae.cli.main import main
 from medvae.errors import InputError, ModelError, SettingsError
-from medvae.scan import Geometry, Scan
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from medvae.scan import Modality
 
 
 MAPS = ("residual_z", "intensity", "nll")
@@ -220,14 +215,3 @@ def test_what_is_refused(model_folder: Path, brains: Path, tmp_path: Path) -> No
     bare = medvae.load_model(model_folder)
     with pytest.raises(ModelError, match="has no Reference"):
         medvae.detect(scan, type(bare)(**{**vars(bare), "sets": {}}))
-
-
-@pytest.mark.parametrize(
-    ("stated", "model", "units"), [(None, "CT", "HU"), (None, "MR", "a.u."), ("CT", "CT", "a.u."), (None, None, "a.u.")]
-)
-def test_a_file_that_does_not_say_it_is_ct_is_in_hu_for_a_model_of_ct(
-    stated: Modality | None, model: Modality | None, units: str
-) -> None:
-    """What a header says stands, also a foreign unit."""
-    scan = Scan(np.zeros((2, 2, 2), np.float32), Geometry((2, 2, 2), np.eye(4)), modality=stated)
-    assert units_of(scan, SimpleNamespace(modality=model)) == units  # type: ignore[arg-type]

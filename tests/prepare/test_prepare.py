@@ -108,6 +108,14 @@ def test_modality(scan: Any, model: Any, fits: bool) -> None:
         assert "the scan is CT, the model is for MR" in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("stated", "model", "units"), [(None, "CT", "HU"), (None, "MR", "a.u."), ("CT", "CT", "a.u."), (None, None, "a.u.")]
+)
+def test_a_file_that_does_not_say_it_is_ct_is_in_hu_for_a_model_of_ct(stated: Any, model: Any, units: str) -> None:
+    """What a header says stands, also a foreign unit."""
+    assert prepared(modality=stated, settings={"modality": model}).units == units
+
+
 def test_hounsfield_units_stay_through_preparation_and_back() -> None:
     hu = np.where(BALL, np.float32(40), np.float32(-1000))
     hu[10:14, 11:15, 12:16] = -850

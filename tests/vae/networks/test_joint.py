@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from small_model import SHAPE, scan
+from labelled_training import trained
+from small_model import SHAPE
 
 from medvae.checkpoint.folder import load, save
 from medvae.checkpoint.model import build_vae
 from medvae.errors import SettingsError
 from medvae.settings import Settings
-from medvae.training.fabric import make_fabric
-from medvae.training.finish import to_model
-from medvae.training.fit import fit
 from medvae.training.losses import Objective
-from medvae.training.store import Scans, store
 from medvae.vae.base import TrainingScan, elbo
 from medvae.vae.distances import censored_log_prob, truncated_distances
 from medvae.vae.networks.joint import Joint
@@ -26,7 +22,6 @@ from medvae.vae.networks.joint import Joint
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from medvae.checkpoint.model import Model
 
 OPTIONS = {"stem": 2, "channels": [8, 16], "latent": 3}
 SPACING = (4.0, 4.0, 4.0)
@@ -68,18 +63,8 @@ def origin(net: Joint) -> torch.Tensor:
     return torch.zeros(1, *net.latent_shape(SHAPE))
 
 
-def stored(folder: Path, shifts: tuple[float, ...] = (-0.1, 0.0, 0.1, 0.2)) -> Scans:
-    files = [folder / f"{i}.safetensors" for i in range(len(shifts))]
-    for i, (path, shift) in enumerate(zip(files, shifts, strict=True)):
-        store(replace(scan(i), label_map=label_map_of(ball(shift))[0].numpy()), path)
-    return Scans(files)
-
-
-def trained(folder: Path, chosen: Settings, *, resume: bool = False) -> Model:
-    folder.mkdir(exist_ok=True)
-    scans, vae, fabric = stored(folder), build_vae(chosen), make_fabric("cpu", precision="32")
-    list(fit(vae, scans, scans, chosen, fabric=fabric, folder=folder, resume=resume))
-    return to_model(vae, scans, labels=[None] * 4, settings=chosen, record={})
+def cases() -> list[TrainingScan]:
+    return [ball(shift) for shift in (-0.1, 0.0, 0.1, 0.2)]
 
 
 def test_the_untrained_decoder_gives_the_mean_label_map() -> None:
@@ -174,7 +159,7 @@ def test_scans_without_label_maps_are_refused_with_what_to_do() -> None:
 
 
 def test_training_finds_the_labels_and_a_checkpoint_keeps_them(tmp_path: Path) -> None:
-    model = trained(tmp_path / "run", settings())
+    model = trained(tmp_path / "run", cases(), settings())
     assert isinstance(model.vae, Joint)
     assert model.vae.labels == (3, 9)
     assert model.vae.architecture["options"]["labels"] == [3, 9]
@@ -189,7 +174,7 @@ def test_training_finds_the_labels_and_a_checkpoint_keeps_them(tmp_path: Path) -
 
 
 def test_a_training_that_goes_on_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole = trained(tmp_path / "whole", settings(steps=4, plan=[(0, 2), (2, 4)]))
-    trained(tmp_path / "parts", settings(steps=2))
-    resumed = trained(tmp_path / "parts", settings(steps=4), resume=True)
+    whole = trained(tmp_path / "whole", cases(), settings(steps=4, plan=[(0, 2), (2, 4)]))
+    trained(tmp_path / "parts", cases(), settings(steps=2))
+    resumed = trained(tmp_path / "parts", cases(), settings(steps=4), resume=True)
     assert resumed.hash == whole.hash
