@@ -1,0 +1,213 @@
+"""What `sharpness.py` measures of trained arms: reconstructions and samples beside unseen scans; pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from monai.metrics import SSIMMetric
+from scipy import ndimage
+from sharpness import BANDS, EDGE, _band_matrix, _patch_power, model_of, samples_of, say, synthesizer_of, weights_of
+
+from medvae.evaluation.features import Features
+from medvae.evaluation.fidelity import distances, prdc
+from medvae.evaluation.image_set import ImageSet
+from medvae.evaluation.likeness import Similarity, within_class
+from medvae.evaluation.spectrum import radial_power
+from medvae.prepare.grid import box_around
+from medvae.synthesis.decoding import finish
+from medvae.synthesis.nearest import TrainingImages
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from medvae.checkpoint.model import Model
+    from medvae.prepare.preparation import Prepared
+    from medvae.settings import Settings
+
+    Pairs = Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]]  # image and mask, `(1, X, Y, Z)`
+
+NEIGHBOURS = 2  # of precision, recall and coverage: there are seven unseen people
+SHOWN = 3  # samples in a picture
+
+
+def measure_all(options: argparse.Namespace, settings: Settings, roles: Any) -> None:
+    """Print a table of all arms whose weights are in the folder, append JSON lines, write pictures."""
+    unseen = [*_all(roles.validation), *_all(roles.unseen)]
+    real = ImageSet.from_prepared(unseen, classes=[None] * len(unseen))
+    training = ImageSet.from_prepared(_all(roles.training), classes=[None] * len(roles.training))
+    base = _Real(unseen, real, training)
+    say({"arm": "real training scans", **base.of_set(training)}, options.out / "measures.jsonl")
+    rows: list[tuple[str, Pairs]] = [("unseen scans", [(one.image, one.mask) for one in unseen])]
+    device = "cuda" if options.device.startswith("cuda") else "cpu"
+    stored = {path.stem: path for path in sorted(options.out.glob("*.safetensors")) if path.stem != "two_thirds"}
+    chosen = [arm.replace(":", "-") for arm in options.arms.split(",")]
+    for name in [one for one in chosen if one in stored]:
+        vae = weights_of(stored[name], settings).to(device)
+        model = model_of(vae, settings, roles.training)
+        reconstructed = [(finish(model.reconstruct_prepared(one), one.mask, model), one.mask) for one in unseen]
+        found = base.reconstructions([image for image, _ in reconstructed])
+        sets = {name: _drawn(model, options.count, seed=1)}
+        if name == "plain":
+            sets["plain+texture"] = _drawn(model, options.count, seed=1, texture=True)
+            sets["plain+filter"] = _filtered(model, sets[name], roles)
+        for arm, samples in sets.items():
+            record = {"arm": arm, **(found if arm == name else {}), **base.of_set(_image_set(samples))}
+            say(record, options.out / "measures.jsonl")
+            print(_line(record), flush=True)
+            rows.append((f"{arm}: samples", samples))
+        rows.append((f"{name}: reconstructions", reconstructed))
+    if options.pictures:
+        for at in range(0, len(rows), 8):
+            _picture(rows[:1] + rows[max(1, at) : at + 8], options.out / f"samples{at // 8}.png")
+
+
+class _Real:
+    """The unseen scans, and what samples are compared with."""
+
+    def __init__(self, unseen: Sequence[Prepared], real: ImageSet, training: ImageSet) -> None:
+        self.unseen, self.real, self.training = unseen, real, training
+        self.features = Features.fit(training)
+        self.points, self.power = self.features.of(real), _power(_pairs(real))
+        self.patches = _patches(_pairs(real))
+        self.similarity = Similarity.fit(training)
+        self.nearest = TrainingImages.from_scans(
+            training.images.astype(np.float32), training.masks, ids=training.ids, subjects=training.subjects
+        )
+
+    def reconstructions(self, images: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
+        """Errors and spectra of reconstructions of the unseen scans."""
+        pairs = list(zip(images, self.unseen, strict=True))
+        powers = _power([(image, one.mask) for image, one in pairs])
+        return {
+            "error": [float(np.square(image - one.image)[one.mask].mean()) for image, one in pairs],
+            "absolute": [float(np.abs(image - one.image)[one.mask].mean()) for image, one in pairs],
+            "ssim": [_ssim(image, one) for image, one in pairs],
+            "reconstruction_spectrum": (powers / self.power).tolist(),
+            "reconstruction_patches": (_patches([(i, one.mask) for i, one in pairs]) / self.patches).tolist(),
+        }
+
+    def of_set(self, samples: ImageSet) -> dict[str, Any]:
+        """Spectra, precision, recall, coverage, likeness and copies of samples (or training scans)."""
+        points = self.features.of(samples)
+        across = distances(self.points, points)
+        found = prdc(distances(self.points, self.points), distances(points, points), across, k=NEIGHBOURS)
+        near = []
+        for image, mask, subject in zip(samples.images, samples.masks, samples.subjects, strict=True):
+            one = self.nearest.nearest(image.astype(np.float32), mask, without=subject)
+            near.append([one.distance, one.ratio])  # type: ignore[union-attr]
+        pairs = within_class(samples, self.similarity)
+        return {
+            "spectrum": (_power(_pairs(samples)) / self.power).tolist(),
+            "patches": (_patches(_pairs(samples)) / self.patches).tolist(),
+            "precision": found.precision,
+            "recall": found.recall,
+            "coverage": found.coverage,
+            "density": found.density,
+            "distance": float(np.median([one for one, _ in near])),
+            "ratio": [float(min(r for _, r in near)), float(np.median([r for _, r in near]))],
+            "ms_ssim": None if pairs is None else pairs.mean.value,
+        }
+
+
+def _drawn(model: Model, count: int, *, seed: int, **changes: Any) -> Pairs:
+    synthesizer = synthesizer_of(model.vae, model.settings, None, seed=seed, model=model, **changes)  # type: ignore[arg-type]
+    return [(one.image, one.mask) for one in samples_of(synthesizer, count)]
+
+
+def _filtered(model: Model, samples: Pairs, roles: Any) -> Pairs:
+    """Samples whose bands are amplified to the power of training scans, measured on other samples."""
+    wanted = _patches([(one.image, one.mask) for one in _all(roles.training)])
+    gain = np.sqrt(wanted / _patches(_drawn(model, 16, seed=50)))
+    centres = (np.arange(BANDS) + 0.5) * 0.5 / BANDS
+    result = []
+    for image, mask in samples:
+        at = ndimage.distance_transform_edt(~mask[0], return_distances=False, return_indices=True)
+        filled = image[0][tuple(at)]
+        lines = [np.fft.fftfreq(n) for n in filled.shape[:2]] + [np.fft.rfftfreq(filled.shape[2])]
+        radius = np.sqrt(sum(np.square(one) for one in np.meshgrid(*lines, indexing="ij")))
+        factor = np.interp(radius, [0, *centres], [1, *gain])
+        sharp = np.fft.irfftn(np.fft.rfftn(filled) * factor, filled.shape)[None].astype(np.float32)
+        result.append((finish(sharp, mask, model), mask))
+    return result
+
+
+def _power(pairs: Pairs) -> NDArray[np.float64]:
+    """Mean over scans of the power per band up to half of Nyquist."""
+    mean: NDArray[np.float64] = np.mean([radial_power(image, mask) for image, mask in pairs], axis=0)
+    return mean
+
+
+def _patches(pairs: Pairs) -> NDArray[np.float64]:
+    """Mean over scans of the power of patches inside the foreground per band up to Nyquist."""
+    which, total = _band_matrix(torch.device("cpu")), []
+    for image, mask in pairs:
+        values, inside = torch.from_numpy(image)[None], torch.from_numpy(ndimage.binary_erosion(mask[0], iterations=2))
+        power, _ = _patch_power(values, values, inside[None, None])
+        total.append((power.flatten(1) @ which).mean(0).double().numpy())
+    return np.mean(total, axis=0)
+
+
+def _ssim(image: NDArray[np.float32], one: Prepared) -> float:
+    """SSIM (Wang et al., 2004) in the box around the foreground, with a range of 6: −3 to 3 robust SD."""
+    x, y, z = box_around(one.mask[0])
+    pair = [torch.from_numpy(np.ascontiguousarray(value[:, x, y, z]))[None] for value in (image, one.image)]
+    return float(SSIMMetric(3, data_range=6.0, kernel_type="uniform", win_size=7)(*pair))
+
+
+def _image_set(samples: Pairs) -> ImageSet:
+    ids = tuple(f"sample-{number}" for number in range(len(samples)))
+    images = np.stack([image for image, _ in samples]).astype(np.float16)
+    none = (None,) * len(ids)
+    return ImageSet(ids, ids, none, ("",) * len(ids), images, np.stack([mask for _, mask in samples]), None)
+
+
+def _pairs(scans: ImageSet) -> Pairs:
+    return [(image.astype(np.float32), mask) for image, mask in zip(scans.images, scans.masks, strict=True)]
+
+
+def _all(scans: Any) -> list[Prepared]:
+    return [scans[number] for number in range(len(scans))]
+
+
+def _line(record: dict[str, Any]) -> str:
+    bands = " ".join(f"{value:.2f}" for value in record["spectrum"])
+    patches = " ".join(f"{value:.2f}" for value in record["patches"])
+    text = f"{record['arm']:<16}"
+    if "error" in record:
+        own = " ".join(f"{value:.2f}" for value in record["reconstruction_spectrum"])
+        text += f" error {np.mean(record['error']):.4f} ssim {np.mean(record['ssim']):.4f} rec {own} |"
+    text += f" samples {bands} | patches {patches} | P {record['precision']:.2f} R {record['recall']:.2f}"
+    text += f" C {record['coverage']:.2f} d {record['distance']:.3f} ratio {record['ratio'][0]:.2f}"
+    return f"{text}/{record['ratio'][1]:.2f} MS-SSIM {record['ms_ssim']:.3f}"
+
+
+def _picture(rows: Sequence[tuple[str, Pairs]], path: Path) -> None:
+    """One row of slices per set."""
+    from PIL import Image, ImageDraw
+
+    lines = []
+    for name, pairs in rows:
+        tiles = []
+        for image, mask in pairs[:SHOWN]:
+            values = np.where(mask, image, np.nan)[0]
+            x, y, z = (n // 2 for n in values.shape)
+            for plane in (values[:, :, z], values[:, y - 8], values[x - 6]):
+                grey = np.nan_to_num(np.clip((plane + 3.0) / 5.0, 0, 1), nan=0.0)
+                tile = np.zeros((112, 112))
+                tile[: grey.shape[1], : grey.shape[0]] = grey.T[::-1]
+                tiles.append(tile)
+        line = Image.fromarray((255 * np.concatenate(tiles, 1)).astype(np.uint8)).resize((112 * 2 * len(tiles), 224))
+        ImageDraw.Draw(line).text((4, 4), name, fill=255)
+        lines.append(np.asarray(line))
+    Image.fromarray(np.concatenate(lines)).save(path)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"edge": EDGE}))
