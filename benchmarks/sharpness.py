@@ -224,13 +224,16 @@ def band_term(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return 0.5 * (ours.log() - theirs.log()).abs().mean()
 
 
-def _patch_power(output: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Power per voxel of patches of both, `(N, EDGE, EDGE, EDGE // 2 + 1)`; the tiling is shifted at random."""
+def _patch_power(output: Tensor, image: Tensor, mask: Tensor, *, inside: float = 0.8) -> tuple[Tensor, Tensor]:
+    """Power per voxel of patches of both, `(N, EDGE, EDGE, EDGE // 2 + 1)`; the tiling is shifted at random.
+
+    Only patches with more than this share of foreground: the edge of the foreground is a detail that both have.
+    """
     shift = [int(n) for n in torch.randint(EDGE, (3,), generator=_SHIFTS)]
     window = torch.hann_window(EDGE, periodic=True, device=output.device)
     window = window[:, None, None] * window[:, None] * window
     tiles = [_tiles((one * mask).roll(shift, (2, 3, 4))) for one in (output, image)]
-    chosen = _tiles(mask.float().roll(shift, (2, 3, 4))).mean((1, 2, 3)) > 0.6
+    chosen = _tiles(mask.float().roll(shift, (2, 3, 4))).mean((1, 2, 3)) > inside
     power = [torch.fft.rfftn(one[chosen] * window, dim=(1, 2, 3)).abs().square() for one in tiles]
     scale = 1 / float(window.square().sum())
     return power[0] * scale, power[1] * scale

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 2  # of precision, recall and coverage: there are seven unseen people
 SHOWN = 3  # samples in a picture
+TILINGS = 4  # of a scan into patches
 
 
 def measure_all(options: argparse.Namespace, settings: Settings, roles: Any) -> None:
@@ -148,10 +149,12 @@ def _patches(pairs: Pairs) -> NDArray[np.float64]:
     """Mean over scans of the power of patches inside the foreground per band up to Nyquist."""
     which, total = _band_matrix(torch.device("cpu")), []
     for image, mask in pairs:
-        values, inside = torch.from_numpy(image)[None], torch.from_numpy(ndimage.binary_erosion(mask[0], iterations=2))
-        power, _ = _patch_power(values, values, inside[None, None])
-        total.append((power.flatten(1) @ which).mean(0).double().numpy())
-    return np.mean(total, axis=0)
+        values, inside = torch.from_numpy(image)[None], torch.from_numpy(mask)[None]
+        for _ in range(TILINGS):
+            power, _ = _patch_power(values, values, inside, inside=0.999)
+            total.append((power.flatten(1) @ which).double().numpy())
+    mean: NDArray[np.float64] = np.concatenate(total).mean(axis=0)
+    return mean
 
 
 def _ssim(image: NDArray[np.float32], one: Prepared) -> float:
