@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from monai.metrics import SSIMMetric
 from scipy import ndimage
-from sharpness import BANDS, EDGE, _band_matrix, _patch_power, model_of, samples_of, say, synthesizer_of, weights_of
+from sharpness import BANDS, _band_matrix, _patch_power, model_of, samples_of, say, synthesizer_of, weights_of
 
 from medvae.evaluation.features import Features
 from medvae.evaluation.fidelity import distances, prdc
@@ -24,6 +22,7 @@ from medvae.synthesis.nearest import TrainingImages
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 2  # of precision, recall and coverage: there are seven unseen people
 SHOWN = 3  # samples in a picture
+PIECES = 6  # donors of a quilted sample
 TILINGS = 4  # of a scan into patches
 
 
@@ -58,6 +58,7 @@ def measure_all(options: argparse.Namespace, settings: Settings, roles: Any) -> 
         if name == "plain":
             sets["plain+texture"] = _drawn(model, options.count, seed=1, texture=True)
             sets["plain+filter"] = _filtered(model, sets[name], roles)
+            sets["plain+quilt"] = _quilted(model, sets[name], roles)
         for arm, samples in sets.items():
             record = {"arm": arm, **(found if arm == name else {}), **base.of_set(_image_set(samples))}
             say(record, options.out / "measures.jsonl")
@@ -123,20 +124,56 @@ def _drawn(model: Model, count: int, *, seed: int, **changes: Any) -> Pairs:
 
 
 def _filtered(model: Model, samples: Pairs, roles: Any) -> Pairs:
-    """Samples whose bands are amplified to the power of training scans, measured on other samples."""
+    """Samples whose bands are amplified to the power of training scans, measured on other samples.
+
+    Repeated, because a window lets the power of low bands into the bands beside them.
+    """
     wanted = _patches([(one.image, one.mask) for one in _all(roles.training)])
-    gain = np.sqrt(wanted / _patches(_drawn(model, 16, seed=50)))
-    centres = (np.arange(BANDS) + 0.5) * 0.5 / BANDS
+    others, gain = _drawn(model, 8, seed=50), np.ones(BANDS)
+    for _ in range(4):
+        found = _patches([(_amplified(image, mask, gain, model), mask) for image, mask in others])
+        gain = np.clip(gain * np.sqrt(wanted / found), 0.5, 8)
+    print("gain per band:", " ".join(f"{value:.2f}" for value in gain), flush=True)
+    return [(_amplified(image, mask, gain, model), mask) for image, mask in samples]
+
+
+def _amplified(
+    image: NDArray[np.float32], mask: NDArray[np.bool_], gain: NDArray[np.float64], model: Model
+) -> NDArray[np.float32]:
+    at = ndimage.distance_transform_edt(~mask[0], return_distances=False, return_indices=True)
+    filled = image[0][tuple(at)]
+    lines = [np.fft.fftfreq(n) for n in filled.shape[:2]] + [np.fft.rfftfreq(filled.shape[2])]
+    radius = np.sqrt(sum(np.square(one) for one in np.meshgrid(*lines, indexing="ij")))
+    factor = np.interp(radius, [0, *((np.arange(BANDS) + 0.5) * 0.5 / BANDS)], [1, *gain])
+    sharp = np.fft.irfftn(np.fft.rfftn(filled) * factor, filled.shape)[None].astype(np.float32)
+    return finish(sharp, mask, model)
+
+
+def _quilted(model: Model, samples: Pairs, roles: Any) -> Pairs:
+    """Samples and residuals of training scans, at each place of another scan: pieces of patients, who are sources.
+
+    Weights are smooth, Σ w² = 1, so that residuals keep their power where two pieces meet.
+    """
+    donors = _all(roles.training)
+    residuals = np.stack([np.where(d.mask, d.image - model.reconstruct_prepared(d), 0)[0] for d in donors])
     result = []
-    for image, mask in samples:
-        at = ndimage.distance_transform_edt(~mask[0], return_distances=False, return_indices=True)
-        filled = image[0][tuple(at)]
-        lines = [np.fft.fftfreq(n) for n in filled.shape[:2]] + [np.fft.rfftfreq(filled.shape[2])]
-        radius = np.sqrt(sum(np.square(one) for one in np.meshgrid(*lines, indexing="ij")))
-        factor = np.interp(radius, [0, *centres], [1, *gain])
-        sharp = np.fft.irfftn(np.fft.rfftn(filled) * factor, filled.shape)[None].astype(np.float32)
-        result.append((finish(sharp, mask, model), mask))
+    for number, (image, mask) in enumerate(samples):
+        rng = np.random.default_rng([7, number])
+        chosen = rng.choice(len(donors), PIECES, replace=False)
+        fields = np.stack([_smooth(rng, image.shape[1:]) for _ in chosen])
+        weights = np.exp(12 * (fields - fields.max(0)))
+        weights /= np.sqrt(np.square(weights).sum(0))
+        result.append(
+            (finish(image + (weights * residuals[chosen]).sum(0)[None].astype(np.float32), mask, model), mask)
+        )
     return result
+
+
+def _smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A random field of unit variance that changes over about 12 voxels."""
+    coarse = ndimage.gaussian_filter(rng.standard_normal([n // 4 for n in shape]), 3)
+    fine = ndimage.zoom(coarse / coarse.std(), 4, order=1)
+    return np.asarray(fine, np.float64)
 
 
 def _power(pairs: Pairs) -> NDArray[np.float64]:
@@ -210,7 +247,3 @@ def _picture(rows: Sequence[tuple[str, Pairs]], path: Path) -> None:
         ImageDraw.Draw(line).text((4, 4), name, fill=255)
         lines.append(np.asarray(line))
     Image.fromarray(np.concatenate(lines)).save(path)
-
-
-if __name__ == "__main__":
-    print(json.dumps({"edge": EDGE}))
