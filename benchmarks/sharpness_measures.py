@@ -152,10 +152,11 @@ def _amplified(
 def _quilted(model: Model, samples: Pairs, roles: Any) -> Pairs:
     """Samples and residuals of training scans, at each place of another scan: pieces of patients, who are sources.
 
-    Weights are smooth, Σ w² = 1, so that residuals keep their power where two pieces meet.
+    The mean residual, which is nobody's, is added everywhere. Weights of what deviates from it are smooth, Σ w² = 1, so
+    that it keeps its power where two pieces meet.
     """
-    donors = _all(roles.training)
-    residuals = np.stack([np.where(d.mask, d.image - model.reconstruct_prepared(d), 0)[0] for d in donors])
+    donors = [_residual(model, one) for one in _all(roles.training)]
+    mean = np.mean(donors, axis=0)
     result = []
     for number, (image, mask) in enumerate(samples):
         rng = np.random.default_rng([7, number])
@@ -163,10 +164,15 @@ def _quilted(model: Model, samples: Pairs, roles: Any) -> Pairs:
         fields = np.stack([_smooth(rng, image.shape[1:]) for _ in chosen])
         weights = np.exp(12 * (fields - fields.max(0)))
         weights /= np.sqrt(np.square(weights).sum(0))
-        result.append(
-            (finish(image + (weights * residuals[chosen]).sum(0)[None].astype(np.float32), mask, model), mask)
-        )
+        change = mean + sum(w * (donors[row] - mean) for w, row in zip(weights, chosen, strict=True))
+        result.append((finish(image + change.astype(np.float32)[None], mask, model), mask))
     return result
+
+
+def _residual(model: Model, one: Prepared) -> NDArray[np.float32]:
+    """Of a training scan, `(X, Y, Z)`; beyond its foreground that of the nearest voxel in it."""
+    at = ndimage.distance_transform_edt(~one.mask[0], return_distances=False, return_indices=True)
+    return np.asarray((one.image - model.reconstruct_prepared(one))[0][tuple(at)], np.float32)
 
 
 def _smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
