@@ -1,75 +1,66 @@
-"""Sharper images: terms of the loss, a patch discriminator and a filter, by spectrum, errors and copies of the samples.
+"""Sharper images: terms of the loss, a patch discriminator, changes of samples; their spectrum, errors and copies.
 
     python benchmarks/sharpness.py --scans CACHE --unseen CACHE --out FOLDER [--arms plain,gradient:1,...]
-    python benchmarks/sharpness.py --scans CACHE --unseen CACHE --out FOLDER --measure [--pictures]
+    python benchmarks/sharpness.py --scans CACHE --unseen CACHE --out FOLDER --only measure [--picture FILE]
 
 CACHE holds prepared scans, as `medvae train` keeps them in its folder. All arms see the same batches in the same order
 and begin with the same weights. Arms, each with a weight:
 
-- `plain`: as `medvae train`.
+- `plain`: as `medvae train`. Its samples are measured with three changes as well: `texture` (`augment.texture`),
+  `filter` (bands of frequency amplified to the power of training scans), `quilt` (residuals of training scans).
 - `gradient`: and Σ_axes ln(mean |∂x − ∂x̂|) over the foreground.
 - `amplitude`: and the mean |ln A(x) − ln A(x̂)| of the Fourier amplitudes of patches of 16³ voxels.
 - `bands`: the same of the mean power in bands of frequency of each patch, which says nothing of single coefficients.
 - `adversarial`: `plain` for two thirds of the steps; from then on the encoder is frozen, and a patch discriminator
   (least squares, feature matching) judges reconstructions and, in every other step, decoded codes of the sampler
   `density`. The weight is the norm of its gradient in the last convolution over that of the likelihood. A second
-  number is how often the batches of the last third are gone through (1).
+  number is how often the batches of the last third are gone through (1). It needs `plain` among the arms before it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
+from monai.metrics import SSIMMetric
+from scipy import ndimage
+from sharpness_arms import BANDS, Roles, band_matrix, model_of, patch_power, synthesizer_of, train_all, weights_of
 
-from medvae.checkpoint.model import build_vae
-from medvae.settings import AugmentSettings, load_settings
-from medvae.training.batches import Batch, ahead, training_batch
-from medvae.training.fabric import make_fabric
-from medvae.training.finish import to_model
-from medvae.training.learner import Learner
-from medvae.training.losses import Objective, Terms
-from medvae.training.plan import Plan
+from medvae.evaluation.features import Features
+from medvae.evaluation.fidelity import distances, prdc
+from medvae.evaluation.image_set import ImageSet
+from medvae.evaluation.spectrum import radial_power
+from medvae.prepare.grid import box_around
+from medvae.settings import load_settings
+from medvae.synthesis.decoding import finish
+from medvae.synthesis.nearest import TrainingImages, find_nearest
 from medvae.training.roles import held_out
 from medvae.training.store import Scans, fetch
-from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from medvae.checkpoint.model import Model
+    from medvae.prepare.preparation import Prepared
     from medvae.settings import Settings
-    from medvae.synthesis.generate import Sample, Synthesizer
-    from medvae.vae.base import VAE
+
+    Pairs = Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]]  # image and mask, `(1, X, Y, Z)`
 
 ARMS = (
     "plain,adversarial:1,bands:1,gradient:0.3,adversarial:0.3,bands:0.3,amplitude:0.3,adversarial:1:2,gradient:1,"
     "adversarial:3,amplitude:1"
 )
 UNSEEN = "oasis-1005,oasis-1010,oasis-1018,oasis-1107,oasis-1119"  # of split `calibrate`
-EDGE = 16  # voxels of a patch
-BANDS = 8  # of the patches' spectra
-POOL = 96  # codes that the discriminator is shown decoded
-START = 2 / 3  # of the training, where the discriminator begins
-LEAST_POWER = 1e-2  # per voxel: what is added before a logarithm
-
-
-class Roles(NamedTuple):
-    """Training scans, validation scans (other subjects), further unseen scans."""
-
-    training: Scans
-    validation: Scans
-    unseen: Scans
+NEIGHBOURS = 2  # of precision, recall and coverage: there are seven unseen people
+SHOWN = 2  # samples in a picture
+PIECES = 6  # donors of a quilted sample
+TILINGS = 2  # of a scan into patches
 
 
 def main() -> None:
@@ -86,17 +77,15 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--count", type=int, default=24, help="samples")
     parser.add_argument("--only", choices=["train", "measure"], help="without measuring, or without training")
-    parser.add_argument("--pictures", action="store_true", help="write pictures, too")
+    parser.add_argument("--picture", type=Path, help="PNG: slices of unseen scans and of samples")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     settings = load_settings(options.config, {"train.steps": options.steps})
     roles = _roles(options, settings)
     if options.only != "measure":
-        _train_all(options, settings, roles)
+        train_all(options, settings, roles)
     if options.only != "train":
-        import sharpness_measures
-
-        sharpness_measures.measure_all(options, settings, roles)
+        measure_all(options, settings, roles)
 
 
 def _roles(options: argparse.Namespace, settings: Settings) -> Roles:
@@ -116,285 +105,217 @@ def _roles(options: argparse.Namespace, settings: Settings) -> Roles:
     return roles
 
 
-# ---------------------------------------------------------------------------------------------------------- training
+def measure_all(options: argparse.Namespace, settings: Settings, roles: Any) -> None:
+    """Print a table of all arms whose weights are in the folder, append JSON lines, write pictures."""
+    unseen = [*_all(roles.validation), *_all(roles.unseen)]
+    real = ImageSet.from_prepared(unseen, classes=[None] * len(unseen))
+    training = ImageSet.from_prepared(_all(roles.training), classes=[None] * len(roles.training))
+    base = _Real(unseen, real, training)
+    say({"arm": "real training scans", **base.of_set(training)}, options.out / "measures.jsonl")
+    rows: list[tuple[str, Pairs]] = [("unseen scans", [(one.image, one.mask) for one in unseen])]
+    device = "cuda" if options.device.startswith("cuda") else "cpu"
+    stored = {path.stem: path for path in sorted(options.out.glob("*.safetensors")) if path.stem != "two_thirds"}
+    chosen = [arm.replace(":", "-") for arm in options.arms.split(",")]
+    for name in [one for one in chosen if one in stored]:
+        vae = weights_of(stored[name], settings).to(device)
+        model = model_of(vae, settings, roles.training)
+        found = base.reconstructions([finish(model.reconstruct_prepared(one), one.mask, model) for one in unseen])
+        sets = {name: _drawn(model, options.count, seed=1)}
+        if name == "plain":
+            sets["plain+texture"] = _drawn(model, options.count, seed=1, texture=True)
+            sets["plain+filter"] = _filtered(model, sets[name], roles)
+            sets["plain+quilt"] = _quilted(model, sets[name], roles)
+        for arm, samples in sets.items():
+            record = {"arm": arm, **(found if arm == name else {}), **base.of_set(_image_set(samples))}
+            say(record, options.out / "measures.jsonl")
+            print(_line(record), flush=True)
+            rows.append((arm, samples))
+    if options.picture:
+        _picture(rows, options.picture)
 
 
-def _train_all(options: argparse.Namespace, settings: Settings, roles: Roles) -> None:
-    begun, longest = time.perf_counter(), 0.0
-    fabric = make_fabric(options.device, precision=settings.train.precision)
-    bank = _bank(roles.training, settings, options.steps, fabric.device)
-    print(f"{options.steps} batches on {fabric.device}: {time.perf_counter() - begun:.0f} s", flush=True)
-    for arm in options.arms.split(","):
-        start = time.perf_counter()
-        if start - begun + longest > options.seconds:
-            print(f"{arm}: left out, no time", flush=True)
-            continue
-        vae = _trained(arm, bank, settings, roles, fabric=fabric, out=options.out)
-        _keep(vae, options.out / f"{arm.replace(':', '-')}.safetensors")
-        longest = max(longest, time.perf_counter() - start)
-        print(f"{arm}: {time.perf_counter() - start:.0f} s", flush=True)
+class _Real:
+    """The unseen scans, and what samples are compared with."""
+
+    def __init__(self, unseen: Sequence[Prepared], real: ImageSet, training: ImageSet) -> None:
+        self.unseen, self.real, self.training = unseen, real, training
+        self.features = Features.fit(training)
+        self.points, self.power = self.features.of(real), _power(_pairs(real))
+        self.patches = _patches(_pairs(real))
+        self.nearest = TrainingImages.from_scans(
+            training.images.astype(np.float32), training.masks, ids=training.ids, subjects=training.subjects
+        )
+
+    def reconstructions(self, images: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
+        """Errors and spectra of reconstructions of the unseen scans."""
+        pairs = list(zip(images, self.unseen, strict=True))
+        powers = _power([(image, one.mask) for image, one in pairs])
+        return {
+            "error": [float(np.square(image - one.image)[one.mask].mean()) for image, one in pairs],
+            "absolute": [float(np.abs(image - one.image)[one.mask].mean()) for image, one in pairs],
+            "ssim": [_ssim(image, one) for image, one in pairs],
+            "reconstruction_spectrum": (powers / self.power).tolist(),
+            "reconstruction_patches": (_patches([(i, one.mask) for i, one in pairs]) / self.patches).tolist(),
+        }
+
+    def of_set(self, samples: ImageSet) -> dict[str, Any]:
+        """Spectra, precision, recall, coverage, likeness and copies of samples (or training scans)."""
+        points = self.features.of(samples)
+        across = distances(self.points, points)
+        found = prdc(distances(self.points, self.points), distances(points, points), across, k=NEIGHBOURS)
+        near = []
+        for image, mask, subject in zip(samples.images, samples.masks, samples.subjects, strict=True):
+            away = self.nearest.distances(image.astype(np.float32), mask)
+            one = find_nearest(away, self.nearest.ids, subjects=self.nearest.subjects, without=subject)
+            near.append([one.distance, one.ratio])  # type: ignore[union-attr]
+        return {
+            "spectrum": (_power(_pairs(samples)) / self.power).tolist(),
+            "patches": (_patches(_pairs(samples)) / self.patches).tolist(),
+            "precision": found.precision,
+            "recall": found.recall,
+            "coverage": found.coverage,
+            "density": found.density,
+            "distance": float(np.median([one for one, _ in near])),
+            "ratio": [float(min(r for _, r in near)), float(np.median([r for _, r in near]))],
+        }
 
 
-def _bank(training: Scans, settings: Settings, steps: int, device: torch.device) -> list[Batch]:
-    """All batches of the training, as float16 on the device: the arms share them, and random changes are slow."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    make: Callable[[int], Batch] = lambda step: training_batch(  # noqa: E731
-        training, step=step, rank=0, world=1, settings=settings
-    )
-    batches = [_moved(one, device, torch.float16) for one in ahead(make, range(steps))]
-    torch.set_num_threads(threads)
-    return batches
+def _drawn(model: Model, count: int, *, seed: int, **changes: Any) -> Pairs:
+    synthesizer = synthesizer_of(model, seed=seed, **changes)
+    samples = [synthesizer.sample(index) for index in range(count)]
+    return [(one.image, one.mask) for one in samples]
 
 
-def _moved(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    image = batch.image.to(device, dtype)
-    return Batch(image, image, batch.mask.to(device))
+def _filtered(model: Model, samples: Pairs, roles: Any) -> Pairs:
+    """Samples whose bands are amplified to the power of training scans, measured on other samples.
 
-
-def _full(batch: Batch) -> Batch:
-    image = batch.image.float()
-    return Batch(image, image, batch.mask)
-
-
-def _trained(arm: str, bank: Sequence[Batch], settings: Settings, roles: Roles, *, fabric: Any, out: Path) -> VAE:
-    name, *numbers = arm.split(":")
-    weight = float(numbers[0]) if numbers else 0.0
-    if name == "adversarial":
-        own = list(bank[round(START * len(bank)) :]) * (int(numbers[1]) if len(numbers) > 1 else 1)
-        return _adversarial(own, settings, roles, weight=weight, fabric=fabric, out=out)
-    vae = build_vae(settings, Conditions())
-    _SHIFTS.manual_seed(0)
-    learner = Learner(vae, settings, fabric=fabric)
-    if name != "plain":
-        term = {"gradient": gradient_term, "amplitude": amplitude_term, "bands": band_term}[name]
-        learner._objective = fabric.setup_module(Sharper(vae, settings.train.free_bits, term, weight))
-    plan = Plan(((0, len(bank)),))
-    for step, batch in enumerate(bank):
-        progress, share = plan.progress(step), plan.share(step)
-        numbers, _ = learner.step(_full(batch), number=step, progress=progress, share=share)
-        if step % 200 == 0:
-            print(f"  {arm} {step}: {numbers}", flush=True)
-        if name == "plain" and step + 1 == round(START * len(bank)):
-            average: VAE = learner.average.module  # type: ignore[assignment]
-            _keep(average, out / "two_thirds.safetensors")
-    learner.finish(roles.validation)
-    return vae
-
-
-class Sharper(Objective):
-    """The objective and one more term of the whole decoded image."""
-
-    def __init__(self, vae: VAE, free_bits: float, term: Callable[..., Tensor], weight: float) -> None:
-        super().__init__(vae, free_bits=free_bits)
-        self.term, self.weight = term, weight
-        self.seen: list[Tensor] = []
-        vae.decoder.register_forward_hook(lambda *args: self.seen.append(args[2]))  # type: ignore[union-attr]
-
-    def forward(self, **arguments: Any) -> Terms:
-        """As `Objective`."""
-        self.seen.clear()
-        terms = super().forward(**arguments)
-        with torch.autocast(self.seen[0].device.type, enabled=False):
-            extra = self.term(self.seen[0].float(), arguments["image"], arguments["mask"])
-        self.seen.clear()
-        return terms._replace(loss=terms.loss + self.weight * extra)
-
-
-def gradient_term(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Σ_axes ln(mean |∂x − ∂x̂|) over neighbours that are both foreground."""
-    terms = []
-    for axis in (2, 3, 4):
-        both = mask.narrow(axis, 1, mask.shape[axis] - 1) & mask.narrow(axis, 0, mask.shape[axis] - 1)
-        difference = (image.diff(dim=axis) - output.diff(dim=axis)).abs() * both
-        terms.append((difference.sum() / both.sum()).clamp(min=1e-6).log())
-    return torch.stack(terms).sum()
-
-
-def amplitude_term(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Mean |ln A(x) − ln A(x̂)| over the coefficients of patches that are foreground for the most part."""
-    ours, theirs = _patch_power(output, image, mask)
-    return 0.5 * ((ours + LEAST_POWER).log() - (theirs + LEAST_POWER).log())[..., _radius() > 0].abs().mean()
-
-
-def band_term(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Mean ½|ln P(x) − ln P(x̂)| over bands of frequency of these patches."""
-    which = _band_matrix(output.device)
-    ours, theirs = (one.flatten(1) @ which + LEAST_POWER for one in _patch_power(output, image, mask))
-    return 0.5 * (ours.log() - theirs.log()).abs().mean()
-
-
-def _patch_power(output: Tensor, image: Tensor, mask: Tensor, *, inside: float = 0.8) -> tuple[Tensor, Tensor]:
-    """Power per voxel of patches of both, `(N, EDGE, EDGE, EDGE // 2 + 1)`; the tiling is shifted at random.
-
-    Only patches with more than this share of foreground: the edge of the foreground is a detail that both have.
+    Repeated, because a window lets the power of low bands into the bands beside them.
     """
-    shift = [int(n) for n in torch.randint(EDGE, (3,), generator=_SHIFTS)]
-    window = torch.hann_window(EDGE, periodic=True, device=output.device)
-    window = window[:, None, None] * window[:, None] * window
-    tiles = [_tiles((one * mask).roll(shift, (2, 3, 4))) for one in (output, image)]
-    chosen = _tiles(mask.float().roll(shift, (2, 3, 4))).mean((1, 2, 3)) > inside
-    power = [torch.fft.rfftn(one[chosen] * window, dim=(1, 2, 3)).abs().square() for one in tiles]
-    scale = 1 / float(window.square().sum())
-    return power[0] * scale, power[1] * scale
+    wanted = _patches([(one.image, one.mask) for one in _all(roles.training)])
+    others, gain = _drawn(model, 8, seed=50), np.ones(BANDS)
+    for _ in range(4):
+        found = _patches([(_amplified(image, mask, gain, model), mask) for image, mask in others])
+        gain = np.clip(gain * np.sqrt(wanted / found), 0.5, 8)
+    print("gain per band:", " ".join(f"{value:.2f}" for value in gain), flush=True)
+    return [(_amplified(image, mask, gain, model), mask) for image, mask in samples]
 
 
-_SHIFTS = torch.Generator().manual_seed(0)
+def _amplified(
+    image: NDArray[np.float32], mask: NDArray[np.bool_], gain: NDArray[np.float64], model: Model
+) -> NDArray[np.float32]:
+    at = ndimage.distance_transform_edt(~mask[0], return_distances=False, return_indices=True)
+    filled = image[0][tuple(at)]
+    lines = [np.fft.fftfreq(n) for n in filled.shape[:2]] + [np.fft.rfftfreq(filled.shape[2])]
+    radius = np.sqrt(sum(np.square(one) for one in np.meshgrid(*lines, indexing="ij")))
+    factor = np.interp(radius, [0, *((np.arange(BANDS) + 0.5) * 0.5 / BANDS)], [1, *gain])
+    sharp = np.fft.irfftn(np.fft.rfftn(filled) * factor, filled.shape)[None].astype(np.float32)
+    return finish(sharp, mask, model)
 
 
-def _tiles(x: Tensor) -> Tensor:
-    b, _, *sizes = x.shape
-    nx, ny, nz = (n // EDGE for n in sizes)
-    return x.view(b, nx, EDGE, ny, EDGE, nz, EDGE).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, EDGE, EDGE, EDGE)
+def _quilted(model: Model, samples: Pairs, roles: Any) -> Pairs:
+    """Samples and residuals of training scans, at each place of another scan: pieces of patients, who are sources.
+
+    The mean residual, which is nobody's, is added everywhere. Weights of what deviates from it are smooth, Σ w² = 1, so
+    that it keeps its power where two pieces meet.
+    """
+    donors = [_residual(model, one) for one in _all(roles.training)]
+    mean = np.mean(donors, axis=0)
+    result = []
+    for number, (image, mask) in enumerate(samples):
+        rng = np.random.default_rng([7, number])
+        chosen = rng.choice(len(donors), PIECES, replace=False)
+        fields = np.stack([_smooth(rng, image.shape[1:]) for _ in chosen])
+        weights = np.exp(12 * (fields - fields.max(0)))
+        weights /= np.sqrt(np.square(weights).sum(0))
+        change = mean + sum(w * (donors[row] - mean) for w, row in zip(weights, chosen, strict=True))
+        result.append((finish(image + change.astype(np.float32)[None], mask, model), mask))
+    return result
 
 
-def _radius() -> Tensor:
-    full, half = torch.fft.fftfreq(EDGE), torch.fft.rfftfreq(EDGE)
-    return torch.sqrt(full[:, None, None] ** 2 + full[:, None] ** 2 + half**2)
+def _residual(model: Model, one: Prepared) -> NDArray[np.float32]:
+    """Of a training scan, `(X, Y, Z)`; beyond its foreground that of the nearest voxel in it."""
+    at = ndimage.distance_transform_edt(~one.mask[0], return_distances=False, return_indices=True)
+    return np.asarray((one.image - model.reconstruct_prepared(one))[0][tuple(at)], np.float32)
 
 
-def _band_matrix(device: torch.device) -> Tensor:
-    """Means over bands of equal width up to the Nyquist frequency, `(coefficients, BANDS)`."""
-    radius = _radius().flatten()
-    band = ((radius - 1e-6) / (0.5 / BANDS)).floor()
-    which = torch.stack([((band == number) & (radius > 0)).float() for number in range(BANDS)], 1)
-    return (which / which.sum(0)).to(device)
+def _smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A random field of unit variance that changes over about 12 voxels."""
+    coarse = ndimage.gaussian_filter(rng.standard_normal([n // 4 for n in shape]), 3)
+    fine = ndimage.zoom(coarse / coarse.std(), 4, order=1)
+    return np.asarray(fine, np.float64)
 
 
-# ------------------------------------------------------------------------------------------------------ adversarial
+def _power(pairs: Pairs) -> NDArray[np.float64]:
+    """Mean over scans of the power per band up to half of Nyquist."""
+    mean: NDArray[np.float64] = np.mean([radial_power(image, mask) for image, mask in pairs], axis=0)
+    return mean
 
 
-def _adversarial(
-    batches: Sequence[Batch], settings: Settings, roles: Roles, *, weight: float, fabric: Any, out: Path
-) -> VAE:
-    """The last third of the training: the decoder alone, against a patch discriminator."""
-    from monai.networks.nets import PatchDiscriminator
-
-    device = fabric.device
-    vae = weights_of(out / "two_thirds.safetensors", settings).to(device)
-    pool = list(_pool(vae, settings, roles.training, device))
-    reals = [_plain_pair(roles.training, number, device) for number in range(len(roles.training))]
-    for parameter in vae.parameters():
-        parameter.requires_grad_(False)
-    for parameter in vae.decoder.parameters():  # type: ignore[union-attr]
-        parameter.requires_grad_(True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        judge = PatchDiscriminator(3, channels=32, in_channels=1, num_layers_d=2, norm="INSTANCE").to(device)
-    decoder = [one for one in vae.parameters() if one.requires_grad]
-    ours = torch.optim.AdamW(decoder, lr=3e-4, betas=(0.5, 0.99), weight_decay=1e-4)
-    theirs = torch.optim.AdamW(judge.parameters(), lr=3e-4, betas=(0.5, 0.99))
-    objective, averaged = Objective(vae, free_bits=0.0), [one.detach().clone() for one in decoder]
-    last, generator = vae.decoder.layers[-1].weight, np.random.default_rng(0)  # type: ignore[union-attr,index]
-    seen: list[Tensor] = []
-    hook = vae.decoder.register_forward_hook(lambda *args: seen.append(args[2]))  # type: ignore[union-attr]
-    for step, batch in enumerate(map(_full, batches)):
-        rate = min(1.0, 4 * (1 - step / len(batches)))
-        for group in (*ours.param_groups, *theirs.param_groups):
-            group["lr"] = 3e-4 * rate
-        noise = torch.randn(len(batch.image), *vae.latent_shape(tuple(batch.image.shape[2:])), device=device)
-        seen.clear()
-        with fabric.autocast():
-            shown = {"image": batch.image, "inputs": batch.image, "mask": batch.mask}
-            terms = objective(**shown, noise=noise, beta=1.0, fit_spread=True)
-            paired = step % 2 == 0
-            if paired:
-                real, fake, mask = batch.image, seen[0], batch.mask
-            else:
-                z, mask = _some(pool, generator, 2)
-                image, other = _some(reals, generator, 2)
-                real, fake, mask = image, vae.render(z), mask & other
-            real, fake = (one.float() * mask for one in (real, fake))
-            if generator.random() < 0.5:
-                real, fake = real.flip(2), fake.flip(2)
-            found = [judge(one) for one in (real, fake.detach())]
-            wrong = 0.5 * ((found[0][-1].float() - 1).square().mean() + found[1][-1].float().square().mean())
-        theirs.zero_grad(set_to_none=True)
-        wrong.backward()
-        theirs.step()
-        with fabric.autocast():
-            judged = judge(fake)
-            term = (judged[-1].float() - 1).square().mean()
-            if paired:
-                with torch.no_grad():
-                    wanted = judge(real)
-                pairs = zip(judged[:-1], wanted[:-1], strict=True)
-                term = term + sum(F.l1_loss(one.float(), other.float()) for one, other in pairs)
-        norms = [torch.autograd.grad(one, last, retain_graph=True)[0].norm() for one in (terms.loss, term)]
-        ours.zero_grad(set_to_none=True)
-        (terms.loss + weight * (norms[0] / norms[1].clamp(min=1e-8)).clamp(max=1e4) * term).backward()
-        torch.nn.utils.clip_grad_norm_(decoder, settings.train.clip)
-        ours.step()
-        decay = min(0.99, step / (9 + step))
-        with torch.no_grad():
-            for mean, one in zip(averaged, decoder, strict=True):
-                mean.lerp_(one, 1 - decay)
-        if step % 60 == 0:
-            values = f"error {terms.error:.3f}, discriminator {wrong:.3f}, decoder {term:.3f}"
-            print(f"  adversarial:{weight:g} {step}: {values}, {norms[0]:.2g} {norms[1]:.2g}", flush=True)
-    hook.remove()
-    with torch.no_grad():
-        for mean, one in zip(averaged, decoder, strict=True):
-            one.copy_(mean)
-    Learner(vae.requires_grad_(True), settings, fabric=fabric).finish(roles.validation)
-    return vae
+def _patches(pairs: Pairs) -> NDArray[np.float64]:
+    """Mean over scans of the power of patches inside the foreground per band up to Nyquist."""
+    which, total = band_matrix(torch.device("cpu")), []
+    for image, mask in pairs:
+        values, inside = torch.from_numpy(image)[None], torch.from_numpy(mask)[None]
+        for _ in range(TILINGS):
+            power, _ = patch_power(values, values, inside, inside=0.999)
+            total.append((power.flatten(1) @ which).double().numpy())
+    mean: NDArray[np.float64] = np.concatenate(total).mean(axis=0)
+    return mean
 
 
-def _pool(vae: VAE, settings: Settings, training: Scans, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Codes of the sampler `density` with their outlines."""
-    synthesizer = synthesizer_of(vae, settings, training, seed=100)
-    edge = synthesizer.outline
-    assert edge is not None
-    for index in range(POOL):
-        draw = synthesizer.fitted.draw(None, np.random.default_rng([100, index]), {})
-        z: NDArray[np.float32] = draw.z  # type: ignore[union-attr]
-        mask = edge.mask(z, np.zeros(0, np.float32))
-        yield torch.from_numpy(z).to(device), torch.from_numpy(mask).to(device)
+def _ssim(image: NDArray[np.float32], one: Prepared) -> float:
+    """SSIM (Wang et al., 2004) in the box around the foreground, with a range of 6: −3 to 3 robust SD."""
+    x, y, z = box_around(one.mask[0])
+    pair = [torch.from_numpy(np.ascontiguousarray(value[:, x, y, z]))[None] for value in (image, one.image)]
+    return float(SSIMMetric(3, data_range=6.0, kernel_type="uniform", win_size=7)(*pair))
 
 
-def _plain_pair(scans: Scans, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    one = scans[number]
-    return torch.from_numpy(one.image).to(device), torch.from_numpy(one.mask).to(device)
+def _image_set(samples: Pairs) -> ImageSet:
+    ids = tuple(f"sample-{number}" for number in range(len(samples)))
+    images = np.stack([image for image, _ in samples]).astype(np.float16)
+    none = (None,) * len(ids)
+    return ImageSet(ids, ids, none, ("",) * len(ids), images, np.stack([mask for _, mask in samples]), None)
 
 
-def _some(pairs: Sequence[tuple[Tensor, Tensor]], generator: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
-    chosen = [pairs[int(at)] for at in generator.choice(len(pairs), count, replace=False)]
-    return torch.stack([one for one, _ in chosen]), torch.stack([one for _, one in chosen])
+def _pairs(scans: ImageSet) -> Pairs:
+    return [(image.astype(np.float32), mask) for image, mask in zip(scans.images, scans.masks, strict=True)]
 
 
-# ------------------------------------------------------------------------------------------------------- the models
+def _all(scans: Any) -> list[Prepared]:
+    return [scans[number] for number in range(len(scans))]
 
 
-def synthesizer_of(
-    vae: VAE, settings: Settings, training: Scans, *, seed: int, model: Model | None = None, **changes: Any
-) -> Synthesizer:
-    """The sampler `density` of a network and its training scans."""
-    from medvae.synthesis import generate
-
-    model = model or model_of(vae, settings, training)
-    return generate.fit(model, AugmentSettings(sampler="density", **changes), seed=seed)
-
-
-def model_of(vae: VAE, settings: Settings, training: Scans) -> Model:
-    """A model of the training scans alone: validation scans stay unseen here."""
-    return to_model(vae.eval(), training, labels=[None] * len(training), settings=settings, record={})
+def _line(record: dict[str, Any]) -> str:
+    bands = " ".join(f"{value:.2f}" for value in record["spectrum"])
+    patches = " ".join(f"{value:.2f}" for value in record["patches"])
+    text = f"{record['arm']:<16}"
+    if "error" in record:
+        own = " ".join(f"{value:.2f}" for value in record["reconstruction_spectrum"])
+        text += f" error {np.mean(record['error']):.4f} ssim {np.mean(record['ssim']):.4f} rec {own} |"
+    text += f" samples {bands} | patches {patches} | P {record['precision']:.2f} R {record['recall']:.2f}"
+    text += f" C {record['coverage']:.2f} d {record['distance']:.3f} ratio {record['ratio'][0]:.2f}"
+    return f"{text}/{record['ratio'][1]:.2f}"
 
 
-def samples_of(synthesizer: Synthesizer, count: int) -> list[Sample]:
-    """The first samples."""
-    return [synthesizer.sample(index) for index in range(count)]
+def _picture(rows: Sequence[tuple[str, Pairs]], path: Path) -> None:
+    """One row of slices per set."""
+    from PIL import Image, ImageDraw  # a machine that only trains need not have it
 
-
-def weights_of(path: Path, settings: Settings) -> VAE:
-    """A network with stored weights."""
-    vae = build_vae(settings, Conditions())
-    vae.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return vae
-
-
-def _keep(vae: VAE, path: Path) -> None:
-    """Write weights as float16."""
-    save_file({name: value.detach().cpu().half().contiguous() for name, value in vae.state_dict().items()}, path)
+    lines = []
+    for name, pairs in rows:
+        tiles = []
+        for image, mask in pairs[:SHOWN]:
+            values = np.where(mask, image, np.nan)[0]
+            x, y, z = (n // 2 for n in values.shape)
+            for plane in (values[:, :, z], values[:, y - 8], values[x - 6]):
+                grey = np.nan_to_num(np.clip((plane + 3.0) / 5.0, 0, 1), nan=0.0)
+                tile = np.zeros((112, 112))
+                tile[: grey.shape[1], : grey.shape[0]] = grey.T[::-1]
+                tiles.append(tile)
+        line = Image.fromarray((255 * np.concatenate(tiles, 1)).astype(np.uint8))
+        ImageDraw.Draw(line).text((2, 2), name, fill=255)
+        lines.append(np.asarray(line))
+    Image.fromarray(np.concatenate(lines)).save(path)
 
 
 def say(record: dict[str, Any], path: Path) -> None:
