@@ -52,7 +52,7 @@ class Velocity:
     a point is N(0, I).
 
     Attributes:
-        layers: weights `(in, out)` and biases `(out,)` of f; none for f = 0.
+        layers: weights `(in, out)` and biases `(out,)` of f; none for no directions.
     """
 
     layers: Sequence[tuple[Array, Array]] = field(repr=False)
@@ -81,8 +81,8 @@ class Choice:
     """What held-out scans favour.
 
     Attributes:
-        directions: that the field moves, the leading ones.
-        steps: of its training; 0 for the Gaussian.
+        directions: that the field moves, the leading ones; 0 for the Gaussian.
+        steps: of its training.
         gain: by which the held-out loss is lower than that of the Gaussian, as a share.
     """
 
@@ -115,6 +115,8 @@ def choose(folds: Sequence[tuple[Points, Points]], *, seed: int) -> Choice:
     errors = 2 * behind.std(axis=1, ddof=1) / np.sqrt(behind.shape[1])
     enough = (behind.mean(axis=1) <= errors) & (of_best.mean(axis=1) >= 0)
     chosen = int(np.flatnonzero(enough)[0])
+    if chosen == 0:
+        return Choice(0, 0, 0.0)
     share = float(of_best[chosen].mean() / losses[0, best].mean())
     return Choice(counts[best], chosen * _EVERY, share)
 
