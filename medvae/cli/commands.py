@@ -145,6 +145,7 @@ def evaluate_augment(args: argparse.Namespace) -> int:
             arms=args.arm,
             draws=args.draws,
             plan=Plan(**{name: value for name, value in given.items() if value is not None}),
+            device=args.device,
             on_progress=on_progress,
         )
     console.say(found.lines)

@@ -224,6 +224,7 @@ def _add_evaluate_augment(parser: argparse.ArgumentParser) -> None:
         "--mirror", action="store_true", help="flip left and right: the labels do not tell left from right"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="random seed")
+    _add_machine(parser, workers=False)
     _add_loudness(parser, commands.evaluate_augment)
 
 
