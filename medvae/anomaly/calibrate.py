@@ -144,15 +144,21 @@ def reference_from(
     steps = _Steps(inferences, (len(statistics.passes()) + 1) * len(inferences), on_progress)
     statistics.fit_to(steps)
     seen = {name: _Seen() for name in methods}
-    hashes, traits = [], []
+    hashes, traits, people = [], [], []
     for inference in steps:
         _compare(inference, statistics, seen, top=detect.top)
         traits.append(scan_traits(inference))
         hashes.append(inference.prepared.source_hash)
+        people.append(inference.prepared.subject)
+    subjects = np.unique(people, return_inverse=True)[1].astype(np.int32)
     voxel_ml = model.preparation.grid.voxel_volume / 1000
     maps = {
         name: seen[name].reference(
-            statistics.arrays[name], method, with_defaults(name, detect.options), voxel_ml=voxel_ml
+            statistics.arrays[name],
+            method,
+            with_defaults(name, detect.options),
+            subjects=subjects,
+            voxel_ml=voxel_ml,
         )
         for name, method in methods.items()
     }
@@ -342,9 +348,15 @@ class _Seen:
         self.ends.append(UpperEnd.of_map(found.values, foreground))
 
     def reference(
-        self, arrays: Arrays, method: BaseMap, options: Mapping[str, object], *, voxel_ml: float
+        self,
+        arrays: Arrays,
+        method: BaseMap,
+        options: Mapping[str, object],
+        *,
+        subjects: NDArray[np.int32],
+        voxel_ml: float,
     ) -> MapReference:
         scale = (float(np.sqrt(np.mean(self.squares))) or 1.0) if method.STANDARDISED else 1.0
         scores = np.sort(np.array(self.scores, np.float32) / scale)
-        extremes = Extremes.of_scans(self.ends, scale=scale, voxel_ml=voxel_ml)
+        extremes = Extremes.of_scans(self.ends, subjects=subjects, scale=scale, voxel_ml=voxel_ml)
         return MapReference(arrays, scale, scores, float(np.mean(self.limits)) / scale, options, extremes)

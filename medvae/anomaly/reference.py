@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medvae.anomaly.extremes import Extremes
 from medvae.checkpoint.arrays import ArraySet
 from medvae.checkpoint.folds import fold_hashes
@@ -13,7 +15,6 @@ from medvae.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from medvae.checkpoint.model import Model
@@ -126,6 +127,7 @@ class Reference:
             arrays[f"{name}/scores"] = one.scores
             arrays[f"{name}/masses"] = one.extremes.masses
             arrays[f"{name}/quantiles"] = one.extremes.quantiles
+            arrays[f"{name}/subjects"] = one.extremes.subjects
             if one.arrays is not self.training.get(name):
                 arrays |= {f"{name}/healthy/{key}": values for key, values in one.arrays.items()}
         arrays |= {f"{_TRAITS}{name}": values for name, values in self.traits.items()}
@@ -155,7 +157,7 @@ class Reference:
             name: MapReference(
                 fitted[name],
                 scores=kept.arrays[f"{name}/scores"],
-                extremes=Extremes(kept.arrays[f"{name}/masses"], kept.arrays[f"{name}/quantiles"]),
+                extremes=_extremes(name, kept),
                 **{key: one[key] for key in _OF_MAPS},
             )
             for name, one in facts["maps"].items()
@@ -163,6 +165,13 @@ class Reference:
         more = {key: facts[key] for key in _FACTS}
         more |= {"folds": tuple(facts.get("folds", ())), "cross_fitted": facts.get("cross_fitted", 0)}
         return cls(maps, training, scan_hashes=tuple(facts["scan_hashes"]), traits=_below(_TRAITS, kept), **more)
+
+
+def _extremes(name: str, kept: ArraySet) -> Extremes:
+    """Those of a map; a set from before subjects were kept has each scan as its own."""
+    masses, quantiles = kept.arrays[f"{name}/masses"], kept.arrays[f"{name}/quantiles"]
+    subjects = kept.arrays.get(f"{name}/subjects", np.arange(len(masses), dtype=np.int32))
+    return Extremes(masses, quantiles, subjects)
 
 
 def _below(prefix: str, kept: ArraySet) -> dict[str, NDArray[Any]]:
