@@ -79,6 +79,7 @@ def calibrate(args: argparse.Namespace) -> int:
             _selection(args),
             model=args.model,
             verdicts=args.verdicts,
+            thresholds_only=args.thresholds_only,
             config=args.config,
             overrides=overrides,
             device=args.device,

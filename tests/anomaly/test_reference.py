@@ -136,7 +136,7 @@ def test_the_hash_sees_everything() -> None:
     ]
     changes += [{"training": {**made.training, "residual_z": arrays(6)}}, {"top": 0.02}, {"draws": 9}, {"n": 4}]
     changes += [{"calibrated": False}, {"model_hash": "x"}, {"preparation_hash": "x"}, {"scan_hashes": ("a",)}]
-    changes += [{"traits": {}}, {"folds": ("x",)}, {"cross_fitted": 2}]
+    changes += [{"traits": {}}, {"folds": ("x",)}, {"cross_fitted": 2}, {"statistics_of": ("x",)}]
     assert {key for change in changes for key in change} == {field.name for field in fields(Reference)}
     hashes = {replace(made, **change).hash for change in changes}
     assert len(hashes | {made.hash}) == len(changes) + 1
