@@ -9,6 +9,11 @@ each scan is prepared and inferred once; no files are written but the cache of p
 left out: their residuals are too small; but of a model trained with `--folds`, what the folds make of the scans that
 each has not seen is in every Reference.
 
+The first table takes all of them into one Reference and leaves out one subject at a time: each scan's map is that
+against the others anyway, and the thresholds are those of the others, by the rules of `benchmarks/thresholds.py`. Ten
+subjects are few to check a rate by: in brackets is the share of tens drawn from these subjects, with replacement, whose
+mean lies within 30% of the promised rate.
+
 Groups: the held-out OASIS subjects, first and second scan of one subject averaged; second scans of two training
 subjects, whose anatomy the network knows; five IXI subjects, another scanner and mask. Per map and group, means over
 subjects with the lowest and highest subject, each the mean over the splits in which it is held out:
@@ -29,17 +34,20 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from maps import DATA, RATES, prepared_scan, prepared_scans
 from scipy import stats
+from thresholds import pooled, unclustered
 
 from medvae.anomaly.anomaly_map import scan_maps
 from medvae.anomaly.calibrate import reference_from
 from medvae.anomaly.candidates import find_candidates
 from medvae.anomaly.crossfit import ByFolds, KeptScans
+from medvae.anomaly.extremes import TAIL, Extremes
 from medvae.anomaly.inference import infer
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.folds import load_folds
@@ -61,6 +69,7 @@ if TYPE_CHECKING:
 MAPS = ("residual_z", "asymmetry", "contrast", "elbo_z", "fused")
 OASIS, TRAINED, IXI = "OASIS, held out", "second scans of training subjects", "IXI"
 SIMULATIONS = 2000
+TEN, NEAR = 10, 0.3  # subjects, and how far their mean may lie from the nominal rate, as a share of it
 
 
 def main() -> None:
@@ -78,17 +87,20 @@ def main() -> None:
     always = [by_folds[index] for index in range(len(kept))] if folds else []
     subjects = sorted({one.subject for one in scans if one.group == OASIS})
     splits = random_splits(subjects, count=options.splits, size=options.reference)
+    referring = partial(
+        reference_from,
+        model,
+        calibrated=True,
+        folds=[one.model for one in folds],
+        names=options.maps,
+        detect=detect,
+    )
+    everyone = [one.inference for one in scans if one.first and one.group == OASIS]
+    report_left_out(referring([*always, *everyone]), options.maps, fpr=options.healthy_fpr)
     results: list[Result] = []
     for number, chosen in enumerate(splits, 1):
-        healthy = [one.inference for one in scans if one.first and one.subject in chosen]
-        reference = reference_from(
-            model,
-            [*always, *healthy],
-            calibrated=True,
-            folds=[one.model for one in folds],
-            names=options.maps,
-            detect=detect,
-        )
+        healthy = [one for one in everyone if one.prepared.subject in chosen]
+        reference = referring([*always, *healthy])
         for one in scans:
             if one.subject not in chosen:
                 results += measured(one, reference, detect, names=options.maps)
@@ -177,6 +189,36 @@ def measured(scan: Healthy, reference: Reference, detect: DetectSettings, *, nam
         p = reference.p_value(name, one.score(inference.foreground, top=detect.top))
         assert p is not None
         yield Result(name, scan.group, scan.subject, scan.first, shares, len(found.each), p, reference.n)
+
+
+def report_left_out(reference: Reference, names: Sequence[str], *, fpr: float) -> None:
+    """Two rows per map: what the subjects of a Reference have at the thresholds of the others, by either rule."""
+    rng, rows, nominal = np.random.default_rng(0), [], np.array([*RATES, fpr])
+    tens = rng.integers(reference.n, size=(SIMULATIONS, TEN))
+    for name in names:
+        for rule, found in left_out(reference.maps[name].extremes, fpr=fpr).items():
+            near = (np.abs(found[tens].mean(axis=1) / nominal - 1) <= NEAR).mean(axis=0)
+            means = found.mean(axis=0) * ([100] * len(RATES) + [1])
+            cells = [f"{mean:.2f} ({share:.0%})" for mean, share in zip(means, near, strict=True)]
+            rows.append([name, str(reference.n), rule, *cells])
+    console.out("\neach subject left out: share of voxels, %; candidates; in brackets tens near the nominal rate")
+    titles = [*(f"nominal {rate:.1%}" for rate in RATES), f"candidates (nominal {fpr:g})"]
+    console.table(["map", "n", "rule", *titles], rows)
+
+
+def left_out(extremes: Extremes, *, fpr: float) -> dict[str, NDArray[np.float64]]:
+    """By rule, of each scan the shares of voxels and the regions above the thresholds of the other subjects' scans."""
+    found: dict[str, list[list[float]]] = {"pooled": [], "left out": []}
+    for index, subject in enumerate(extremes.subjects):
+        kept = extremes.subjects != subject
+        others = Extremes(extremes.masses[kept], extremes.quantiles[kept], extremes.subjects[kept])
+        for rule, voxel, mass in (
+            ("pooled", [pooled(others, rate) for rate in RATES], unclustered(others, fpr)),
+            ("left out", [others.voxel_threshold(rate) for rate in RATES], others.mass_threshold(fpr)),
+        ):
+            shares = np.interp(voxel, extremes.quantiles[index], TAIL, left=1.0, right=0.0)
+            found[rule].append([*shares, float((extremes.masses[index] > mass).sum())])
+    return {rule: np.array(rows) for rule, rows in found.items()}
 
 
 def report(results: Sequence[Result], names: Sequence[str], *, fpr: float) -> None:

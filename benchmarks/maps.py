@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
     from medvae.scan import ScanRef
+    from medvae.settings import PrepareSettings
 
     Values = Mapping[str, NDArray[np.float32]]  # of the foreground voxels of a scan, by map
 
@@ -205,9 +206,7 @@ def report_lesions(healthy: Healthy, scans: Sequence[Prepared], data: Path, *, c
     limits = {(s.subject, n): healthy.threshold(n, RATES[0], but=s.subject) for s in scans for n in healthy.names}
     first, *others = healthy.names
     for shapes, folder in SHAPES.items():
-        every = sorted((data / folder).glob("*.nii.gz"))
-        ranked = spread_by_volume(every, len(every))[rank::2]
-        chosen = [ranked[int((i + 0.5) * len(ranked) / (count * len(scans)))] for i in range(count * len(scans))]
+        chosen = chosen_shapes(data / folder, count * len(scans), rank=rank)
         for kind in get_args(Kind):
             made = list(lesions(healthy, scans, chosen, kind=kind))
             compared = compare(made, first)
@@ -225,19 +224,28 @@ def report_lesions(healthy: Healthy, scans: Sequence[Prepared], data: Path, *, c
     print_table(healthy.names, titles, shares)
 
 
+def chosen_shapes(folder: Path, count: int, *, rank: int) -> list[Path]:
+    """So many of the shapes of odd (`rank` 0) or even (1) rank by volume, evenly spread."""
+    every = sorted(folder.glob("*.nii.gz"))
+    ranked = spread_by_volume(every, len(every))[rank::2]
+    return [ranked[int((i + 0.5) * len(ranked) / count)] for i in range(count)]
+
+
 def lesions(healthy: Healthy, scans: Sequence[Prepared], shapes: Sequence[Path], *, kind: Kind) -> Iterator[ScanVoxels]:
     """Truth and maps of each scan with a lesion; the shapes are dealt out to the subjects in turn."""
     for place, scan in enumerate(scans):
         for path in shapes[place :: len(scans)]:
-            ill, truth = with_lesion(scan, path, healthy.model, kind=kind)
+            ill, truth = with_lesion(scan, path, healthy.model.preparation.settings, kind=kind)
             yield ScanVoxels(scan.subject, truth[scan.mask[0]], healthy.of(ill))
 
 
-def with_lesion(scan: Prepared, shape: Path, model: Model, *, kind: Kind) -> tuple[Prepared, NDArray[np.bool_]]:
+def with_lesion(
+    scan: Prepared, shape: Path, settings: PrepareSettings, *, kind: Kind
+) -> tuple[Prepared, NDArray[np.bool_]]:
     """A prepared scan with a lesion, as it would be prepared with it, and the truth."""
     inside, grid = scan.mask[0], scan.grid
     made = implant(scan.image[0], shape_on(shape, grid), foreground=inside, spacing=grid.spacing, kind=kind)
-    scale = intensity.fit(made.image, inside, settings=model.preparation.settings)
+    scale = intensity.fit(made.image, inside, settings=settings)
     image = np.where(inside, scale.apply(made.image), np.float32(scale.background))
     return replace(scan, image=image[None], source_hash=f"{scan.source_hash}-{shape.name}-{kind}"), made.truth
 

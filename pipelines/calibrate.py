@@ -13,13 +13,14 @@ from medvae.anomaly.configured import usable
 from medvae.anomaly.crossfit import KeptScans, cross_fitted
 from medvae.anomaly.options import check_options
 from medvae.anomaly.reference import NAME, reference_of
+from medvae.anomaly.site import statistics_for_site, with_thresholds_of
 from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import load
 from medvae.checkpoint.folds import load_folds
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
 from medvae.cohort.values import tell_of_conditions
-from medvae.errors import InputError, ModelError, OutputError, ScanError
+from medvae.errors import InputError, ModelError, OutputError, ScanError, SettingsError
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.review.healthy import UNREAD, Readings, in_words
 from medvae.run.checks import check_disk, check_memory
@@ -32,7 +33,7 @@ from medvae.settings import adjust
 from medvae.training.store import Scans, StoredScan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.folds import FoldModel
@@ -50,6 +51,7 @@ def run(
     *,
     model: Path,
     verdicts: Path | None = None,
+    thresholds_only: bool = False,
     config: str | None = None,
     overrides: tuple[str, ...] = (),
     device: str = "auto",
@@ -66,6 +68,8 @@ def run(
         scans: all that `medvae.find` takes.
         model: folder of the model.
         verdicts: JSON that the pages of `detect` exported; scans that it does not call healthy are left out.
+        thresholds_only: keep the mean and spread of each voxel that the model has, and take thresholds, scores and p
+            from these scans alone: a few healthy ones of another site (`medvae.anomaly.site`).
         config: name of a preset, or path of a YAML file, with changes.
         overrides: `section.key=value` texts.
         device: auto, cpu, cuda or cuda:N.
@@ -76,15 +80,19 @@ def run(
         How each scan ended; with exit code 2 nothing was usable, and the model is as it was.
 
     Raises:
-        ModelError: the checkpoint cannot be read.
+        ModelError: the checkpoint cannot be read; thresholds alone for a model that is not calibrated.
         InputError: no scan among the inputs; no file of verdicts on them.
-        SettingsError: an unknown setting, or one that belongs to the model.
+        SettingsError: an unknown setting, one that belongs to the model, or one of `detect` beside `thresholds_only`.
     """
     readings = Readings.of(verdicts)
     trained = load(model, device=device)
     settings = adjust(trained.settings, config, overrides, uses=("read", "detect"))
     names = usable(trained)
     check_options(trained, settings.detect, names=names)
+    known = statistics_for_site(trained) if thresholds_only else None
+    if known is not None and settings.detect != trained.settings.detect:
+        message = "thresholds alone are of the maps that the model was calibrated with, and detect.* cannot change"
+        raise SettingsError(message, hint="leave detect.* out, or calibrate on all healthy scans")
     folds = load_folds(trained)
     refs = find(scans, settings.read).refs
     tell_of_conditions(refs, trained.conditions.names)
@@ -98,7 +106,12 @@ def run(
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),
-            partial(_keep, trained=trained, readings=readings),
+            partial(
+                _keep,
+                trained=trained,
+                readings=readings,
+                behind=() if known is None else known.statistics_of or known.scan_hashes,
+            ),
             folder=folder,
             engine=Processes(workers),
             stage="prepare",
@@ -109,8 +122,12 @@ def run(
         healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
         if not len(healthy):
             return Finished(model, summary, (f"none of the scans can be used; {_NEEDED}",))
-        reference = _reference(
-            trained, folds, healthy=healthy, names=names, detect=settings.detect, on_progress=on_progress
+        reference = (
+            with_thresholds_of(trained, healthy, on_progress=on_progress)
+            if thresholds_only
+            else _reference(
+                trained, folds, healthy=healthy, names=names, detect=settings.detect, on_progress=on_progress
+            )
         )
         save_set(model, NAME, reference.to_set())
         folder.finish(summary, reference=reference.status, warnings=list(trained.warnings))
@@ -127,6 +144,7 @@ def calibrate(
     *,
     out: Path | str | None = None,
     verdicts: Path | str | None = None,
+    thresholds_only: bool = False,
     workers: int = 0,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Model:
@@ -139,6 +157,8 @@ def calibrate(
         out: calibrate a copy of the model in this new folder, and leave the model itself as it is.
         verdicts: JSON that the pages of `detect` exported. A scan with a candidate that was called a lesion, is unsure
             or has no verdict is left out.
+        thresholds_only: keep the mean and spread of each voxel that the model has, and take thresholds, scores and p
+            from these scans alone: a few healthy ones of another site.
         workers: processes that read ahead.
         on_progress: called after each scan of each pass.
 
@@ -147,7 +167,8 @@ def calibrate(
 
     Raises:
         InputError: nothing usable among the scans; no file of verdicts on them.
-        ModelError: the checkpoint cannot be read, or the model was never saved.
+        ModelError: the checkpoint cannot be read, or the model was never saved; thresholds alone for a model that is
+            not calibrated.
         OutputError: `out` exists already, or the disk is full.
 
     Example:
@@ -161,7 +182,14 @@ def calibrate(
     if out is not None:
         folder = _copied(folder, Path(out))
     said = None if verdicts is None else Path(verdicts)
-    finished = run(scans, model=folder, verdicts=said, workers=workers, on_progress=on_progress)
+    finished = run(
+        scans,
+        model=folder,
+        verdicts=said,
+        thresholds_only=thresholds_only,
+        workers=workers,
+        on_progress=on_progress,
+    )
     if finished.exit_code == 2:
         first = finished.summary.outcomes[0]
         raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=_NEEDED)
@@ -178,12 +206,19 @@ def _copied(model: Path, out: Path) -> Path:
     return out
 
 
-def _keep(ref: ScanRef, loaded: Loaded, *, trained: Model, readings: Readings = UNREAD) -> Result:
-    """The prepared scan, if training has not seen it, no verdict keeps it out and the model takes its conditions."""
+def _keep(
+    ref: ScanRef, loaded: Loaded, *, trained: Model, readings: Readings = UNREAD, behind: Collection[str] = ()
+) -> Result:
+    """The prepared scan, if training has not seen it, no verdict keeps it out and the model takes its conditions.
+
+    `behind` are hashes of the scans that the mean and spread are of, where these stay.
+    """
     prepared = loaded.prepared
     named = ref.subject != ref.id  # a subject that a list names; an id may be the same by chance
     if prepared.source_hash in trained.latents.hashes or (named and ref.subject in trained.latents.subjects):
         raise ScanError("training has seen this scan or its subject", code="seen_in_training")
+    if prepared.source_hash in behind:
+        raise ScanError("the model's mean and spread are of this scan, among others", code="seen_in_training")
     judged = readings.check(prepared.source_hash)
     trained.condition(prepared.conditions)
     file = StoredScan(f"cache/{ref.id}.safetensors", prepared)
@@ -214,7 +249,7 @@ def _warn(reference: Reference, *, before: Model) -> None:
     for warning in before.warnings:
         log.warning(warning)
     earlier = reference_of(before)
-    if earlier.calibrated and reference.n < earlier.n:
+    if earlier.calibrated and reference.n < earlier.n and not reference.statistics_of:
         log.warning("replaced the Reference of %d healthy scans; to use them too, calibrate on all at once", earlier.n)
     if reference.n < _ENOUGH:
         log.warning("with fewer than %d healthy scans no p can be as low as 0.05", _ENOUGH)

@@ -166,12 +166,20 @@ def _candidates(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _thresholds(reference: Reference, options: DetectSettings) -> dict[str, Any]:
-    """By map, what healthy scans do not exceed: the mass of a region for candidates, and voxels by their share."""
+    """By map, the mass of candidates, and the values of voxels by the share of a healthy scan that exceeds them.
+
+    `left_out` has what healthy scans have that are left out in turn: more than promised where scans are few.
+    """
     found = {}
     for name in options.maps:
         extremes = reference.maps[name].extremes
         voxels = {f"{rate:g}": extremes.voxel_threshold(rate) for rate in RATES}
-        found[name] = {"candidates": extremes.mass_threshold(options.healthy_fpr), "voxels": voxels}
+        left_out = {
+            "candidates": extremes.left_out_regions(options.healthy_fpr),
+            "voxels": {f"{rate:g}": extremes.left_out_share(rate) for rate in RATES},
+        }
+        candidates = extremes.mass_threshold(options.healthy_fpr)
+        found[name] = {"candidates": candidates, "voxels": voxels, "left_out": left_out}
     return found
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from medvae.checkpoint.folder import load
+import torch
+
+from medvae.checkpoint.folder import find_device, load
 from medvae.checkpoint.model import Model
 from medvae.errors import InputError, SettingsError
 from medvae.evaluation.augment_report import fidelity_picture, markdown, nearest_picture, utility_picture
@@ -61,6 +63,7 @@ def evaluate_augment(
     arms: Sequence[str] | None = None,
     draws: int = 10,
     plan: Plan | None = None,
+    device: str = "auto",
     on_progress: Callable[[Progress], None] = ignore,
 ) -> AugmentEvaluation:
     """Compare the synthetic scans of a run of `medvae augment` with real scans, and measure what a network gains.
@@ -78,6 +81,8 @@ def evaluate_augment(
         arms: names of those to train (`medvae.evaluation.plan.ARMS`); None for all that can be.
         draws: trainings per arm, with weights, order and augmentation of their own.
         plan: of each training: steps, batch, whether left and right may be flipped.
+        device: where networks are trained: "auto", "cpu", "cuda" or "cuda:N". On a GPU a repeated run differs in the
+            last digits.
         on_progress: called after each scan and each training.
 
     Raises:
@@ -85,13 +90,14 @@ def evaluate_augment(
             held-out scans that something was trained on.
         SettingsError: an unknown task or arm, a task without held-out scans, reconstructions without a model.
         OutputError: the folder cannot be written.
+        RunError: the device does not exist.
 
     Example:
         >>> medvae.evaluate_augment("synthetic", "train.csv", holdout="test.csv").tree["fidelity"]["scans"]
         10
     """
     wanted = _check(utility, arms, holdout=holdout is not None, draws=draws)
-    run = SyntheticRun.read(Path(out))
+    run, where = SyntheticRun.read(Path(out)), torch.device(find_device(device))
     trained = model if isinstance(model, Model | None) else load(Path(model), device="cpu")
     preparation = run.preparation(trained)
     reader = Reader(preparation, ReadSettings() if trained is None else trained.settings.read, on_progress)
@@ -105,7 +111,7 @@ def evaluate_augment(
         extras = _extras(utility, sets, trained)
         possible = _possible(wanted, extras, named=arms is not None)
         task = _task(utility, sets, extras, spacing=settings.spacing)
-        experiment = Experiment(task, sets.training, sets.held_out, extras, chosen)
+        experiment = Experiment(task, sets.training, sets.held_out, extras, chosen, where)
         tree["utility"] = _utility(experiment, possible, draws, on_progress)
     return _write(tree, sets, Path(out) / "evaluation", spacing=settings.spacing)
 

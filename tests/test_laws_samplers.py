@@ -99,8 +99,9 @@ def test_another_seed_or_number_gives_another_sample(name: str) -> None:
 
 @law
 def test_shapes_and_values(name: str) -> None:
+    synthesizer = fitted(name)
     for index in range(3):
-        sample = fitted(name).sample(index)
+        sample = synthesizer.sample(index)
         assert sample.image.shape == sample.mask.shape == (1, *SHAPE)
         assert sample.image.dtype == np.float32
         assert sample.mask.dtype == bool

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LIMIT",
     "PreparedScans",
+    "Seen",
     "Statistics",
     "check_maps",
     "make_reference",
@@ -143,16 +144,22 @@ def reference_from(
     statistics = Statistics(methods, model.preparation.grid.spacing, training, folds=own)
     steps = _Steps(inferences, (len(statistics.passes()) + 1) * len(inferences), on_progress)
     statistics.fit_to(steps)
-    seen = {name: _Seen() for name in methods}
-    hashes, traits = [], []
+    seen = {name: Seen() for name in methods}
+    hashes, traits, people = [], [], []
     for inference in steps:
         _compare(inference, statistics, seen, top=detect.top)
         traits.append(scan_traits(inference))
         hashes.append(inference.prepared.source_hash)
+        people.append(inference.prepared.subject)
+    subjects = numbered(people)
     voxel_ml = model.preparation.grid.voxel_volume / 1000
     maps = {
         name: seen[name].reference(
-            statistics.arrays[name], method, with_defaults(name, detect.options), voxel_ml=voxel_ml
+            statistics.arrays[name],
+            with_defaults(name, detect.options),
+            scale=seen[name].scale if method.STANDARDISED else 1.0,
+            subjects=subjects,
+            voxel_ml=voxel_ml,
         )
         for name, method in methods.items()
     }
@@ -167,11 +174,21 @@ def reference_from(
         preparation_hash=model.preparation.hash,
         folds=tuple(fold.hash for fold in folds),
         scan_hashes=tuple(hashes),
-        traits={name: np.array([one[name] for one in traits], np.float32) for name in (traits[0] if traits else ())},
+        traits=by_trait(traits),
     )
 
 
-def _compare(inference: Inference, statistics: Statistics, seen: Mapping[str, _Seen], *, top: float) -> None:
+def numbered(subjects: Sequence[str]) -> NDArray[np.int32]:
+    """A number for each subject, by scan."""
+    return np.unique(subjects, return_inverse=True)[1].astype(np.int32)
+
+
+def by_trait(traits: Sequence[Mapping[str, float]]) -> dict[str, NDArray[np.float32]]:
+    """Traits of scans, by name."""
+    return {name: np.array([one[name] for one in traits], np.float32) for name in (traits[0] if traits else ())}
+
+
+def _compare(inference: Inference, statistics: Statistics, seen: Mapping[str, Seen], *, top: float) -> None:
     """Map a scan against all others, and note what its maps look like."""
     maps = ScanMaps(inference, statistics.methods, arrays=statistics.without(inference))
     for name, one in seen.items():
@@ -326,8 +343,8 @@ def _mask(values: NDArray[np.generic], inference: Inference) -> NDArray[np.bool_
 
 
 @dataclass(eq=False)
-class _Seen:
-    """What the healthy maps of one name looked like."""
+class Seen:
+    """What the maps of one name look like on healthy scans, in the order of the scans."""
 
     scores: list[float] = field(default_factory=list)
     squares: list[float] = field(default_factory=list)
@@ -335,16 +352,28 @@ class _Seen:
     ends: list[UpperEnd] = field(default_factory=list)
 
     def note(self, found: AnomalyMap, foreground: NDArray[np.bool_], *, top: float) -> None:
+        """Add the map of one more scan."""
         inside = found.values[foreground]
         self.scores.append(found.score(foreground, top=top))
         self.squares.append(float(np.mean(inside**2)))
         self.limits.append(float(np.quantile(inside, LIMIT)))
         self.ends.append(UpperEnd.of_map(found.values, foreground))
 
+    @property
+    def scale(self) -> float:
+        """The root mean square of the values; 1 where all are 0."""
+        return float(np.sqrt(np.mean(self.squares))) or 1.0
+
     def reference(
-        self, arrays: Arrays, method: BaseMap, options: Mapping[str, object], *, voxel_ml: float
+        self,
+        arrays: Arrays,
+        options: Mapping[str, object],
+        *,
+        scale: float,
+        subjects: NDArray[np.int32],
+        voxel_ml: float,
     ) -> MapReference:
-        scale = (float(np.sqrt(np.mean(self.squares))) or 1.0) if method.STANDARDISED else 1.0
+        """What the maps give, divided by `scale`, beside what they were computed with."""
         scores = np.sort(np.array(self.scores, np.float32) / scale)
-        extremes = Extremes.of_scans(self.ends, scale=scale, voxel_ml=voxel_ml)
+        extremes = Extremes.of_scans(self.ends, subjects=subjects, scale=scale, voxel_ml=voxel_ml)
         return MapReference(arrays, scale, scores, float(np.mean(self.limits)) / scale, options, extremes)

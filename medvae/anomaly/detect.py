@@ -213,7 +213,7 @@ def _cut(share: float | None, *, aligned: bool) -> tuple[str, ...]:
 def _seen_before(prepared: Prepared, model: Model, reference: Reference) -> tuple[str, ...]:
     if prepared.source_hash in model.latents.hashes:
         return ("seen_in_training",)
-    return ("seen_in_calibration",) if prepared.source_hash in reference.scan_hashes else ()
+    return ("seen_in_calibration",) if prepared.source_hash in reference.all_hashes else ()
 
 
 def _shift(inference: Inference, reference: Reference) -> tuple[str, ...]:

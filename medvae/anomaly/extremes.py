@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 KEPT = 50  # regions per scan
 NEIGHBOURS = np.ones((3, 3, 3), bool)  # 26: voxels that share a face, an edge or a corner
 RATES = (0.001, 0.002, 0.005, 0.01, 0.05)  # of healthy voxels, for which thresholds are given
-FORMING = 0.005  # share of healthy voxels above the level that regions are formed at
+FORMING = 0.005  # share of the given scans' voxels above the level that regions are formed at
 TAIL = np.array([*np.geomspace(0.5, 1e-4, 48), 0.0])  # shares of voxels that lie above the kept quantiles
+_ROUNDING = 1e-9  # of shares and counts: 0.1 · 30 is 3
 _TOP = 0.05  # share of a scan's voxels that are kept until the level is known; a scan with more above it is far out
 
 
@@ -62,34 +64,39 @@ class UpperEnd:
 class Extremes:
     """The upper end of one map on n healthy scans, each mapped against the others.
 
+    Thresholds are for a scan of somebody else. Healthy people differ, so that more of a new person's voxels lie above
+    the quantile of some given scans than of these scans' own. How many more is estimated by leaving out subjects: the
+    thresholds are set so that what subjects left out in turn have above those of the others is what was asked for.
+
     Attributes:
         masses: of each scan those of its largest regions above `level`, falling, in the map's unit · mL, float32
             `(n, KEPT)`; 0 where there are fewer.
         quantiles: of each scan the values that `TAIL` of its foreground voxels lie above, float32 `(n, len(TAIL))`.
+        subjects: number of each scan's subject, int32 `(n,)`; the scans of one are left out together.
     """
 
     masses: NDArray[np.float32] = field(repr=False)
     quantiles: NDArray[np.float32] = field(repr=False)
+    subjects: NDArray[np.int32] = field(repr=False)
 
     @classmethod
     def empty(cls) -> Self:
         """Of no scan."""
-        return cls(np.zeros((0, KEPT), np.float32), np.zeros((0, TAIL.size), np.float32))
+        return cls(np.zeros((0, KEPT), np.float32), np.zeros((0, TAIL.size), np.float32), np.zeros(0, np.int32))
 
     @classmethod
-    def of_scans(cls, scans: Sequence[UpperEnd], *, scale: float, voxel_ml: float) -> Self:
+    def of_scans(cls, scans: Sequence[UpperEnd], *, subjects: NDArray[np.int32], scale: float, voxel_ml: float) -> Self:
         """Of scans whose maps are to be divided by `scale`, on a grid whose voxels have `voxel_ml`."""
         if not scans:
             return cls.empty()
         quantiles = np.stack([one.quantiles for one in scans])
-        level = _exceeded_by(FORMING, quantiles)
-        masses = np.stack([one.masses(level) for one in scans])
-        return cls((masses * (voxel_ml / scale)).astype(np.float32), (quantiles / scale).astype(np.float32))
+        masses = np.stack([one.masses(_level(quantiles)) for one in scans])
+        return cls((masses * (voxel_ml / scale)).astype(np.float32), (quantiles / scale).astype(np.float32), subjects)
 
     @property
     def level(self) -> float:
-        """The value that the share `FORMING` of healthy voxels exceed: regions are formed above it."""
-        return self.voxel_threshold(FORMING)
+        """The value that the share `FORMING` of the given scans' voxels exceed: regions are formed above it."""
+        return _level(self.quantiles) if len(self.quantiles) else float("inf")
 
     @property
     def maxima(self) -> NDArray[np.float32]:
@@ -97,24 +104,80 @@ class Extremes:
         return self.masses[:, 0]
 
     def mass_threshold(self, rate: float) -> float:
-        """The mass above which healthy scans have at most `rate` regions each.
+        """The mass above which a new healthy scan has about `rate` regions.
 
-        The (k + 1)-th largest of all, k = ⌊rate (n + 1)⌋ − 1 (Vovk et al. 2005), but no less than 0 and no more
-        than rate n. With n + 1 < 2 / rate it is the largest healthy mass. Infinite without healthy scans.
+        The (k + 1)-th largest of all, k the largest number at which the scans left out in turn have no more than
+        rate (n + 1) regions altogether that exceed the (k + 1)-th largest of the other subjects, and no more than
+        rate n. Where there is none it is the largest healthy mass. Infinite without healthy scans.
         """
-        kept = np.sort(self.masses.ravel())[::-1]
-        if not kept.size:
+        if not len(self.masses):
             return float("inf")
-        n = len(self.masses)
-        k = max(0, min(_floor(rate * (n + 1)) - 1, _floor(rate * n)))
-        return float(kept[min(k, kept.size - 1)])
+        return float(np.sort(self.masses, axis=None)[-1 - self._rank(self._beyond(rate), rate)])
+
+    def left_out_regions(self, rate: float) -> float:
+        """Regions per scan, left out in turn, above the mass that the others give: their number / (n + 1).
+
+        That of `mass_threshold`, at the same rank. It is above `rate` where the scans are too few.
+        """
+        if not len(self.masses):
+            return float("inf")
+        beyond = self._beyond(rate)
+        return float(beyond[self._rank(beyond, rate)] / (len(self.masses) + 1))
+
+    def _rank(self, beyond: NDArray[np.int64], rate: float) -> int:
+        """The largest k at which not too many regions lie beyond; 0 where there is none."""
+        return max(0, int((beyond <= rate * (len(self.masses) + 1) + _ROUNDING).sum()) - 1)
+
+    def _beyond(self, rate: float) -> NDArray[np.int64]:
+        """Regions of scans left out in turn above the (k + 1)-th largest of the others, k = 0 ... ⌊rate n⌋, rising."""
+        most = min(int(rate * len(self.masses) + _ROUNDING) + 1, self.masses.size)
+        order = np.argsort(self.masses, axis=None)[::-1]
+        falling, whose = self.masses.ravel()[order], self.subjects[order // KEPT]
+        found = np.zeros(most, np.int64)
+        for subject in np.unique(self.subjects):
+            others = falling[whose != subject][:most]
+            others = np.pad(others, (0, most - others.size))
+            found += (self.masses[self.subjects == subject].ravel()[:, None] > others).sum(axis=0)
+        return found
 
     def voxel_threshold(self, rate: float) -> float:
-        """The value that at most the share `rate` of healthy foreground voxels exceed, each scan weighing the same.
+        """The value that about the share `rate` of a new healthy scan's foreground voxels exceeds, on average.
 
-        Between two kept quantiles of a scan the share falls linearly. Infinite without healthy scans.
+        The lowest at which `left_out_share` is no more than `rate`. Where there is none, with few scans, it is the
+        largest healthy value. Infinite without healthy scans.
         """
-        return _exceeded_by(rate, self.quantiles) if len(self.quantiles) else float("inf")
+        return float(self._left_out[0][self._place(rate)]) if len(self.quantiles) else float("inf")
+
+    def left_out_share(self, rate: float) -> float:
+        """The share of the voxels of scans left out in turn above the threshold that the others give them.
+
+        That of `voxel_threshold`, at the same share of the given scans' voxels. It is above `rate` where the scans are
+        too few, and 1 where all are of one subject.
+        """
+        return float(self._left_out[1][self._place(rate)]) if len(self.quantiles) else 1.0
+
+    def _place(self, rate: float) -> int:
+        """Of the threshold among the levels."""
+        low_enough = self._left_out[1] <= rate + _ROUNDING
+        return int(np.argmax(low_enough)) if low_enough.any() else -1
+
+    @cached_property
+    def _left_out(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """−∞ and all kept quantiles, rising, and for each the share of left-out voxels above it, falling from 1.
+
+        A level t is exceeded by some share of the voxels of all scans. Each subject is left out in turn; the level
+        that the same share of the others' voxels exceeds is what they would set in place of t.
+        """
+        levels = np.append(np.float32(-np.inf), np.unique(self.quantiles))
+        above = _above(levels, self.quantiles)
+        shares = np.zeros(levels.size)
+        for subject in np.unique(self.subjects):
+            own = self.subjects == subject
+            own_above = _above(levels, self.quantiles[own])
+            others = (above - own_above) / max(1, (~own).sum())
+            place = np.searchsorted(-others, -above / len(self.quantiles) - _ROUNDING)
+            shares += own_above[np.minimum(place, levels.size - 1)]
+        return levels, shares / len(self.quantiles)
 
     def p_value(self, mass: float) -> float:
         """Conformal p of a region: (1 + #{healthy scans whose largest region has at least this mass}) / (n + 1)."""
@@ -135,13 +198,15 @@ def region_masses(values: NDArray[np.float32], regions: NDArray[np.int32], *, le
     return masses[1:].astype(np.float32)
 
 
-def _exceeded_by(rate: float, quantiles: NDArray[np.float32]) -> float:
-    """`Extremes.voxel_threshold` of the kept quantiles of at least one scan."""
+def _level(quantiles: NDArray[np.float32]) -> float:
+    """`Extremes.level` of the kept quantiles of at least one scan, each scan weighing the same."""
     levels = np.unique(quantiles)
-    above = np.mean([np.interp(levels, rising, TAIL, left=1.0, right=0.0) for rising in quantiles], axis=0)
-    return float(levels[np.argmax(above <= rate)])
+    return float(levels[np.argmax(_above(levels, quantiles) / len(quantiles) <= FORMING)])
 
 
-def _floor(value: float) -> int:
-    """0.1 · 30 is 3."""
-    return int(value + 1e-9)
+def _above(levels: NDArray[np.float32], quantiles: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The shares of the scans' voxels above rising levels, summed over scans; linear between two kept quantiles."""
+    above = np.zeros(levels.size)
+    for rising in quantiles:
+        above += np.interp(levels, rising, TAIL, left=1.0, right=0.0)
+    return above

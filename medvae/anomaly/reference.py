@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medvae.anomaly.extremes import Extremes
 from medvae.checkpoint.arrays import ArraySet
 from medvae.checkpoint.folds import fold_hashes
@@ -13,7 +15,6 @@ from medvae.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from medvae.checkpoint.model import Model
@@ -66,6 +67,8 @@ class Reference:
         cross_fitted: how many of the healthy scans are training scans.
         scan_hashes: of the healthy scans.
         traits: of the healthy scans (`medvae.anomaly.traits`), float32 `(n,)` by name.
+        statistics_of: hashes of the scans that mean and spread are of, where the healthy scans only give thresholds,
+            scores and p (`medvae.anomaly.site`); () where they give all of it.
     """
 
     maps: Mapping[str, MapReference]
@@ -80,21 +83,30 @@ class Reference:
     cross_fitted: int = 0
     scan_hashes: tuple[str, ...] = field(default=(), repr=False)
     traits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    statistics_of: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def status(self) -> str:
         """What every output says beside a p or z, e.g. "calibrated, n=25"; or "uncalibrated", or "cross-fitted"."""
-        kind = "uncalibrated" if not self.calibrated else "cross-fitted" if self.folds else "calibrated"
+        crossed = bool(self.folds) and not self.statistics_of
+        kind = "uncalibrated" if not self.calibrated else "cross-fitted" if crossed else "calibrated"
         return f"{kind}, n={self.n}"
 
     @property
     def in_words(self) -> str:
         """The status, and where the scans of cross-fitting come from."""
+        if self.statistics_of:
+            return f"thresholds of {self.n} healthy scans, mean and spread of {len(self.statistics_of)} others"
         if not self.folds:
             return self.status
         new = self.n - self.cross_fitted
         how = f"{self.cross_fitted} healthy scans of its training, by cross-fitting ({len(self.folds)} folds)"
         return f"calibrated on {how}" + (f", and on {new} more" if new else "")
+
+    @property
+    def all_hashes(self) -> frozenset[str]:
+        """Of the healthy scans, and of those that mean and spread are of."""
+        return frozenset((*self.scan_hashes, *self.statistics_of))
 
     @property
     def least_in_words(self) -> str:
@@ -126,6 +138,7 @@ class Reference:
             arrays[f"{name}/scores"] = one.scores
             arrays[f"{name}/masses"] = one.extremes.masses
             arrays[f"{name}/quantiles"] = one.extremes.quantiles
+            arrays[f"{name}/subjects"] = one.extremes.subjects
             if one.arrays is not self.training.get(name):
                 arrays |= {f"{name}/healthy/{key}": values for key, values in one.arrays.items()}
         arrays |= {f"{_TRAITS}{name}": values for name, values in self.traits.items()}
@@ -133,6 +146,7 @@ class Reference:
         facts |= (
             {"folds": list(self.folds), "cross_fitted": self.cross_fitted} if self.folds or self.cross_fitted else {}
         )
+        facts |= {"statistics_of": list(self.statistics_of)} if self.statistics_of else {}
         facts["maps"] = {name: {key: getattr(one, key) for key in _OF_MAPS} for name, one in self.maps.items()}
         facts["trained"] = sorted(self.training)
         facts["as_trained"] = sorted(name for name, one in self.maps.items() if one.arrays is self.training.get(name))
@@ -155,14 +169,22 @@ class Reference:
             name: MapReference(
                 fitted[name],
                 scores=kept.arrays[f"{name}/scores"],
-                extremes=Extremes(kept.arrays[f"{name}/masses"], kept.arrays[f"{name}/quantiles"]),
+                extremes=_extremes(name, kept),
                 **{key: one[key] for key in _OF_MAPS},
             )
             for name, one in facts["maps"].items()
         }
         more = {key: facts[key] for key in _FACTS}
         more |= {"folds": tuple(facts.get("folds", ())), "cross_fitted": facts.get("cross_fitted", 0)}
+        more["statistics_of"] = tuple(facts.get("statistics_of", ()))
         return cls(maps, training, scan_hashes=tuple(facts["scan_hashes"]), traits=_below(_TRAITS, kept), **more)
+
+
+def _extremes(name: str, kept: ArraySet) -> Extremes:
+    """Those of a map; a set from before subjects were kept has each scan as its own."""
+    masses, quantiles = kept.arrays[f"{name}/masses"], kept.arrays[f"{name}/quantiles"]
+    subjects = kept.arrays.get(f"{name}/subjects", np.arange(len(masses), dtype=np.int32))
+    return Extremes(masses, quantiles, subjects)
 
 
 def _below(prefix: str, kept: ArraySet) -> dict[str, NDArray[Any]]:

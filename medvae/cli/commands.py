@@ -79,6 +79,7 @@ def calibrate(args: argparse.Namespace) -> int:
             _selection(args),
             model=args.model,
             verdicts=args.verdicts,
+            thresholds_only=args.thresholds_only,
             config=args.config,
             overrides=overrides,
             device=args.device,
@@ -145,6 +146,7 @@ def evaluate_augment(args: argparse.Namespace) -> int:
             arms=args.arm,
             draws=args.draws,
             plan=Plan(**{name: value for name, value in given.items() if value is not None}),
+            device=args.device,
             on_progress=on_progress,
         )
     console.say(found.lines)

@@ -132,6 +132,12 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         help="verdicts of a reader on these scans, exported from the pages of detect: leave out scans with a lesion,"
         " or with a candidate that is unsure or without a verdict",
     )
+    parser.add_argument(
+        "--thresholds-only",
+        action="store_true",
+        help="keep the mean and spread of each voxel that the model has; thresholds, scores and p are of these scans:"
+        " a few healthy ones of another site",
+    )
     _add_machine(parser)
     _add_common(parser, commands.calibrate, config="a YAML file with changes")
 
@@ -224,6 +230,7 @@ def _add_evaluate_augment(parser: argparse.ArgumentParser) -> None:
         "--mirror", action="store_true", help="flip left and right: the labels do not tell left from right"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="random seed")
+    _add_machine(parser, workers=False)
     _add_loudness(parser, commands.evaluate_augment)
 
 

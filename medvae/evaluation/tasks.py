@@ -135,7 +135,7 @@ class Segmentation:
 
     def _of_scan(self, network: nn.Module, image: Tensor, target: Tensor) -> tuple[list[float], list[float]]:
         x, y, z = (slice(n) for n in target.shape[1:])  # without what was padded
-        guess = network(image[None]).argmax(1, keepdim=True)[0, :, x, y, z]
+        guess = network(image[None]).argmax(1, keepdim=True)[0, :, x, y, z].cpu()
         pairs = [(guess == at, target == at) for at in range(1, len(self.values))]
         return [_dice(*pair) for pair in pairs], [_surface(*pair, self.spacing) for pair in pairs]
 
@@ -191,7 +191,7 @@ class Classification:
     def measures(self, network: nn.Module, images: Sequence[Tensor], scans: ImageSet) -> dict[str, Measure]:
         """Balanced accuracy (whether the class is right, averaged within each class first); the probability of it."""
         truth = np.array([int(one) for one in self.targets(scans)], np.intp)
-        logits = torch.stack([network(image[None])[0] for image in images])
+        logits = torch.stack([network(image[None])[0] for image in images]).cpu()
         probability = logits.softmax(1).double().numpy()
         right = (probability.argmax(1) == truth).astype(np.float64)
         of_truth = probability[np.arange(len(truth)), truth]

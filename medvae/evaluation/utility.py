@@ -54,6 +54,7 @@ class Experiment:
         test: scans of other subjects.
         extras: what arms have besides the real scans, by name; `duplicates` and `shuffled` follow from the others.
         plan: of each training.
+        device: where networks are trained; scans are augmented on the CPU.
     """
 
     task: Task
@@ -61,6 +62,7 @@ class Experiment:
     test: ImageSet = field(repr=False)
     extras: Mapping[str, ImageSet] = field(repr=False)
     plan: Plan
+    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
 
     def run(
         self, arms: Sequence[Arm], *, draws: Sequence[int], on_progress: Callable[[Progress], None] = ignore
@@ -74,7 +76,7 @@ class Experiment:
         """
         box = _box([self.real, self.test, *self.extras.values()])
         cut = partial(_images, box=box)
-        test, images = self.test, cut(self.test)
+        test, images = self.test, [one.to(self.device) for one in cut(self.test)]
         trials: list[Trial] = []
         on_progress(Progress("utility", 0, len(arms) * len(draws)))
         for draw in draws:
@@ -98,7 +100,7 @@ class Experiment:
         batches = _Batches(real, extra, share, augment, np.random.default_rng(int(order)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(init))
-            network = self.task.network()
+            network = self.task.network().to(self.device)
         return _fit(network, self.task.loss, batches, self.plan)
 
     def _extra(self, arm: Arm, box: Box, *, seed: int) -> _Pool:
@@ -164,9 +166,10 @@ def _fit(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batches: 
     """AdamW with a one-cycle learning rate (Smith and Topin, 2018)."""
     optimiser = torch.optim.AdamW(network.parameters(), plan.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.lr, total_steps=plan.steps, pct_start=0.1)
+    device = next(network.parameters()).device
     network.train()
     for _ in range(plan.steps):
-        images, targets = batches.batch(plan.batch)
+        images, targets = (one.to(device) for one in batches.batch(plan.batch))
         optimiser.zero_grad()
         loss(network(images), targets).backward()
         optimiser.step()

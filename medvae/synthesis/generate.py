@@ -22,6 +22,7 @@ from medvae.synthesis.decoding import (
     typical_intensity,
 )
 from medvae.synthesis.draws import LatentDraw
+from medvae.synthesis.pieces import all_in_one_piece, without_crumbs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,6 +89,7 @@ class Synthesizer:
         outline: foreground from a code; None where the model keeps no training scans.
         texture: residual noise; None if off, or where it cannot be measured.
         seed: of the set.
+        in_one_piece: scans are binary shapes, each in one piece: so are samples.
     """
 
     model: Model = field(repr=False)
@@ -98,6 +100,7 @@ class Synthesizer:
     outline: Outline | None = field(repr=False)
     texture: Texture | None = field(repr=False)
     seed: int
+    in_one_piece: bool = False
 
     def sample(self, index: int, *, attempt: int = 0) -> Sample:
         """Sample number `index` (from 0): the same whatever the number of samples and their order.
@@ -162,7 +165,10 @@ class Synthesizer:
         return self._finished(Parts(self._textured(decoded, mask, key), mask, inside))
 
     def _finished(self, parts: Parts) -> Parts:
-        return replace(parts, image=finish(parts.image, parts.mask, self.model))
+        image = finish(parts.image, parts.mask, self.model)
+        if self.in_one_piece:
+            image = without_crumbs(image[0] > 0.5)[None].astype(np.float32)
+        return replace(parts, image=image)
 
     def _textured(self, decoded: NDArray[np.float32], mask: NDArray[np.bool_], key: Key) -> NDArray[np.float32]:
         if self.texture is None:
@@ -222,7 +228,9 @@ def fit(model: Model, settings: AugmentSettings, *, seed: int) -> Synthesizer:
     rows = rows_of_training(model) if space == "latent" else []
     edge = _fit_outline(model, rows) if rows else None
     noise = _fit_texture(model, rows) if settings.texture and rows and not is_binary(model) else None
-    return Synthesizer(model, settings, space, fitted, weights, edge, noise, seed)
+    shapes = [one[0] > 0.5 for one in model.training.images] if is_binary(model) else []
+    whole = bool(shapes) and all_in_one_piece(shapes)
+    return Synthesizer(model, settings, space, fitted, weights, edge, noise, seed, whole)
 
 
 def pick(weights: Mapping[str | None, float], position: int) -> str | None:

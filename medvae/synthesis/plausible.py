@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from medvae.checkpoint.lesion_codes import LESION_CODES, lesion_codes
+from medvae.prepare.grid import box_around
 from medvae.synthesis import likely
 from medvae.synthesis.decoding import is_binary
+from medvae.synthesis.pieces import CRUMBS, share_of_largest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 BEYOND = 1.5  # volumes may lie beyond those of the training scans by this factor
 VALUES_BEYOND = 0.5  # values by this share of the mean 5-95% range of a scan
-IN_ONE_PIECE = 0.1  # the largest piece of a label may hold a share less by this than in any training scan
 _EVERYTHING = (-np.inf, np.inf)
 
 Range = tuple[float, float]
@@ -39,7 +39,7 @@ class Fault:
     """One reason to reject a draw.
 
     Attributes:
-        kind: "non_finite", "empty", "values", "volume", "label", "elbo" or "near_copy".
+        kind: "non_finite", "empty", "values", "volume", "pieces", "label", "elbo" or "near_copy".
         text: what was found, and what is allowed.
     """
 
@@ -70,6 +70,7 @@ class Plausible:
         values: of the 5% and 95% quantiles in the foreground, prepared intensities.
         median: of the median in the foreground.
         volume: of the foreground (of the shape, for binary shapes), mL.
+        largest_piece: the smallest share of a binary shape that may be in one piece; 0 for scans that are none.
         labels: by value of the label maps, background excepted; empty where the model keeps none.
         voxel_ml: volume of a voxel of the model's grid, mL.
         binary: scans are binary shapes.
@@ -79,6 +80,7 @@ class Plausible:
     values: Range
     median: Range
     volume: Range
+    largest_piece: float
     labels: dict[int, LabelRange] = field(repr=False)
     voxel_ml: float
     binary: bool
@@ -95,6 +97,8 @@ class Plausible:
             *self._values(image[sample.mask]),
             *_outside("volume", "foreground mL", _ml(inside, self), self.volume),
         ]
+        if self.binary:
+            found += _outside("pieces", "largest piece", share_of_largest(inside[0]), (self.largest_piece, 1.0))
         if sample.label_map is not None and self.labels:
             found += self._labels(sample.label_map)
         return tuple(found or self._unlikely(sample))
@@ -135,12 +139,13 @@ def fit(model: Model) -> Plausible:
     training, binary = model.training, is_binary(model)
     voxel_ml = float(abs(np.linalg.det(model.preparation.grid.affine[:3, :3]))) / 1000
     if not training.ids:
-        return Plausible(_EVERYTHING, _EVERYTHING, _EVERYTHING, {}, voxel_ml, binary, model)
+        return Plausible(_EVERYTHING, _EVERYTHING, _EVERYTHING, 0.0, {}, voxel_ml, binary, model)
     pairs = list(zip(training.images, training.masks, strict=True))
     volumes = [int(_tissue(image, mask, binary=binary).sum()) * voxel_ml for image, mask in pairs]
     values, median = (_EVERYTHING, _EVERYTHING) if binary else _value_ranges(training)
+    largest = min(share_of_largest(image[0] > 0.5) for image, _ in pairs) - CRUMBS if binary else 0.0
     labels = _label_ranges(training, voxel_ml) | _lesion_ranges(model)
-    return Plausible(values, median, _wider(volumes), labels, voxel_ml, binary, model)
+    return Plausible(values, median, _wider(volumes), largest, labels, voxel_ml, binary, model)
 
 
 def _value_ranges(training: TrainingScans) -> tuple[Range, Range]:
@@ -160,7 +165,7 @@ def _label_ranges(training: TrainingScans, voxel_ml: float) -> dict[int, LabelRa
         having = [row for row, one in enumerate(counts) if value in one]
         largest = min(_largest_piece(training.label_maps[row], value) for row in having)
         volume = _wider([counts[row][value] * voxel_ml for row in having])
-        ranges[value] = LabelRange(volume, len(having) == len(counts), largest - IN_ONE_PIECE)
+        ranges[value] = LabelRange(volume, len(having) == len(counts), largest - CRUMBS)
     return ranges
 
 
@@ -188,12 +193,9 @@ def _counts(label_map: NDArray[np.int16]) -> dict[int, int]:
 
 
 def _largest_piece(label_map: NDArray[np.int16], value: int) -> float:
-    """The share of a label's voxels that are in its largest connected piece (26 neighbours)."""
+    """The share of a label's voxels that are in its largest connected piece."""
     inside = (label_map == value)[0]
-    (box,) = ndimage.find_objects(inside.astype(np.uint8))
-    pieces, _ = ndimage.label(inside[box], np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel())[1:]
-    return float(sizes.max() / sizes.sum())
+    return share_of_largest(inside[box_around(inside)])
 
 
 def _wider(volumes: Sequence[float]) -> Range:

@@ -54,7 +54,8 @@ def reference(maxima: Any, **limits: float) -> Reference:
     """Regions are formed above 4; their masses in healthy scans, in mL on the model's grid, are the maxima."""
     masses = np.zeros((len(maxima), KEPT), np.float32)
     masses[:, 0] = maxima
-    extremes = Extremes(masses, np.full((len(maxima), TAIL.size), 4, np.float32))
+    quantiles = np.full((len(maxima), TAIL.size), 4, np.float32)
+    extremes = Extremes(masses, quantiles, np.arange(len(maxima), dtype=np.int32))
     maps = {name: MapReference({}, 1.0, np.zeros(1, np.float32), one, {}, extremes) for name, one in limits.items()}
     return Reference(maps, {}, 0.01, 8, len(maxima), True, "", "")
 

@@ -28,7 +28,7 @@ ATLAS = arrays(0)
 def extremes(seed: int) -> Extremes:
     rng = np.random.default_rng(seed)
     peaks, rising = np.sort(rng.random((3, KEPT)))[:, ::-1], np.sort(rng.random((3, TAIL.size)))
-    return Extremes(peaks.astype(np.float32), rising.astype(np.float32))
+    return Extremes(peaks.astype(np.float32), rising.astype(np.float32), np.array([0, 1, 1], np.int32))
 
 
 def one_map(given: Any = None, **changes: Any) -> MapReference:
@@ -94,6 +94,7 @@ def test_a_file_gives_it_back(changes: dict[str, Any], tmp_path: Any) -> None:
         assert np.array_equal(theirs.scores, mine.scores)
         assert np.array_equal(theirs.extremes.masses, mine.extremes.masses)
         assert np.array_equal(theirs.extremes.quantiles, mine.extremes.quantiles)
+        assert np.array_equal(theirs.extremes.subjects, mine.extremes.subjects)
         assert same(theirs.arrays, mine.arrays)
     assert set(again.training) == set(made.training)
     assert all(same(again.training[name], mine) for name, mine in made.training.items())
@@ -103,12 +104,20 @@ def same(ours: Any, theirs: Any) -> bool:
     return set(ours) == set(theirs) and all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_a_set_from_before_subjects_were_kept_has_each_scan_as_its_own() -> None:
+    kept = reference().to_set()
+    older = {name: values for name, values in kept.arrays.items() if not name.endswith("/subjects")}
+    again = Reference.from_set(replace(kept, arrays=older))
+    assert again.maps["atlas"].extremes.subjects.tolist() == [0, 1, 2]
+
+
 def test_what_calibration_left_as_it_was_is_stored_once() -> None:
     stored = reference().to_set().arrays
     assert {name for name in stored if name.startswith("atlas/")} == {
         "atlas/masses",
         "atlas/quantiles",
         "atlas/scores",
+        "atlas/subjects",
         "atlas/training/mean",
         "atlas/training/sd",
     }
@@ -127,7 +136,7 @@ def test_the_hash_sees_everything() -> None:
     ]
     changes += [{"training": {**made.training, "residual_z": arrays(6)}}, {"top": 0.02}, {"draws": 9}, {"n": 4}]
     changes += [{"calibrated": False}, {"model_hash": "x"}, {"preparation_hash": "x"}, {"scan_hashes": ("a",)}]
-    changes += [{"traits": {}}, {"folds": ("x",)}, {"cross_fitted": 2}]
+    changes += [{"traits": {}}, {"folds": ("x",)}, {"cross_fitted": 2}, {"statistics_of": ("x",)}]
     assert {key for change in changes for key in change} == {field.name for field in fields(Reference)}
     hashes = {replace(made, **change).hash for change in changes}
     assert len(hashes | {made.hash}) == len(changes) + 1

@@ -110,9 +110,10 @@ def test_the_lesion_is_a_candidate_at_its_place(detected: Path, brains: Path) ->
         table = [row for row in csv.DictReader(file) if row["id"] == "ill"]
     own = json.loads((detected / "scans" / "ill" / "findings.json").read_text("utf-8"))
     assert len(table) == len(own["candidates"]) == int(rows(detected)["ill"]["candidates"])
-    assert own["threshold"] == pytest.approx(
-        json.loads((detected / "run.json").read_text("utf-8"))["thresholds"][own["map"]]["candidates"], rel=1e-5
-    )
+    thresholds = json.loads((detected / "run.json").read_text("utf-8"))["thresholds"][own["map"]]
+    assert own["threshold"] == pytest.approx(thresholds["candidates"], rel=1e-5)
+    assert thresholds["left_out"]["candidates"] > 0.1, "few healthy scans cannot promise a tenth, and say so"
+    assert thresholds["left_out"]["voxels"].keys() == thresholds["voxels"].keys()
     labels = nib.load(detected / "scans" / "ill" / "candidates.nii.gz")
     assert labels.get_data_dtype() == np.uint16
     assert set(np.unique(labels.dataobj)) == {0, *(one["number"] for one in own["candidates"])}

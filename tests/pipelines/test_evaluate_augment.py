@@ -12,7 +12,7 @@ from made_images import SHAPE, made
 
 import medvae
 from medvae.cli.main import main
-from medvae.errors import InputError, SettingsError
+from medvae.errors import InputError, RunError, SettingsError
 from medvae.evaluation.plan import HEADLINE, Plan
 from medvae.io.formats import nifti
 from medvae.scan import Geometry, Selection
@@ -70,7 +70,7 @@ def test_a_whole_evaluation_by_the_command_and_in_python(run: Path, cohort: Path
     words = ["evaluate", "augment", str(run), "--real", str(cohort), "--split", "train", "--holdout", str(cohort)]
     words += ["--holdout-split", "test", "--model", str(model), "--utility", "segmentation", "--steps", "2"]
     words += [word for arm in ARMS for word in ("--arm", arm)]
-    assert main([*words, "--draws", "2", "--quiet"]) == 0
+    assert main([*words, "--draws", "2", "--device", "cpu", "--quiet"]) == 0
     place = run / "evaluation"
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     assert set(before) == {"augment.json", "augment.md", "fidelity.png", "nearest.png", "utility.png"}
@@ -151,6 +151,8 @@ def test_what_is_refused(run: Path, cohort: Path, tmp_path: Path, capsys: pytest
     with pytest.raises(InputError, match="1 real training subjects") as problem:
         medvae.evaluate_augment(run, of(cohort, "again"))
     assert problem.value.code == "too_few"
+    with pytest.raises(RunError, match="cuda:99"):
+        medvae.evaluate_augment(run, of(cohort, "train"), device="cuda:99")
     assert main(["evaluate", "augmet", str(run)]) == 2
     assert "augment" in capsys.readouterr().err
 

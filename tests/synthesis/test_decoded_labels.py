@@ -25,7 +25,7 @@ def sample(model: Model, sampler: str, index: int = 0) -> generate.Sample:
     return generate.fit(model, AugmentSettings(sampler=sampler), seed=1).sample(index)
 
 
-@pytest.mark.parametrize("sampler", ["density", "jitter", "prior", "interpolate"])
+@pytest.mark.parametrize("sampler", ["density", "flow", "jitter", "prior", "interpolate"])
 def test_codes_give_image_and_label_map(sampler: str) -> None:
     model = toy_joint()
     one, other = (sample(model, sampler, index) for index in range(2))
