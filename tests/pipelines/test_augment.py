@@ -167,11 +167,32 @@ def same_files(model: Path, folder: Path, sampler: str, changes: dict[str, Any])
     assert {row["scan"] for row in rows} <= set(files(folder / "python"))
 
 
+def for_sampler(sampler: str, folder: Path, shape_folder: Path, tmp_path: Path) -> Path:
+    """A model that a sampler can be fitted to: of shapes for `anatomy`, of three times as many codes for `flow`."""
+    if sampler != "flow":
+        return shape_folder if sampler == "anatomy" else folder
+    model, rng = load(folder), np.random.default_rng(0)
+    latents = model.latents
+    noise = rng.standard_normal((2, *latents.mean.shape)).astype(np.float32)
+    names = [[f"{name}-{more}" for name in latents.ids] for more in range(2)]
+    more = Latents(
+        np.concatenate([latents.mean, *(latents.mean + noise)]),
+        np.concatenate([latents.log_variance] * 3),
+        [*latents.ids, *names[0], *names[1]],
+        [*latents.subjects, *names[0], *names[1]],
+        list(latents.labels) * 3,
+        [*latents.hashes, *names[0], *names[1]],
+        list(latents.conditions) * 3,
+    )
+    save(replace(model, latents=more), tmp_path / "model")
+    return tmp_path / "model"
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_command_and_python_write_the_same_bytes(
     sampler: str, model_folder: Path, shape_folder: Path, tmp_path: Path
 ) -> None:
-    same_files(shape_folder if sampler == "anatomy" else model_folder, tmp_path, sampler, {})
+    same_files(for_sampler(sampler, model_folder, shape_folder, tmp_path), tmp_path, sampler, {})
     values = np.asarray(nib.load(tmp_path / "command" / "images" / "synthetic-00000.nii.gz").dataobj)
     assert np.isfinite(values).all()
     assert values.std() > 0
@@ -179,7 +200,7 @@ def test_the_command_and_python_write_the_same_bytes(
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_they_do_on_a_model_of_the_demo(sampler: str, demo_folder: Path, shape_folder: Path, tmp_path: Path) -> None:
-    model = shape_folder if sampler == "anatomy" else demo_folder
+    model = for_sampler(sampler, demo_folder, shape_folder, tmp_path)
     same_files(model, tmp_path, sampler, {"seed": 7, "classes": "balanced", "texture": True})
 
 
