@@ -86,26 +86,31 @@ def main() -> None:
     """Run what is missing, or print what is there."""
     parser = argparse.ArgumentParser(description="utility of synthetic crops of the hippocampus")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with images and labels")
-    parser.add_argument("--out", type=Path, nargs="+", required=True, help="JSON lines; the first is appended to")
     parser.add_argument("--sizes", type=int, nargs="+", default=[5, 10, 20, 40], help="real cases")
     parser.add_argument("--draws", type=int, default=10, help="draws of real cases per size")
     parser.add_argument("--generators", nargs="+", default=["anatomy"], choices=[*OURS, *OTHERS])
-    parser.add_argument("--steps", type=int, default=300, help="of the networks of medvae, per draw")
     parser.add_argument("--seconds", type=float, help="of other packages; as long as `anatomy` took by default")
-    parser.add_argument("--count", type=int, default=100, help="synthetic cases per draw")
-    parser.add_argument("--device", default="cpu", help="of all networks")
-    parser.add_argument("--part", default="1/1", help="K/N: every N-th draw of a size, from the K-th")
-    parser.add_argument("--stop-after", type=float, default=float("inf"), help="minutes: no draw is begun later")
-    parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--report", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    options = parsed(parser)
     if options.report:
         report([line for path in options.out for line in lines(path)])
     elif options.tune:
         tune(crops(options.data, options.device), options)
     else:
         run(crops(options.data, options.device), options)
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line, with the options of all benchmarks of utility; torch takes as many threads as it may."""
+    parser.add_argument("--out", type=Path, nargs="+", required=True, help="JSON lines; the first is appended to")
+    parser.add_argument("--steps", type=int, default=300, help="of the networks of medvae, per draw")
+    parser.add_argument("--count", type=int, default=100, help="synthetic cases per draw")
+    parser.add_argument("--device", default="cpu", help="of all networks")
+    parser.add_argument("--part", default="1/1", help="K/N: every N-th draw, from the K-th")
+    parser.add_argument("--stop-after", type=float, default=float("inf"), help="minutes: no draw is begun later")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--report", action="store_true")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    return parser.parse_args()
 
 
 def crops(data: Path, device: str) -> Crops:

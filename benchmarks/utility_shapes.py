@@ -10,7 +10,7 @@ split; a VAE (preset `vessel-shape`) is trained on these alone and gives synthet
 a classifier is trained with real + classical, and with half of its draws from the synthetic shapes, from the same
 weights, with the same steps. Both are tested on the official test split: balanced accuracy, AUROC. Classical
 augmentation is spatial (rotation, scaling), by nearest neighbour. `--tune` compares learning rates and steps of real +
-classical on the validation split.
+classical on the validation split; what it says is still to be put into `PLAN`.
 
 Also counted: pieces (26 neighbours) and the share of the largest one, of real and of synthetic shapes.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ import torch
 from generators import How, of_medvae, sampled
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
+from utility import lines, parsed
 
 from medvae.evaluation.image_set import ImageSet
 from medvae.evaluation.plan import ARMS, HEADLINE, Plan
@@ -40,6 +40,7 @@ from medvae.evaluation.utility import Experiment
 from medvae.prepare.preparation import Preparation, prepare
 from medvae.scan import Geometry, Scan
 from medvae.settings import load_settings
+from medvae.synthesis.pieces import share_of_largest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "medmnist"
 PRESET = "vessel-shape"
-PLAN = Plan(steps=400, batch=16, lr=3e-3, mirror=False, binary=True)  # of `--tune`
+PLAN = Plan(steps=400, batch=16, lr=3e-3, mirror=False, binary=True)  # set beforehand: `--tune` was not run to its end
 TRIED = tuple(product((1e-3, 3e-3, 1e-2), (200, 400)))
 BASE = "classical"
 TOUCHING = np.ones((3, 3, 3), bool)
@@ -76,22 +77,13 @@ def main() -> None:
     """Run what is missing, or print what is there."""
     parser = argparse.ArgumentParser(description="utility of synthetic binary shapes")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with vesselmnist3d.npz, adrenalmnist3d.npz")
-    parser.add_argument("--out", type=Path, nargs="+", required=True, help="JSON lines; the first is appended to")
     parser.add_argument("--sets", nargs="+", default=["vessel", "adrenal"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 50, 100], help="real shapes of each class")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--samplers", nargs="+", default=["density"])
-    parser.add_argument("--steps", type=int, default=300, help="of the VAE")
-    parser.add_argument("--count", type=int, default=100, help="synthetic shapes per draw")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--part", default="1/1", help="K/N: every N-th draw, from the K-th")
-    parser.add_argument("--stop-after", type=float, default=float("inf"), help="minutes: no draw is begun later")
-    parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--report", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    options = parsed(parser)
     if options.report:
-        report([json.loads(line) for path in options.out for line in path.read_text("utf-8").splitlines()])
+        report([line for path in options.out for line in lines(path)])
         return
     part, parts = (int(text) for text in options.part.split("/"))
     every = list(product(range(options.draws), options.sets, options.sizes))
@@ -174,12 +166,10 @@ def scored(
 
 def pieces(images: NDArray[np.float16], whose: str) -> dict[str, float]:
     """Mean number of connected pieces, and mean share of the largest."""
-    counts, shares = [], []
-    for one in images[:, 0] > 0.5:
-        found, count = ndimage.label(one, TOUCHING)
-        counts.append(count)
-        shares.append(np.bincount(found.ravel())[1:].max(initial=0) / max(1, one.sum()))
-    return {f"{whose}_pieces": round(float(np.mean(counts)), 3), f"{whose}_largest": round(float(np.mean(shares)), 4)}
+    shapes = [one > 0.5 for one in images[:, 0]]
+    count = np.mean([ndimage.label(one, TOUCHING)[1] for one in shapes])
+    largest = np.mean([share_of_largest(one) for one in shapes])
+    return {f"{whose}_pieces": round(float(count), 3), f"{whose}_largest": round(float(largest), 4)}
 
 
 def keep(path: Path, line: dict[str, Any]) -> None:
@@ -202,19 +192,9 @@ def report(found: Sequence[dict[str, Any]]) -> None:
             gains = [one[measure] - base[draw][measure] for draw, one in draws.items() if draw in base]
             if sampler and len(gains) > 1:
                 cells.append(f"{np.mean(gains):+.3f} ± {np.std(gains, ddof=1) / len(gains) ** 0.5:.3f}")
-        shape = {
-            key: np.mean([one[key] for one in draws.values()])
-            for key in next(iter(draws.values()))
-            if "_p" in key or "_l" in key
-        }
-        print(
-            name,
-            size,
-            sampler or "none",
-            len(draws),
-            *cells,
-            {key: round(float(v), 3) for key, v in shape.items() if key.startswith(("real", "synth"))},
-        )
+        kept = [key for key in next(iter(draws.values())) if key.startswith(("real_", "synthetic_"))]
+        cells += [f"{key} {np.mean([one[key] for one in draws.values()]):.3f}" for key in kept]
+        print(name, size, sampler or "none", len(draws), *cells)
 
 
 if __name__ == "__main__":

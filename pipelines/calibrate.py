@@ -89,8 +89,8 @@ def run(
     settings = adjust(trained.settings, config, overrides, uses=("read", "detect"))
     names = usable(trained)
     check_options(trained, settings.detect, names=names)
-    known = statistics_for_site(trained) if thresholds_only else None
-    if known is not None and settings.detect != trained.settings.detect:
+    behind = statistics_for_site(trained).behind if thresholds_only else ()
+    if thresholds_only and settings.detect != trained.settings.detect:
         message = "thresholds alone are of the maps that the model was calibrated with, and detect.* cannot change"
         raise SettingsError(message, hint="leave detect.* out, or calibrate on all healthy scans")
     folds = load_folds(trained)
@@ -106,12 +106,7 @@ def run(
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),
-            partial(
-                _keep,
-                trained=trained,
-                readings=readings,
-                behind=() if known is None else known.statistics_of or known.scan_hashes,
-            ),
+            partial(_keep, trained=trained, readings=readings, behind=behind),
             folder=folder,
             engine=Processes(workers),
             stage="prepare",
@@ -122,13 +117,12 @@ def run(
         healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
         if not len(healthy):
             return Finished(model, summary, (f"none of the scans can be used; {_NEEDED}",))
-        reference = (
-            with_thresholds_of(trained, healthy, on_progress=on_progress)
-            if thresholds_only
-            else _reference(
+        if thresholds_only:
+            reference = with_thresholds_of(trained, healthy, on_progress=on_progress)
+        else:
+            reference = _reference(
                 trained, folds, healthy=healthy, names=names, detect=settings.detect, on_progress=on_progress
             )
-        )
         save_set(model, NAME, reference.to_set())
         folder.finish(summary, reference=reference.status, warnings=list(trained.warnings))
         folder.remove_outputs()  # the prepared scans

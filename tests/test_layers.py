@@ -19,7 +19,7 @@ LAYERS = [
     ("medvae.errors",),
     ("medvae.plugins",),
     ("medvae.refusal",),
-    ("medvae.settings", "medvae.scan", "medvae.statistics"),
+    ("medvae.settings", "medvae.scan", "medvae.statistics", "medvae.threads"),
     ("medvae.io",),
     ("medvae.prepare",),
     ("medvae.cohort", "medvae.vae"),

@@ -104,9 +104,14 @@ class Reference:
         return f"calibrated on {how}" + (f", and on {new} more" if new else "")
 
     @property
+    def behind(self) -> tuple[str, ...]:
+        """Hashes of the scans that mean and spread are of."""
+        return self.statistics_of or self.scan_hashes
+
+    @property
     def all_hashes(self) -> frozenset[str]:
         """Of the healthy scans, and of those that mean and spread are of."""
-        return frozenset((*self.scan_hashes, *self.statistics_of))
+        return frozenset((*self.scan_hashes, *self.behind))
 
     @property
     def least_in_words(self) -> str:

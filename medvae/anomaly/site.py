@@ -66,7 +66,7 @@ def with_thresholds_of(
         scan_hashes=tuple(hashes),
         traits=by_trait(traits),
         cross_fitted=0,
-        statistics_of=before.statistics_of or before.scan_hashes,
+        statistics_of=before.behind,
     )
 
 

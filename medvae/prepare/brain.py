@@ -7,16 +7,15 @@ Biology and Medicine 2024. Torch is loaded with the first whole head: processes 
 from __future__ import annotations
 
 import warnings
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from medvae.threads import one_thread
 
+if TYPE_CHECKING:
     from deepbet import BrainExtraction
     from numpy.typing import NDArray
 
@@ -43,7 +42,7 @@ def extract_brain(scan: Scan) -> NDArray[np.bool_]:
 
 
 def _found(image: nib.Nifti1Image) -> NDArray[np.bool_]:
-    with _one_thread():
+    with one_thread():
         try:
             _, mask, _ = _networks().run(image)
         except (AssertionError, ValueError):  # what deepbet ends with where no voxel looks like brain
@@ -59,15 +58,3 @@ def _networks() -> BrainExtraction:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates the format of the weights
         return BrainExtraction(no_gpu=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

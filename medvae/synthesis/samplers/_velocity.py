@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn.functional import silu
+
+from medvae.threads import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,7 +107,7 @@ def choose(folds: Sequence[tuple[Points, Points]], *, seed: int) -> Choice:
     if k == 0:
         return Choice(0, 0, 0.0)
     counts = [*(one for one in _DIRECTIONS if one < k), k]
-    with _one_thread():
+    with one_thread():
         losses = _held_out(folds, counts, np.random.default_rng([seed, 0]))
     gains = losses[0] - losses  # (times, counts, scans)
     steps, best = np.unravel_index(int(gains.mean(axis=2).argmax()), gains.shape[:2])
@@ -125,7 +126,7 @@ def train(points: Points, choice: Choice, *, seed: int) -> Velocity:
     """The field of all training scans, whose points have as many directions as were chosen."""
     if choice.steps == 0:
         return Velocity(())
-    with _one_thread():
+    with one_thread():
         rng = np.random.default_rng([seed, 1])
         layers = _start(points, 1, rng)
         for _ in _trained(layers, [points], [choice.directions], rng, steps=choice.steps):
@@ -238,14 +239,3 @@ def _embedded(t: Array) -> Array:
 
 def _padded(rows: Array, count: int) -> Array:
     return np.pad(rows, [(0, count - len(rows)), (0, 0)])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The same sums, and so the same bytes, whatever the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
