@@ -2,17 +2,17 @@
 
     python benchmarks/fusion.py --model MODEL [--data FOLDER] [--cache FOLDER] [--per K] [--maps NAME ...]
 
-Anomalies of `medvae.simulate.anomalies` (tumours with swelling and displaced tissue; spots, dark and bright) are put
-into the subjects of the split `calibrate` of `brains-t1`, every other one with the intensities of another scanner
-(`simulate.scanners`). Scans are then prepared as a file would be: receive field, intensities. No scan is compared with
-healthy statistics that contain it.
+Anomalies of `medvae.simulate.anomalies` (tumours with swelling and displaced tissue; spots, dark and bright; darker
+white matter on both sides) are put into the subjects of the split `calibrate` of `brains-t1`, half of them with the
+intensities of another scanner (`simulate.scanners`). Scans are then prepared as a file would be: receive field,
+intensities. No scan is compared with healthy statistics that contain it.
 
-Weights are chosen among 0, 1/4, 1/2 and 1 by coordinate ascent from those of `fused`. What rises is the mean over kinds
-of ln AP + ½ ln (s + 0.01), each less that of `asymmetry` alone: pooled voxel AP, and the share s of anomalous voxels
-above the threshold that 0.5% of healthy voxels exceed.
+Weights are chosen among 0, 1/4, 1/2 and 1 by coordinate ascent from those of `fused`; the maps that count alone in it
+stay. What rises is the mean over kinds of ln AP + ½ ln (s + 0.01), each less that of `asymmetry` alone: pooled voxel
+AP, and the share s of anomalous voxels above the threshold that 0.5% of healthy voxels exceed.
 
-Printed: the weights, and for `fused`, the weighted sum, the harmonic mean p-value and each witness: AP and s per kind
-of anomaly, of the subjects that the choice has seen, and of brains of a second site with anomalies, which it has not.
+Printed: the weights, and for `fused`, for `fused` with these weights, the harmonic mean p-value and each witness: AP
+and s per kind of anomaly, of the subjects that the choice has seen, and of brains of a second site with anomalies.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 RATE = 0.005  # of healthy voxels
 SEED = 11
 TRIED, GAIN = (0.0, 0.25, 0.5, 1.0), 0.004  # weights, and what a change has to gain
-THIN = 4  # one of so many healthy voxels is looked at while weights are chosen
+THIN = 16  # one of so many healthy voxels is looked at while weights are chosen
 FIRST = "asymmetry"  # the best one alone, with weight 1
 HEALTHY = "healthy"
 
@@ -83,11 +83,11 @@ def main() -> None:
     witnesses = Witnesses(model, scans["calibrate"], options.maps)
     own = list(witnesses.cases(scans["calibrate"], count=options.per))
     other = list(witnesses.cases(scans["site2"], count=options.per))
-    weights = chosen([one.thinned() for one in own], options.maps)
-    console.out(", ".join(f"{name} {weight:g}" for name, weight in zip(options.maps, weights, strict=True)))
-    own_weights = np.array([fused.WEIGHTS.get(name, 0.0) for name in options.maps])
     alone = [options.maps.index(name) for name in fused.ALONE]
-    maps = {"fused": soft(own_weights, alone), "weighted sum": weighted(weights), "harmonic mean p": harmonic}
+    weights = chosen([one.thinned() for one in own], options.maps, alone)
+    console.out(", ".join(f"{name} {weight:g}" for name, weight in zip(options.maps, weights, strict=True)))
+    kept = np.array([fused.WEIGHTS.get(name, 0.0) for name in options.maps])
+    maps = {"fused": soft(kept, alone), "fused, these weights": soft(weights, alone), "harmonic mean p": harmonic}
     maps |= {name: weighted(one) for name, one in zip(options.maps, np.eye(len(options.maps)), strict=True)}
     report("calibration subjects, on which the weights were chosen", own, own, maps)
     report("second site", other, own, maps)
@@ -99,8 +99,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="model folder")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with brains-t1 and brains-t1-site2")
     parser.add_argument("--cache", type=Path, help="folder that keeps the prepared scans for the next run")
-    parser.add_argument("--per", type=int, default=9, help="anomalies per subject")
-    parser.add_argument("--maps", nargs="+", default=[*fused.WEIGHTS, "residual_z", "elbo_z"], help="witnesses")
+    parser.add_argument("--per", type=int, default=8, help="anomalies per subject")
+    parser.add_argument("--maps", nargs="+", default=[*fused.Map.USES, "atlas", "residual_z"], help="witnesses")
     return parser.parse_args()
 
 
@@ -113,14 +113,14 @@ class Witnesses:
         self.tails = {name: self._tail(name) for name in names}
 
     def cases(self, scans: Sequence[Prepared], *, count: int) -> Iterator[Case]:
-        """Each scan as it is, and with anomalies; every other one as by another scanner."""
+        """Each scan as it is, and with anomalies: all kinds as they are, then all as by another scanner, and so on."""
         for place, scan in enumerate(scans):
             yield self._case(scan, np.zeros(scan.mask[0].shape, bool), HEALTHY)
             for number in range(count):
                 rng = np.random.default_rng([SEED, place, number])
                 kind = KINDS[number % len(KINDS)]
                 ill, truth = self._ill(
-                    scan, kind, CHANGES[int(rng.integers(1, len(CHANGES))) if number % 2 else 0], rng
+                    scan, kind, CHANGES[int(rng.integers(1, len(CHANGES))) if number // len(KINDS) % 2 else 0], rng
                 )
                 yield self._case(replace(ill, source_hash=f"{scan.source_hash}-{number}"), truth, kind)
 
@@ -156,27 +156,27 @@ class Witnesses:
         return _fused._surprise(np.asarray(counts, np.float64))
 
 
-def chosen(cases: Sequence[Case], names: Sequence[str]) -> NDArray[np.float64]:
-    """Weights by coordinate ascent."""
+def chosen(cases: Sequence[Case], names: Sequence[str], alone: Sequence[int]) -> NDArray[np.float64]:
+    """Weights by coordinate ascent; the maps in the columns `alone` count alone, too."""
     weights = np.array([fused.WEIGHTS.get(name, 0.0) for name in names])
-    alone = weighted(np.array([float(name == FIRST) for name in names]))
-    best, improved = worth(cases, weighted(weights), alone), True
+    plain = weighted(np.array([float(name == FIRST) for name in names]))
+    best, improved = worth(cases, soft(weights, alone), plain), True
     while improved:
         improved = False
         for place, name in enumerate(names):
             for weight in TRIED if name != FIRST else ():
                 changed = np.where(np.arange(len(names)) == place, weight, weights)
-                value = worth(cases, weighted(changed), alone)
+                value = worth(cases, soft(changed, alone), plain)
                 if value > best + GAIN:
                     weights, best, improved = changed, value, True
     return weights
 
 
-def worth(cases: Sequence[Case], combine: Combine, alone: Combine) -> float:
+def worth(cases: Sequence[Case], combine: Combine, first: Combine) -> float:
     """What the choice of weights raises."""
     gains = []
     for kind in KINDS:
-        ours, plain = (figures(cases, cases, kind, one) for one in (combine, alone))
+        ours, plain = (figures(cases, cases, kind, one) for one in (combine, first))
         gains.append(np.log(ours[0] / plain[0]) + np.log((ours[1] + 0.01) / (plain[1] + 0.01)) / 2)
     return float(np.mean(gains))
 

@@ -35,6 +35,11 @@ class Normal:
         standard: NDArray[np.float32] = (values - self.mean) / self.sd
         return standard
 
+    def interval(self, width: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean less and plus so many SD, each `(C, X, Y, Z)`."""
+        reach = np.float32(width) * self.sd
+        return self.mean - reach, self.mean + reach
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """As a map's `fit` gives it."""
         return {"mean": self.mean, "sd": self.sd}

@@ -1,9 +1,10 @@
-"""Simulated tumours and spots: what the weights of the map `fused` are fitted to.
+"""Simulated tumours, spots and white matter disease: what the weights of the map `fused` are fitted to.
 
 Another generator than those of the detector's training (`medvae.detector.tasks`) and of the tests
 (`medvae.simulate.lesions`): nothing is judged by what it was fitted to. A tumour has a core with fine structure of its
 own, at times a necrosis or a bleeding, swelling that spreads in white matter, and displaces the tissue around it.
-Spots are small pieces, at times on both sides alike. Values are prepared intensities on an aligned brain's grid.
+Spots are small pieces, at times on both sides alike. White matter disease is darker white matter in confluent pieces,
+on both sides nearly alike. Values are prepared intensities on an aligned brain's grid.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from scipy import ndimage
 from medvae.prepare.noise import noise_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
     Spacing = tuple[float, float, float]
     Values = NDArray[np.float32]
 
-Kind = Literal["tumour", "dark spots", "bright spots"]
+Kind = Literal["tumour", "dark spots", "bright spots", "both sides"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _TUMOUR_ML, _SPOT_ML, _MOST_SPOTS = (8.0, 80.0), (0.1, 6.0), 12  # volumes are log-uniform
@@ -35,7 +38,7 @@ class Anomaly:
 
     Attributes:
         image: float32 `(X, Y, Z)`, prepared intensities, unchanged outside the foreground.
-        truth: bool `(X, Y, Z)`: core and swelling of a tumour, or all spots.
+        truth: bool `(X, Y, Z)`: core and swelling of a tumour, all spots, or all darker white matter.
     """
 
     image: Values = field(repr=False)
@@ -55,7 +58,7 @@ def add_anomaly(
         rng: all that is random.
     """
     brain = _Brain(image, foreground, spacing, rng)
-    changed, truth = _tumour(brain) if kind == "tumour" else _spots(brain, 1 if kind == "bright spots" else -1)
+    changed, truth = _MAKE[kind](brain)
     return Anomaly(np.where(foreground, changed, image).astype(np.float32), truth & foreground)
 
 
@@ -162,10 +165,30 @@ def _swelling(brain: _Brain, image: Values, height: Values, radius: float) -> Va
     if brain.rng.random() < 0.2:
         return np.zeros_like(image)
     reach = brain.rng.uniform(0.4, 1.2) * radius
-    white = brain.smooth(brain.smooth(image, 1.0) > (brain.grey + brain.white) / 2, 2.0)
     near = _step(height - reach * (1 + 0.3 * brain.noise(8)), edge_mm=3.0)
-    swelling: Values = near * np.clip(1.6 * white - 0.3, 0, 1)
+    swelling: Values = near * _white_matter(brain, image)
     return swelling
+
+
+def _white_matter(brain: _Brain, image: Values) -> Values:
+    """Where it is, 0 to 1, with a soft border."""
+    share = brain.smooth(brain.smooth(image, 1.0) > (brain.grey + brain.white) / 2, 2.0)
+    white: Values = np.clip(1.6 * share - 0.3, 0, 1)
+    return white
+
+
+def _both_sides(brain: _Brain) -> tuple[Values, NDArray[np.bool_]]:
+    """Darker white matter in confluent pieces, on both sides nearly alike."""
+    rng, coarse = brain.rng, brain.rng.uniform(5, 9)
+    rough = brain.noise(coarse)
+    rough = rough + rng.uniform(0.6, 1) * np.flip(rough, axis=0)
+    white = np.where(brain.depth > 5, _white_matter(brain, brain.image), np.float32(0))
+    allowed = np.sort(rough[white > 0.5])[::-1]
+    count = int(1000 * brain.log_uniform(*_TUMOUR_ML) / np.prod(brain.mm))
+    least = allowed[min(count, allowed.size // 2)]
+    weight = _step(coarse * (least - rough)) * white
+    size = rng.uniform(0.4, 1.4) * (brain.white - brain.grey) * (1 + 0.2 * brain.noise(4))
+    return (brain.image - weight * size).astype(np.float32), weight > 0.5
 
 
 def _spots(brain: _Brain, sign: int) -> tuple[Values, NDArray[np.bool_]]:
@@ -183,3 +206,11 @@ def _spots(brain: _Brain, sign: int) -> tuple[Values, NDArray[np.bool_]]:
     size = sign * brain.log_uniform(0.6, 2.2) * (high - low) / 3.29
     changed = np.maximum(image + weight * size * (1 + 0.2 * brain.noise(4)), np.minimum(image, darkest))
     return changed.astype(np.float32), weight > 0.5
+
+
+_MAKE: Mapping[Kind, Callable[[_Brain], tuple[Values, NDArray[np.bool_]]]] = {
+    "tumour": _tumour,
+    "dark spots": lambda brain: _spots(brain, -1),
+    "bright spots": lambda brain: _spots(brain, 1),
+    "both sides": _both_sides,
+}

@@ -1,4 +1,4 @@
-"""Simulated tumours and spots change the brain at their place, in their direction, and nothing outside it."""
+"""Simulated anomalies change the brain at their place, in their direction, and nothing outside it."""
 
 from __future__ import annotations
 
@@ -39,6 +39,17 @@ def test_spots_have_their_sign(brain: tuple[np.ndarray, np.ndarray], kind: str, 
     image, inside = brain
     made = add_anomaly(image, inside, kind=kind, spacing=SPACING, rng=np.random.default_rng(1))
     assert sign * (made.image - image)[made.truth].mean() > 0.2
+
+
+def test_white_matter_is_darker_on_both_sides_alike(brain: tuple[np.ndarray, np.ndarray]) -> None:
+    image, inside = brain
+    for seed in range(3):
+        made = add_anomaly(image, inside, kind="both sides", spacing=SPACING, rng=np.random.default_rng(seed))
+        middle = SHAPE[0] // 2
+        left, right = made.truth[:middle], np.flip(made.truth, axis=0)[:middle]
+        assert (left & right).sum() > 0.4 * (left | right).sum()
+        assert (made.image - image)[made.truth].max() < 0, "darker throughout"
+        assert (image[made.truth] > 0.5).mean() > 0.9, "in white matter"
 
 
 def test_the_same_seed_gives_the_same_anomaly(brain: tuple[np.ndarray, np.ndarray]) -> None:

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
     from medvae.anomaly.inference import Inference
 
-# Chosen by benchmarks/fusion.py on simulated anomalies in the calibration subjects of OASIS: not on any lesion that the
-# map is evaluated on.
-WEIGHTS: Mapping[str, float] = {"asymmetry": 1.0, "atlas": 0.5, "contrast": 0.25, "detector": 0.25}
-ALONE = ("contrast", "elbo_z")  # what they see no other witness does: lost structure, and small lesions on both sides
+# Chosen with benchmarks/fusion.py on simulated anomalies: not on any lesion that the map is evaluated on.
+WEIGHTS: Mapping[str, float] = {
+    "asymmetry": 1.0,
+    "matched_atlas": 0.25,
+    "matched_residual": 0.25,
+    "detector": 0.25,
+}
+# Each sees what the sum may overlook: lost structure, small lesions on both sides, large ones on both sides.
+ALONE = ("contrast", "elbo_z", "matched_atlas", "matched_residual", "latent")
 
 
 class Map(Fused):

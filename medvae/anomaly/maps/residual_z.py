@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.maps._normative import Normative, Scales
@@ -12,6 +11,7 @@ from medvae.settings import Frozen
 from medvae.statistics import Normal
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from medvae.anomaly.base_map import MapArrays
@@ -46,5 +46,4 @@ class Map(Normative):
             inference: of the scan.
             image: mean μ and spread s of the training scans' prepared images.
         """
-        reach = np.float32(self.settings.winsor) * image.sd
-        return inference.residual_within(image.mean - reach, image.mean + reach)
+        return inference.residual_within(*image.interval(self.settings.winsor))

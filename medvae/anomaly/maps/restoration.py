@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.maps._normative import Normative, Scales
@@ -12,6 +11,7 @@ from medvae.settings import Frozen
 from medvae.statistics import Normal
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from medvae.anomaly.base_map import MapArrays
@@ -46,7 +46,5 @@ class Map(Normative):
 
     def pseudo_healthy(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """x', `(C, X, Y, Z)`; the scan itself outside the foreground."""
-        image = Normal.from_arrays(arrays.used["atlas"])
-        reach = np.float32(self.settings.winsor) * image.sd
-        low, high = image.mean - reach, image.mean + reach
+        low, high = Normal.from_arrays(arrays.used["atlas"]).interval(self.settings.winsor)
         return inference.restored(low, high, weight=self.settings.weight, steps=self.settings.steps)

@@ -1,0 +1,40 @@
+"""Distance from the reconstruction in the scan's own grey values, at several scales, in SD of healthy scans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from medvae.anomaly.maps._matched import Matched
+from medvae.anomaly.maps._normative import Scales
+from medvae.settings import Frozen
+from medvae.statistics import Normal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medvae.anomaly.base_map import MapArrays
+    from medvae.anomaly.inference import Inference
+
+
+class Settings(Frozen):
+    """Options of the map."""
+
+    scales_mm: Scales = (0.0, 3.0, 6.0)
+    winsor: float = Field(
+        1.0, gt=0, description="values are clipped to the training mean ± this many SD at each voxel before encoding"
+    )
+
+
+class Map(Matched):
+    """|z| of x less the reconstruction of the winsorised scan, which is that of `residual_z`."""
+
+    FIXED_OPTIONS = ("scales_mm", "winsor")
+    USES = ("atlas",)
+
+    def expected(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
+        """The reconstruction of the winsorised scan."""
+        low, high = Normal.from_arrays(arrays.used["atlas"]).interval(self.settings.winsor)
+        return inference.prepared.image - inference.residual_within(low, high)
