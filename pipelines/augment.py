@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.checkpoint.folder import load
+from medvae.review.drawing import import_what_drawing_needs
 from medvae.review.filling import remove_pages
 from medvae.review.sample_list import SampleList
 from medvae.review.sample_page import SamplePage
@@ -63,6 +64,7 @@ def run(
     layout = make_layout(synthesizer, merge_with=merge_with)
     identity = {"augment": options.augment.model_dump(mode="json"), "seed": options.seed, **_identity(trained)}
     identity |= {} if layout.real is None else {"merge_with": layout.real.folder.name}
+    import_what_drawing_needs()
     with OutputFolder(out, command="augment", identity=identity, overwrite=overwrite) as folder:
         if overwrite:
             remove_pages(out)

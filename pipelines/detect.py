@@ -22,6 +22,7 @@ from medvae.cohort.names import digest
 from medvae.cohort.values import tell_of_conditions
 from medvae.io.files import write_text
 from medvae.prepare.load import Loaded, ReadAndPrepare
+from medvae.review.drawing import import_what_drawing_needs
 from medvae.review.filling import remove_pages
 from medvae.review.scan_page import ScanPage
 from medvae.review.worklist import Worklist
@@ -102,6 +103,7 @@ def run(
     check_disk(out, size * len(refs) * _share(options), hint=hint)
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans; calibrate it on healthy scans")
+    import_what_drawing_needs()
     with OutputFolder(out, command="detect", identity=identity, overwrite=overwrite) as folder:
         if overwrite:
             remove_pages(out)

@@ -6,7 +6,7 @@ import re
 
 _COMMANDS = "info|train|calibrate|detect|review|augment|demo"
 _OPTIONS = (
-    "include|exclude|split|config|workers|device|minutes|count|sampler|map|out|model|truth|verdicts|holdout|draws"
+    "include|exclude|split|config|workers|device|minutes|count|sampler|map|out|model|truth|verdicts|real|holdout|draws"
 )
 _RULES: tuple[tuple[str, str], ...] = (
     (r"\bset read\.volume=", "use --volume "),

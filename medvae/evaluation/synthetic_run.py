@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from dataclasses import dataclass, field
@@ -36,12 +37,14 @@ class SyntheticRun:
         record: `run.json`.
         refs: the samples, as `labels.csv` lists them.
         sources: ids of the training scans that each is derived from, in the order of `refs`.
+        trained: ids of the training scans that `audit.csv` lists.
     """
 
     out: Path
     record: dict[str, Any] = field(repr=False)
     refs: tuple[ScanRef, ...] = field(repr=False)
     sources: tuple[tuple[str, ...], ...] = field(repr=False)
+    trained: frozenset[str] = field(default=frozenset(), repr=False)
 
     @classmethod
     def read(cls, out: Path) -> SyntheticRun:
@@ -63,7 +66,13 @@ class SyntheticRun:
         refs = tuple(ref for ref in find(listed) if ref.conditions.get("synthetic") == "yes")
         if not refs:
             raise InputError("no synthetic scan in the run", path=listed, hint="run augment with a larger count")
-        return cls(out, record, refs, tuple(_words(ref.conditions.get("sources")) for ref in refs))
+        sources = tuple(_words(ref.conditions.get("sources")) for ref in refs)
+        return cls(out, record, refs, sources, _trained(out / "audit.csv"))
+
+    @property
+    def known(self) -> set[str]:
+        """Ids of all training scans that the run names."""
+        return {one for each in self.sources for one in each} | self.trained
 
     def preparation(self, model: Model | None) -> Preparation:
         """How real scans were brought onto the grid of the samples.
@@ -125,22 +134,27 @@ class Reader:
 
 
 def check_apart(training: ImageSet, held_out: ImageSet, run: SyntheticRun, *, model: Model | None) -> None:
-    """Refuse held-out scans that anything was trained on, by subject, by voxels, and by the sources of the samples.
+    """Refuse held-out scans that anything was trained on: by subject, by voxels, and by the ids that the run names.
+
+    An id that a named training scan has, too, says nothing: two folders may have files of one name.
 
     Raises:
         InputError: `subjects_overlap`.
     """
     subjects, hashes = set(training.subjects), set(training.hashes)
-    sources = {one for each in run.sources for one in each} - set(training.ids)
+    others = run.known - set(training.ids)
     if model is not None:
         subjects |= set(model.latents.subjects)
         hashes |= set(model.latents.hashes)
     rows = zip(held_out.ids, held_out.subjects, held_out.hashes, strict=True)
-    shared = [one for one, subject, mark in rows if subject in subjects or mark in hashes or one in sources]
+    shared = [one for one, subject, mark in rows if subject in subjects or mark in hashes or one in others]
     if shared:
         more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
         message = f"held-out scans of subjects that are trained on: {shared[0]}{more}"
-        hint = "leave them out of holdout=; where names only look alike, name lists with a column `subject`"
+        hint = (
+            "leave them out of holdout=, or swap real= and holdout= where they are the wrong way round;"
+            " where names only look alike, name lists with a column `subject`"
+        )
         raise InputError(message, code=OVERLAP, hint=hint)
 
 
@@ -152,6 +166,15 @@ def not_in(training: ImageSet, run: SyntheticRun, *, model: Model | None) -> int
     if model is not None:
         return len(set(model.latents.hashes) - set(training.hashes))
     return len({one for each in run.sources for one in each} - set(training.ids))
+
+
+def _trained(audit: Path) -> frozenset[str]:
+    """The training scans of `audit.csv`; none where it cannot be read."""
+    try:
+        with audit.open(encoding="utf-8", newline="") as file:
+            return frozenset(row["id"] for row in csv.DictReader(file) if row.get("kind") == "real")
+    except (OSError, ValueError, LookupError):
+        return frozenset()
 
 
 def _words(text: float | str | None) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from medvae.io.files import atomic
 from medvae.prepare.grid import nearest_ras
+from medvae.review.drawing import drawable
 from medvae.review.frame import turned
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ class Montage:
         axes = figure.subplots(len(self.picture.peaks), 6, squeeze=False, width_ratios=widths)
         _draw_rows(axes, self.picture, layers)
         _colour_bar(figure, axes, self.picture)
-        figure.suptitle(self.title, color="white", fontsize=12)
-        figure.supxlabel(self.footer, color="0.7", fontsize=8)
+        figure.suptitle(drawable(self.title), color="white", fontsize=12)
+        figure.supxlabel(drawable(self.footer), color="0.7", fontsize=8)
         FigureCanvasAgg(figure)
         file = BytesIO()
         figure.savefig(file, format="png", dpi=100, facecolor="black", metadata={"Software": None})

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from medvae.io.files import atomic
+from medvae.review.drawing import drawable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,14 +73,14 @@ class SampleMontage:
             self._draw(row, pair)
         for column, (_, name) in zip((1, 2, 3, 5, 6, 7), _PLANES * 2, strict=True):
             axes[0, column].set_title(name, color="0.6", fontsize=7)
-        figure.suptitle(self.title, color="white", fontsize=9)
+        figure.suptitle(drawable(self.title), color="white", fontsize=9)
         FigureCanvasAgg(figure)
         return figure
 
     def _draw(self, row: Sequence[Axes], pair: Pair) -> None:
         centre = _centre(pair.sample)
         for left, image, text in ((0, pair.sample, pair.title), (4, pair.nearest, pair.caption)):
-            row[left].text(1, 0.5, text, color="white", fontsize=6, ha="right", va="center")
+            row[left].text(1, 0.5, drawable(text), color="white", fontsize=6, ha="right", va="center")
             for (axis, _), ax in zip(_PLANES, row[left + 1 : left + 4], strict=True):
                 if image is not None:
                     _show(ax, image, axis=axis, at=centre[axis], spacing=self.spacing, limits=self.limits)

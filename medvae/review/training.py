@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from medvae.io.files import atomic
 from medvae.prepare.native import only_channel
+from medvae.review.drawing import drawable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +130,7 @@ def _draw(row: Sequence[Axes], pair: Pair, *, spacing: tuple[float, float, float
             ax.imshow(plane, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=aspect)
             ax.invert_xaxis()
             ax.set_axis_off()
-    row[0].set_title(f"scan {pair.prepared.id[-_NAME:]}", color="white", fontsize=8)
+    row[0].set_title(drawable(f"scan {pair.prepared.id[-_NAME:]}"), color="white", fontsize=8)
     row[1].set_title(f"reconstruction, squared error {pair.error:.3f}", color="0.7", fontsize=8)
 
 

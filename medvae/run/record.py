@@ -54,6 +54,7 @@ def _differences(there: Any, mine: Mapping[str, Any]) -> str:
         return "its run.json cannot be read"
     before, now = _flat(there["identity"]), _flat(mine["identity"])
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    keys = [key for key in keys if not any(key.startswith(f"{above}.") for above in keys)]  # {} has become leaves
     words = [_DIFFERENCES.get(key, f"{key.removeprefix('settings.')} differs") for key in keys]
     if _DIFFERENCES["model"] in words:
         words = [_DIFFERENCES["model"]]  # all else follows from it

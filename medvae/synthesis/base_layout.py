@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from medvae.synthesis.generate import Synthesizer
     from medvae.synthesis.rows import Row
 
+BACKGROUND = "background"  # name of the value 0
+REAL_ONLY = "name a real set without synthetic scans"
+_YES = ("yes", "true", "1", "1.0")  # what lists and datalists say of a synthetic scan
+
 
 @dataclass(frozen=True)
 class Places:
@@ -132,16 +136,33 @@ class BaseLayout(ABC):
         """
 
     def check(self) -> None:
-        """Refuse what cannot be written: here, names of label values that there are not.
+        """Refuse what cannot be written: here, names that label values cannot have, and scans that are not real.
 
         Raises:
             SettingsError: samples of this sampler cannot be written in this layout.
             InputError: they do not fit to the real set.
         """
+        for scan in () if self.real is None else self.real.scans:
+            if str(scan.item.get("synthetic")).lower() in _YES:
+                raise InputError("the real set has synthetic scans", path=scan.image, hint=REAL_ONLY)
+        self._check_label_names()
+
+    def _check_label_names(self) -> None:
+        """Raise a SettingsError unless names are of values that there are, one each: a list may be by names."""
         if unknown := sorted(set(self.synthesizer.settings.label_names) - set(self.label_values)):
             values = ", ".join(str(value) for value in self.label_values) or "none: the samples have no label maps"
             message = f"augment.label_names names the values {unknown}, the label maps have {values}"
             raise SettingsError(message, hint="correct the values, or leave out augment.label_names")
+        called: dict[str, int] = {}
+        for value in self.label_values:
+            name = self.label_name(value)
+            first = called.setdefault(name, value)
+            if first != value:
+                message = f"augment.label_names: the values {first} and {value} are both called {name!r}"
+                raise SettingsError(message, hint="give each value a name of its own")
+        if (wrong := called.get(BACKGROUND, 0)) != 0:
+            message = f"augment.label_names: {BACKGROUND!r} is the name of 0, not of {wrong}"
+            raise SettingsError(message, hint=f"give {wrong} another name")
 
     def lines(self, rows: Sequence[Row]) -> list[str]:
         """What a person is told about the lists, one line each; nothing here."""
@@ -168,7 +189,7 @@ class BaseLayout(ABC):
     def label_name(self, value: int) -> str:
         """The name of a value: that of the settings, else "background" or the value itself."""
         known = self.synthesizer.settings.label_names
-        return known.get(value, "background" if value == 0 else str(value))
+        return known.get(value, BACKGROUND if value == 0 else str(value))
 
     def require_label_maps(self, name: str) -> None:
         """Raise a SettingsError that names the layout, unless samples have label maps."""

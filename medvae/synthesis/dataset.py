@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from medvae.errors import SettingsError
 from medvae.synthesis.provenance import no_label_maps
-from medvae.synthesis.synthesize import whole_set
+from medvae.synthesis.synthesize import require_whole, whole_set
 from medvae.synthesis.synthetic import SampleJob
 from medvae.synthesis.to_scan import to_scan
 
@@ -58,7 +58,7 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
 
     Raises:
         ModelError: the folder cannot be read, or the model holds too few training scans for the sampler.
-        SettingsError: an unknown sampler or option.
+        SettingsError: an unknown sampler or option, or a count that is no whole number of at least 0.
 
     Example:
         >>> scans = medvae.SyntheticDataset("model", 100, sampler="classical")
@@ -78,6 +78,7 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
         seed: int | None = None,
         device: str = "cpu",
     ) -> None:
+        require_whole(count)
         given = {"sampler": sampler, "options": options, "classes": classes}
         self.whole = whole_set(model, given, seed=seed, device=device)
         self.count = count

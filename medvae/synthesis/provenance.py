@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from medvae.synthesis.to_scan import has_real_scale, units
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from medvae.checkpoint.model import Model
     from medvae.synthesis.generate import Sample, Synthesizer
 
@@ -58,6 +60,21 @@ def donor_shares(sample: Sample) -> list[float]:
 def is_derived(sample: Sample, model: Model) -> bool:
     """Whether a sample is altered scans by construction, with their donors named: it is theirs, and is no copy."""
     return source_subject(sample, model) is not None or bool(donor_shares(sample))
+
+
+def whose(samples: int, *, one: int, several: int) -> Iterator[str]:
+    """Whose data samples are, in words: a warped patient is still that patient, flagged as a near-copy or not.
+
+    Args:
+        samples: how many there are.
+        one: so many are derived from one subject.
+        several: so many are derived from several.
+    """
+    if one:
+        what = "derived from a patient (sources in audit.csv): treat each as that person's data"
+        yield f"{one} of {samples} samples {what}"
+    if several:
+        yield f"{several} of {samples} samples derived from several training subjects (sources in audit.csv)"
 
 
 def unit_text(model: Model) -> str:

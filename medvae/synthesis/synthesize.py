@@ -75,7 +75,7 @@ def synthesize(
         >>> sample.id, sample.image.data.ndim
         ('synthetic-00001', 3)
     """
-    _require_whole(count)
+    require_whole(count)
     given = {"sampler": sampler, "options": options, "classes": classes, "texture": texture, "conditions": conditions}
     whole = whole_set(model, given, seed=seed, device=device, on_progress=on_progress)
     _ = whole.screen  # what takes long, and whatever is wrong, comes before the first scan
@@ -149,7 +149,8 @@ def augment_settings(base: Settings, config: str | None, overrides: tuple[str, .
     return adjust(base.model_copy(update={"augment": without}), config, overrides, uses=USES)
 
 
-def _require_whole(count: Any) -> None:
+def require_whole(count: Any) -> None:
+    """Raise a SettingsError unless a count of scans is a whole number of at least 0."""
     if not isinstance(count, Integral) or count < 0:
         raise SettingsError(f"count is {count!r}: a whole number of at least 0 is needed", hint="pass e.g. count=10")
 

@@ -11,7 +11,7 @@ from medvae.prepare.native import only_channel
 from medvae.review.samples import Pair, SampleMontage, display_limits
 from medvae.run.work import TextFile
 from medvae.synthesis.decoding import is_binary
-from medvae.synthesis.provenance import no_label_maps, unit_text
+from medvae.synthesis.provenance import no_label_maps, unit_text, whose
 from medvae.synthesis.rows import table
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) 
 
 def report(found: Mapping[str, Any]) -> tuple[str, ...]:
     """The counts in words, one line each."""
-    lines = [*_rejections(found), *_donors(found), *_near_copies(found)]
+    one = found["derived_from_one_subject"]
+    donors = whose(found["samples"], one=one, several=found["derived_from_training_scans"] - one)
+    lines = [*_rejections(found), *donors, *_near_copies(found)]
     return (*lines, f"label maps: {found['label_maps']}")
 
 
@@ -75,17 +77,6 @@ def _rejections(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"draws rejected and drawn again: {sum(found['rejected_draws'].values())} ({reasons}; see audit.csv)"
     if found["not_generated"]:
         yield f"not generated: {found['not_generated']} samples, all of whose draws were rejected (see manifest.jsonl)"
-
-
-def _donors(found: Mapping[str, Any]) -> Iterator[str]:
-    """Whose data the samples are: a warped patient is still that patient, flagged as a near-copy or not."""
-    samples, one = found["samples"], found["derived_from_one_subject"]
-    several = found["derived_from_training_scans"] - one
-    if one:
-        what = "derived from a patient (sources in audit.csv): treat each as that person's data"
-        yield f"{one} of {samples} samples {what}"
-    if several:
-        yield f"{several} of {samples} samples derived from several training subjects (sources in audit.csv)"
 
 
 def _near_copies(found: Mapping[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,22 @@ def test_a_held_out_scan_of_a_training_subject_is_refused(run: Path, cohort: Pat
     with pytest.raises(InputError) as problem:
         medvae.evaluate_augment(run, of(cohort, "test"), holdout=of(cohort, "train"))
     assert problem.value.code == "subjects_overlap", "they are sources of the samples"
+
+
+def test_swapped_scans_are_refused_where_only_the_audit_names_them(run: Path, cohort: Path, tmp_path: Path) -> None:
+    """Decoded samples have no sources; their audit has the ids of training scans all the same."""
+    other = tmp_path / "set"
+    shutil.copytree(run, other)
+    text = (other / "labels.csv").read_text("utf-8")
+    with open(other / "labels.csv", "w", encoding="utf-8", newline="") as file:
+        rows = [row | {"sources": "", "subject": ""} for row in csv.DictReader(text.splitlines())]
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    with pytest.raises(InputError, match="held-out scans of subjects that are trained on: s0 and 7 more") as problem:
+        medvae.evaluate_augment(other, of(cohort, "test"), holdout=of(cohort, "train"))
+    assert problem.value.code == "subjects_overlap"
+    assert "swap real= and holdout=" in (problem.value.hint or "")
 
 
 def test_samples_that_depend_on_other_scans_are_noted(run: Path, cohort: Path) -> None:

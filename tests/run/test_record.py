@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,22 @@ def test_other_errors_of_writing(tmp_path: Path) -> None:
         raise OSError("odd")
     with pytest.raises(ValueError, match="mine"), disk_errors(tmp_path):
         raise ValueError("mine")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ({}, {"1": "a"}, "augment.label_names differs"),
+        ({"1": "a"}, {}, "augment.label_names differs"),
+        ({"1": "a", "2": "b"}, {"1": "a", "2": "c"}, "augment.label_names.2 differs"),
+    ],
+)
+def test_a_difference_is_said_once(tmp_path: Path, before: dict[str, str], now: dict[str, str], words: str) -> None:
+    """A mapping that is empty in one of two runs is a leaf there, and has leaves in the other."""
+    there, mine = (new_record("augment", {"augment": {"label_names": names}}) for names in (before, now))
+    (tmp_path / "run.json").write_text(json.dumps(there), "utf-8")
+    with pytest.raises(OutputError, match=rf"holds another run: {words}\n"):
+        record.refuse_other_run(tmp_path, mine)
 
 
 def test_a_package_that_is_not_there_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:

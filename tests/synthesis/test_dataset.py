@@ -44,6 +44,12 @@ def test_an_item_is_what_synthesize_gives(model: Model) -> None:
         assert (item["class"], item["id"], item["sources"]) == (scan.label, scan.id, ";".join(scan.sources))
 
 
+@pytest.mark.parametrize("count", [-3, 1.5])
+def test_a_count_that_is_none_is_refused_at_once(model: Model, count: Any) -> None:
+    with pytest.raises(SettingsError, match=f"count is {count}: a whole number"):
+        scans(model, count)
+
+
 def test_the_copy_screen_is_fitted_only_where_it_decides(model: Model) -> None:
     """It takes minutes for 200 brains; of one person's altered scan it is known whose it is."""
     altered, decoded = scans(model), SyntheticDataset(model, 2, sampler="density")

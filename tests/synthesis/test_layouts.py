@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from made_layouts import COUNT, hashes, nnunet_set, put, tree, write_set
 from monai.data import load_decathlon_datalist
 from pydicom import dcmread
 from sklearn.model_selection import KFold
@@ -18,62 +18,14 @@ from toy_model import toy_model
 
 from medvae import find, plugins, read
 from medvae.errors import InputError, SettingsError
-from medvae.io.formats import nifti
 from medvae.io.same_voxels import turned_onto
-from medvae.scan import Geometry, scan_hash
+from medvae.scan import scan_hash
 from medvae.settings import AugmentSettings
 from medvae.synthesis import generate, splits
 from medvae.synthesis.rows import Row
-from medvae.synthesis.synthesize import make_layout, with_screen
-
-if TYPE_CHECKING:
-    from medvae.checkpoint.model import Model
+from medvae.synthesis.synthesize import make_layout
 
 NAMES = plugins.names("layouts")
-COUNT = 4
-
-
-def write_set(
-    out: Path, layout: str, *, model: Model | None = None, merge_with: Path | None = None, **augment: Any
-) -> list[Row]:
-    """A set with its lists, as `medvae augment` writes it."""
-    settings = AugmentSettings.model_validate({"sampler": "classical", "layout": layout, **augment})
-    synthesizer = generate.fit(model or toy_model(n=8, label_maps=True), settings, seed=0)
-    whole = with_screen(synthesizer, layout=make_layout(synthesizer, merge_with=merge_with))
-    rows = []
-    for index in range(COUNT):
-        result = whole.scan(index).result()
-        result.write(out)
-        rows.append(Row(f"synthetic-{index:05d}", result.scores, result.facts))
-    for file in whole.layout.lists(rows, out):
-        file.write(out)
-    return rows
-
-
-def tree(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def put(folder: Path, image: str, label: str, *, seed: int = 0) -> None:
-    """A real scan and its label map."""
-    data = np.random.default_rng(seed).normal(100, 10, (6, 7, 8)).astype(np.float32)
-    geometry = Geometry(data.shape, np.eye(4))
-    nifti.write(folder / image, data, geometry, description="real")
-    nifti.write(folder / label, (data > 100).astype(np.uint8), geometry, description="labels")
-
-
-def nnunet_set(folder: Path, names: list[str], **changes: Any) -> Path:
-    """A raw dataset of nnU-Net with these cases."""
-    for seed, name in enumerate(names):
-        put(folder, f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz", seed=seed)
-    description = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
-    (folder / "dataset.json").write_text(json.dumps({**description, "numTraining": len(names), **changes}), "utf-8")
-    return folder
 
 
 @pytest.fixture
@@ -121,13 +73,6 @@ def test_medvae_reads_it_with_the_people_that_samples_belong_to(layout: str, out
     cohort = find(out / "labels.csv")
     assert [ref.subject for ref in cohort] == [row.facts["subject"] for row in rows]
     assert all(ref.path.is_file() and ref.label_map is not None and ref.label_map.is_file() for ref in cohort)
-
-
-@pytest.mark.parametrize("layout", NAMES)
-def test_names_of_values_that_there_are_not_are_refused(layout: str) -> None:
-    settings = AugmentSettings(sampler="classical", layout=layout, label_names={2: "organ"})
-    with pytest.raises(SettingsError, match=r"names the values \[2\], the label maps have 0, 1"):
-        make_layout(generate.fit(toy_model(label_maps=True), settings, seed=0))
 
 
 def test_an_unknown_layout_gets_the_choices() -> None:
@@ -221,27 +166,6 @@ def test_decoded_scans_hold_everyone_that_the_decoder_has_seen(out: Path, tmp_pa
     assert any("no fold trains on a synthetic scan" in line for line in only_known.lines(rows))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"file_ending": ".nrrd"}, "one channel and end in .nii.gz"),
-        ({"channel_names": {"0": "T1", "1": "T2"}}, "one channel and end in .nii.gz"),
-        ({"labels": {"background": 0, "organ": 2}}, r"labels \[1\], which the real set does not name"),
-    ],
-)
-def test_a_real_set_that_does_not_fit_is_refused(changes: dict[str, Any], message: str, out: Path) -> None:
-    real = nnunet_set(out.with_name("real"), ["a"], **changes)
-    with pytest.raises(InputError, match=message):
-        write_set(out, "nnunet", merge_with=real)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("layout", sorted({*NAMES} - {"medvae", "dicom"}))
-def test_a_folder_without_a_list_is_refused(layout: str, out: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the list of the real set cannot be read"):
-        write_set(out, layout, merge_with=tmp_path)
-
-
 @pytest.fixture
 def verify() -> Any:
     """`verify_dataset_integrity` of nnU-Net, where it is installed."""
@@ -297,15 +221,6 @@ def test_the_lists_of_medvae_hold_real_scans(out: Path, tmp_path: Path) -> None:
     assert len(load_decathlon_datalist(str(out / "dataset.json"), is_segmentation=True)) == 1 + COUNT
 
 
-def test_classes_keep_the_numbers_of_the_real_set(out: Path, tmp_path: Path) -> None:
-    real = tmp_path / "real"
-    put(real, "one.nii.gz", "x.nii.gz")
-    (real / "list.csv").write_text("scan,label\none.nii.gz,z\n", "utf-8")
-    model = toy_model(n=8, labels=("a", "b"))
-    with pytest.raises(InputError, match="the real set has the classes z, the samples also a, b"):
-        write_set(out, "medvae", model=model, merge_with=real / "list.csv")
-
-
 # ------------------------------------------------------------------------------------------------------------ BIDS
 
 
@@ -326,6 +241,21 @@ def test_a_bids_derivative(out: Path, tmp_path: Path) -> None:
     sidecar = tree(out / "sub-synthetic00000/anat/sub-synthetic00000_desc-synthetic_T1w.json")
     assert sidecar["SkullStripped"] is True
     assert len(find(out)) == COUNT, "medvae reads it, too"
+
+
+@pytest.mark.parametrize(
+    ("sampler", "text"),
+    [
+        ("classical", "4 of 4 samples derived from a patient (sources in audit.csv): treat each as that person's data"),
+        ("interpolate", "4 of 4 samples derived from several training subjects (sources in audit.csv)"),
+        ("density", "no subject here is a person"),
+    ],
+)
+def test_the_readme_says_whose_data_the_samples_are(sampler: str, text: str, out: Path) -> None:
+    write_set(out, "bids", sampler=sampler, reject=False)
+    readme = (out / "README").read_text("utf-8")
+    assert text in " ".join(readme.split())
+    assert ("is a person" in readme) == (sampler == "density")
 
 
 def test_the_suffix_is_that_of_the_training_scans(out: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medvae.cohort.find import find
+from medvae.errors import InputError
+from medvae.run.record import read_record
 from medvae.run.work import JsonFile
 from medvae.synthesis.base_layout import BaseLayout, Places, RealScan, RealSet, relative
 from medvae.synthesis.layouts import _decathlon
 from medvae.synthesis.layouts._lists import labels_csv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Sequence, Set
     from pathlib import Path
 
     from medvae.run.work import File
@@ -35,10 +37,12 @@ class Layout(BaseLayout):
 
     @classmethod
     def read(cls, folder: Path) -> RealSet:
-        """All scans of a folder or list."""
+        """All scans of a folder or list; what a run of `augment` wrote is synthetic, whether a list says so or not."""
         refs = [ref for ref in find(folder) if ref.format != "dicom"]
         classes = sorted({ref.label for ref in refs if ref.label is not None})
-        scans = tuple(RealScan(ref.id, ref.path.absolute(), _said(ref)) for ref in refs)
+        folders = {place for ref in refs for place in ref.path.absolute().parents}
+        runs = {place for place in folders if _is_augmented(place)}
+        scans = tuple(RealScan(ref.id, ref.path.absolute(), _said(ref, runs)) for ref in refs)
         return RealSet(folder.absolute(), {"classes": classes} if classes else {}, scans)
 
     def check(self) -> None:
@@ -47,9 +51,19 @@ class Layout(BaseLayout):
         _decathlon.check_classes(self)
 
 
-def _said(ref: ScanRef) -> dict[str, Any]:
+def _is_augmented(folder: Path) -> bool:
+    """Whether a run of `augment` wrote a folder."""
+    try:
+        return bool(read_record(folder)["command"] == "augment")
+    except InputError:
+        return False
+
+
+def _said(ref: ScanRef, runs: Set[Path]) -> dict[str, Any]:
+    """What is known of a scan; one below a folder of `runs` is synthetic."""
     label_map = None if ref.label_map is None else ref.label_map.absolute()
-    return {**ref.conditions, "subject": ref.subject, "label": ref.label, "label_map": label_map}
+    said = {**ref.conditions, "subject": ref.subject, "label": ref.label, "label_map": label_map}
+    return said | ({"synthetic": "yes"} if runs & {*ref.path.absolute().parents} else {})
 
 
 def _real_cells(scan: RealScan, out: Path) -> dict[str, Any]:

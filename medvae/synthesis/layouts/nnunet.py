@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvae.errors import InputError
+from medvae.errors import InputError, SettingsError
 from medvae.run.work import JsonFile
 from medvae.synthesis import splits
-from medvae.synthesis.base_layout import BaseLayout, Places, RealScan, RealSet, read_json, relative
+from medvae.synthesis.base_layout import (
+    BACKGROUND,
+    REAL_ONLY,
+    BaseLayout,
+    Places,
+    RealScan,
+    RealSet,
+    read_json,
+    relative,
+)
 from medvae.synthesis.layouts._lists import labels_csv
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
 _ENDING = ".nii.gz"
 _CHANNELS = {"CT": "CT", "SHAPE": "noNorm"}  # names that choose a normalisation of nnU-Net; others are z-scored
 _SAMPLE = re.compile(r"synthetic-\d{5,}")  # names of samples
+_KEYS = {"channel_names": dict, "labels": dict, "file_ending": str}  # that a list needs, and what they are
 _RAW = "name the raw folder of an nnU-Net v2 dataset with one channel and .nii.gz files"
 
 
@@ -60,7 +70,10 @@ class Layout(BaseLayout):
     def read(cls, folder: Path) -> RealSet:
         """The training cases of a raw dataset."""
         tree = read_json(folder / "dataset.json")
-        if tree.get("file_ending") != _ENDING or len(tree.get("channel_names", ())) != 1:
+        if missing := [name for name, kind in _KEYS.items() if not isinstance(tree.get(name), kind)]:
+            message = f"no dataset of nnU-Net v2: the list has no {', '.join(missing)}"
+            raise InputError(message, path=folder / "dataset.json", hint=_RAW)
+        if tree["file_ending"] != _ENDING or len(tree["channel_names"]) != 1:
             message = "synthetic scans have one channel and end in .nii.gz, the real set has other ones"
             raise InputError(message, path=folder / "dataset.json", hint=_RAW)
         cases = tree.get("dataset") or _cases(folder)
@@ -72,11 +85,14 @@ class Layout(BaseLayout):
         """Every sample needs a label map, with values that the real set names."""
         self.require_label_maps("nnunet")
         super().check()
+        if self.label_name(0) != BACKGROUND:
+            message = f"augment.label_names: nnU-Net calls the value 0 {BACKGROUND!r}, not {self.label_name(0)!r}"
+            raise SettingsError(message, hint="leave out the name of 0")
         if self.real is None:
             return
         if clash := [scan.id for scan in self.real.scans if _SAMPLE.fullmatch(scan.id)]:
             message = f"the real set has a case {clash[0]!r}, as samples are called"
-            raise InputError(message, path=self.real.folder, hint="name a real set without synthetic scans")
+            raise InputError(message, path=self.real.folder, hint=REAL_ONLY)
         known = {one for one in self.real.tree["labels"].values() if isinstance(one, int)}
         unknown = [value for value in self.label_values if value not in known]
         if unknown and "regions_class_order" not in self.real.tree:

@@ -1,0 +1,31 @@
+"""What pictures have in common: text that the font can show, and libraries that are imported before a thread draws."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from PIL import Image
+
+_BOX = "\N{WHITE SQUARE}"
+
+
+def drawable(text: str) -> str:
+    """A text with a box for every character that the font of the pictures lacks; matplotlib would warn of each."""
+    return "".join(one if one.isspace() or ord(one) in _glyphs() else _BOX for one in text)
+
+
+def import_what_drawing_needs() -> None:
+    """Import what matplotlib and pillow import only when they draw.
+
+    Pictures are written in a thread. A Ctrl-C that comes while the main thread imports something may leave the lock of
+    imports closed; the thread would then wait for it, and the main thread for the thread.
+    """
+    Image.preinit()
+    import_module("contourpy")
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())

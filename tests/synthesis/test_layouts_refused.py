@@ -1,0 +1,118 @@
+"""What a layout refuses before anything is generated: names of labels, and real sets that do not fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from made_layouts import nnunet_set, put, write_set
+from toy_model import toy_model
+
+from medvae import plugins
+from medvae.errors import InputError, SettingsError
+from medvae.settings import AugmentSettings
+from medvae.synthesis import generate
+from medvae.synthesis.synthesize import make_layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = plugins.names("layouts")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "synthetic"
+
+
+@pytest.mark.parametrize("layout", NAMES)
+def test_names_of_values_that_there_are_not_are_refused(layout: str) -> None:
+    settings = AugmentSettings(sampler="classical", layout=layout, label_names={2: "organ"})
+    with pytest.raises(SettingsError, match=r"names the values \[2\], the label maps have 0, 1"):
+        make_layout(generate.fit(toy_model(label_maps=True), settings, seed=0))
+
+
+@pytest.mark.parametrize("layout", NAMES)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({1: "organ", 3: "organ"}, "the values 1 and 3 are both called 'organ'"),
+        ({1: "3"}, "the values 1 and 3 are both called '3'"),
+        ({1: "background"}, "the values 0 and 1 are both called 'background'"),
+        ({0: "air", 1: "background"}, "'background' is the name of 0, not of 1"),
+    ],
+)
+def test_names_that_do_not_tell_values_apart_are_refused(layout: str, names: dict[int, str], message: str) -> None:
+    """A list by names would have one entry for two values, or the background at another one."""
+    model = toy_model(label_maps=True)
+    assert model.training.label_maps is not None
+    model.training.label_maps[:, :, 8, 9, 6:8] = 3
+    settings = AugmentSettings(sampler="classical", layout=layout, label_names=names)
+    with pytest.raises(SettingsError, match=message) as caught:
+        make_layout(generate.fit(model, settings, seed=0))
+    assert "augment.label_names" in str(caught.value)
+    assert caught.value.hint
+
+
+def test_the_background_of_nnunet_is_called_so() -> None:
+    """It takes no other name for the value 0; other layouts do."""
+    settings = {"sampler": "classical", "label_names": {0: "air"}}
+    named = [AugmentSettings(layout=layout, **settings) for layout in ("nnunet", "monai")]
+    nnunet, monai = (generate.fit(toy_model(label_maps=True), one, seed=0) for one in named)
+    assert make_layout(monai).label_name(0) == "air"
+    with pytest.raises(SettingsError, match="nnU-Net calls the value 0 'background'"):
+        make_layout(nnunet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file_ending": ".nrrd"}, "one channel and end in .nii.gz"),
+        ({"channel_names": {"0": "T1", "1": "T2"}}, "one channel and end in .nii.gz"),
+        ({"channel_names": None}, "no dataset of nnU-Net v2: the list has no channel_names"),
+        ({"file_ending": None, "channel_names": None}, "the list has no channel_names, file_ending"),
+        ({"labels": ["background", "organ"]}, "the list has no labels"),
+        ({"labels": {"background": 0, "organ": 2}}, r"labels \[1\], which the real set does not name"),
+    ],
+)
+def test_a_real_set_that_does_not_fit_is_refused(changes: dict[str, Any], message: str, out: Path) -> None:
+    real = nnunet_set(out.with_name("real"), ["a"], **changes)
+    with pytest.raises(InputError, match=message):
+        write_set(out, "nnunet", merge_with=real)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("layout", sorted({*NAMES} - {"medvae", "dicom"}))
+def test_a_folder_without_a_list_is_refused(layout: str, out: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the list of the real set cannot be read"):
+        write_set(out, layout, merge_with=tmp_path)
+
+
+def test_classes_keep_the_numbers_of_the_real_set(out: Path, tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    put(real, "one.nii.gz", "x.nii.gz")
+    (real / "list.csv").write_text("scan,label\none.nii.gz,z\n", "utf-8")
+    model = toy_model(n=8, labels=("a", "b"))
+    with pytest.raises(InputError, match="the real set has the classes z, the samples also a, b"):
+        write_set(out, "medvae", model=model, merge_with=real / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("listed", "layout"),
+    [
+        ("list.csv:scan,synthetic\none.nii.gz,no\ntwo.nii.gz,yes\n", "medvae"),
+        ('list.json:[{"scan": "one.nii.gz"}, {"scan": "two.nii.gz", "synthetic": true}]', "medvae"),
+        ('run.json:{"command": "augment", "identity": {}}', "medvae"),
+        ('dataset.json:{"training": [{"image": "one.nii.gz"}, {"image": "two.nii.gz", "synthetic": true}]}', "monai"),
+    ],
+)
+def test_a_real_set_with_synthetic_scans_is_refused(listed: str, layout: str, out: Path, tmp_path: Path) -> None:
+    """Their rows and items would say that they are real."""
+    put(tmp_path / "earlier", "one.nii.gz", "two.nii.gz")
+    name, _, text = listed.partition(":")
+    (tmp_path / "earlier" / name).write_text(text, "utf-8")
+    where = tmp_path / "earlier" / (name if name.startswith("list") else "")
+    with pytest.raises(InputError, match=r"(one|two)\.nii\.gz: the real set has synthetic scans") as caught:
+        write_set(out, layout, merge_with=where)
+    assert caught.value.hint == "name a real set without synthetic scans"
+    assert not out.exists()
