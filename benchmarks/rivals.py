@@ -345,8 +345,9 @@ def evaluate(name: str, seed: int, material: Material, options: argparse.Namespa
 def scores(scans: Sequence[ScanVoxels], form: str) -> dict[str, Any]:
     """AP of all scans of a column together, and of each draw of subjects."""
     draws = Draws.from_subjects(scan.subject for scan in scans)
-    drawn = pooled_ap_draws(scans, form, draws=draws)
-    return {"ap": pooled_ap(scans, form), "draws": np.round(drawn, 5).tolist()}
+    value = pooled_ap(scans, form)
+    drawn = pooled_ap_draws(scans, form, draws=draws, value=value)
+    return {"ap": value, "draws": np.round(drawn, 5).tolist()}
 
 
 def patient(rival: Rival, case: Case, material: Material) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -127,7 +128,7 @@ class TrainSettings(Frozen):
     """How a VAE is fitted."""
 
     minutes: float | None = Field(None, gt=0, description="time budget of the training, minutes; overrides steps")
-    steps: int = Field(2000, ge=1, description="optimiser steps, if no time budget is given")
+    steps: int = Field(2000, ge=1, description="optimiser steps; set without minutes, they replace a time budget")
     plan: tuple[tuple[int, int], ...] = Field(
         (), description="(step, planned total) pairs of a run with a time budget, as recorded; repeats that run"
     )
@@ -282,10 +283,8 @@ def load_settings(
     tree = {} if base is None else base.model_dump()
     if config is not None:
         tree = _merge(tree, _read_yaml(config))
-    for change in _changes(overrides):
-        tree = _merge(tree, change)
     where = "the settings" if config is None else config + (" with your changes" if overrides else "")
-    return validate(Settings, tree, where=where)
+    return validate(Settings, _over(tree, reduce(_merge, _changes(overrides), {})), where=where)
 
 
 load = load_settings  # inside the package, where the module says what is loaded
@@ -355,7 +354,7 @@ def _read_yaml(config: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise SettingsError(f"settings are key: value pairs, got {type(tree).__name__}", path=config)
     base = tree.pop("base", None)
-    return tree if base is None else _merge(_base(base, config), tree)
+    return tree if base is None else _over(_base(base, config), tree)
 
 
 def _base(name: Any, config: str) -> dict[str, Any]:
@@ -384,6 +383,13 @@ def _parse_override(text: str) -> dict[str, Any]:
 def _nested(key: str, value: Any) -> dict[str, Any]:
     first, *others = key.split(".")
     return {first: _nested(".".join(others), value) if others else value}
+
+
+def _over(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """A user's settings over those of a preset; steps without minutes replace its time budget."""
+    given = high.get("train")
+    timeless = isinstance(given, dict) and "steps" in given and "minutes" not in given
+    return _merge(_merge(low, {"train": {"minutes": None}}) if timeless else low, high)
 
 
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,8 @@ def run(
     folds = load_folds(trained)
     refs = find(scans, settings.read).refs
     tell_of_conditions(refs, trained.conditions.names)
-    out = model / "calibration"  # the prepared scans are kept here until the Reference is written
+    record = model / "calibration"  # of the scans that the Reference is of; what an unfinished run has done is apart
+    out = record / "unfinished"
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
     identity, anew = {"model": trained.hash}, verdicts is not None  # what an unfinished run prepared was not judged
@@ -124,9 +125,14 @@ def run(
                 trained, folds, healthy=healthy, names=names, detect=settings.detect, on_progress=on_progress
             )
         save_set(model, NAME, reference.to_set())
-        folder.finish(summary, reference=reference.status, warnings=list(trained.warnings))
+        folder.keep_only(summary.outcomes)
+        warnings = [*trained.warnings, *reference.warnings]
+        folder.finish(summary, reference=reference.in_words, warnings=warnings)
         folder.remove_outputs()  # the prepared scans
-        shutil.rmtree(out / "cache", ignore_errors=True)  # and what a killed run had not listed yet
+    with disk_errors(record):
+        for name in ("run.json", "manifest.jsonl"):
+            (out / name).replace(record / name)
+    shutil.rmtree(out, ignore_errors=True)  # and what a killed run had not listed yet
     _warn(reference, before=trained)
     said = (in_words(summary.outcomes, n=reference.n),) if verdicts else ()
     return Finished(model, summary, (f"{model}: {reference.in_words}; {reference.least_in_words}", *said))
@@ -240,7 +246,7 @@ def _reference(
 
 
 def _warn(reference: Reference, *, before: Model) -> None:
-    for warning in before.warnings:
+    for warning in (*before.warnings, *reference.warnings):
         log.warning(warning)
     earlier = reference_of(before)
     if earlier.calibrated and reference.n < earlier.n and not reference.statistics_of:

@@ -103,6 +103,8 @@ def run(
     check_disk(out, size * len(refs) * _share(options), hint=hint)
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans; calibrate it on healthy scans")
+    for warning in reference.warnings:
+        log.warning(warning)
     import_what_drawing_needs()
     with OutputFolder(out, command="detect", identity=identity, overwrite=overwrite) as folder:
         if overwrite:
@@ -121,12 +123,12 @@ def run(
             write_text(out / "findings.csv", findings_table((row.id, _candidates(row)) for row in rows))
         units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
         facts = {"units": {name: units[name] for name in options.maps}, "thresholds": _thresholds(reference, options)}
-        card = trained.card
-        folder.finish(summary, reference=reference.status, warnings=list(trained.warnings), model=card, **facts)
+        warnings = [*trained.warnings, *reference.warnings]
+        folder.finish(summary, reference=reference.in_words, warnings=warnings, model=trained.card, **facts)
         if options.review:
             with folder.rows() as rows, disk_errors(out):
                 Worklist.of_run(out, rows).write(out)
-    lines = [f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.status})"]
+    lines = [f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.in_words})"]
     lines += [f"{out}/review/index.html: the pages, to be opened in a browser"] if options.review else []
     return Finished(out, summary, tuple(lines) if summary.exit_code < 2 else ())
 

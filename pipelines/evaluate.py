@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvae.errors import InputError
 from medvae.evaluation.lesions import Curve, mean_measures, measure, read_volume
-from medvae.evaluation.masks import Masks
+from medvae.evaluation.masks import HINT, Masks, unmatched_in_words
 from medvae.evaluation.metrics import compare, scan_ap, scan_auroc
 from medvae.evaluation.report import froc, markdown, precision_recall
 from medvae.evaluation.truth import read_scores
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from medvae.evaluation.metrics import Interval
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +58,8 @@ def evaluate(
         verdicts: JSON that the pages exported.
 
     Raises:
-        InputError: no run of `detect` in the folder, no lesion among the masks, two masks that could be one scan's, or
-            no verdicts on scans of the run.
+        InputError: no run of `detect` in the folder, no folder of masks, no lesion among them, two masks that could be
+            one scan's, or no verdicts on scans of the run.
         ScanError: a mask cannot be read or does not lie on its scan.
         OutputError: the folder cannot be written.
     """
@@ -84,10 +87,18 @@ def _against(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The maps against masks: what `evaluation.json` has of it, and the pictures by name."""
     thresholds: dict[str, Any] = record["thresholds"]
-    cases = _cases(out, truth, healthy=healthy)
+    masks = Masks.below(truth)
+    every = _cases(out, masks)
+    unmatched = masks.without_scan(case.id for case in every)
+    if unmatched:
+        log.warning("%s; %s", unmatched_in_words(unmatched), HINT)
+    without = [case.id for case in every if case.truth is None]
+    cases = every if healthy else [case for case in every if case.truth is not None]
     found = {name: _of_map(out, name, cases, known["voxels"]) for name, known in thresholds.items()}
     counts = next(iter(found.values())).counts  # the same of every map
-    tree: dict[str, Any] = {"scans": len(cases), **counts, "maps": {name: one.tree for name, one in found.items()}}
+    tree: dict[str, Any] = {"scans": len(cases), **counts}
+    tree |= {"taken_as_healthy": without if healthy else [], "left_out": [] if healthy else without}
+    tree |= {"masks_without_scan": list(unmatched), "maps": {name: one.tree for name, one in found.items()}}
     return tree, {"froc.png": froc(tree)} | {f"precision_recall_{name}.png": one.png for name, one in found.items()}
 
 
@@ -103,7 +114,7 @@ def _record(out: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Case:
-    """A scan of the run: its id, whose it is, and its mask, None where it is healthy."""
+    """A scan of the run: its id, whose it is, and its mask, if there is one."""
 
     id: str
     subject: str
@@ -119,21 +130,18 @@ class _OfMap:
     png: bytes
 
 
-def _cases(out: Path, truth: Path, *, healthy: bool) -> list[_Case]:
-    """The scans of which something is known, by id.
+def _cases(out: Path, masks: Masks) -> list[_Case]:
+    """The scans that have maps, by id.
 
     Raises:
         InputError: no scan has a mask, or two masks could be that of one scan.
     """
     subjects = {one.id: one.facts.get("subject") for one in Manifest(out / "manifest.jsonl").outcomes().values()}
-    masks = Masks.below(truth)
-    cases = []
-    for name in sorted(path.parent.name for path in out.glob("scans/*/coverage.nii.gz")):
-        mask = masks.of(name)
-        if mask is not None or healthy:
-            cases.append(_Case(name, subjects.get(name) or name, mask))
+    names = sorted(path.parent.name for path in out.glob("scans/*/coverage.nii.gz"))
+    cases = [_Case(name, subjects.get(name) or name, masks.of(name)) for name in names]
     if not any(case.truth for case in cases):
-        raise InputError("none of the scans has a mask", path=truth, hint="name each mask by the id of its scan")
+        message = f"none of the scans has a mask; {unmatched_in_words(masks.without_scan(names))}"
+        raise InputError(message, path=masks.folder, hint=HINT)
     return cases
 
 
@@ -161,7 +169,9 @@ def _of_map(out: Path, name: str, cases: Sequence[_Case], thresholds: Mapping[st
         "oracle_dice": curve.oracle_dice,
         "at_healthy_fpr": at,
     }
-    counts = {"subjects": compared.subjects, "with_lesion": sum(ill), "prevalence": compared.prevalence}
+    patients = {case.subject for case, yes in zip(cases, ill, strict=True) if yes}
+    counts: dict[str, Any] = {"subjects": compared.subjects, "with_lesion": sum(ill)}
+    counts |= {"subjects_with_lesion": len(patients), "prevalence": compared.prevalence}
     return _OfMap(tree, counts, precision_recall(curve, name, tree, prevalence=compared.prevalence))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from medvae.cohort.names import plural
 from medvae.errors import InputError
-from medvae.evaluation.masks import Masks
+from medvae.evaluation.masks import HINT, Masks, unmatched_in_words
 from medvae.review.accepted import Accepted, write_accepted
 from medvae.review.sample_list import SampleList
 from medvae.review.sample_page import SamplePage
@@ -69,8 +69,8 @@ def run(
         on_progress: called after each scan.
 
     Raises:
-        InputError: no run in the folder, or one of another command; two masks that could be one scan's; no file of
-            verdicts on this set.
+        InputError: no run in the folder, or one of another command; no folder of masks, or two masks that could be one
+            scan's; no file of verdicts on this set.
         ScanError: a file cannot be read, or a mask does not lie on its scan.
         OutputError: the folder cannot be written.
     """
@@ -100,10 +100,19 @@ def _detect(
     on_progress: Callable[[Progress], None],
 ) -> Reviewed:
     names = [one.id for one in done if (out / "scans" / one.id / SCAN).is_file()]
+    truths = [None if masks is None else masks.of(name) for name in names]
     with disk_errors(out):
-        _write([ScanPage(name, None if masks is None else masks.of(name)) for name in names], out, on_progress)
+        _write([ScanPage(name, truth) for name, truth in zip(names, truths, strict=True)], out, on_progress)
         index = Worklist.of_run(out, outcomes).write(out)
-    return _reviewed(index, names, done, hint="run detect again, set detect.review=true")
+    lines = () if masks is None else _outlined(masks, names, sum(truth is not None for truth in truths))
+    return _reviewed(index, names, done, hint="run detect again, set detect.review=true", more=lines)
+
+
+def _outlined(masks: Masks, names: Sequence[str], found: int) -> tuple[str, ...]:
+    """How many scans got the outline of a mask, and which masks are of none."""
+    others = masks.without_scan(names)
+    counts = f"masks of lesions: {found} of {plural(len(names), 'scan')}"
+    return (counts, *((unmatched_in_words(others), f"  hint: {HINT}") if others else ()))
 
 
 def _augment(

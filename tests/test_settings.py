@@ -14,6 +14,8 @@ from medvae.settings import Settings, adjust, load
 if TYPE_CHECKING:
     from pathlib import Path
 
+TIMED = "hippocampus-mri-shape"  # a preset with a time budget
+
 
 def refusal(config: str | None = None, *overrides: str) -> SettingsError:
     with pytest.raises(SettingsError) as caught:
@@ -94,7 +96,7 @@ def test_a_wrong_value_is_told_with_what_is_allowed(override: str, said: str) ->
 def test_a_wrong_value_names_the_file_and_the_purpose(tmp_path: Path) -> None:
     problem = refusal(written(tmp_path, "train: {steps: many}\n"))
     assert str(problem).endswith("mine.yaml: a whole number is needed")
-    assert problem.hint == "correct it: optimiser steps, if no time budget is given"
+    assert problem.hint == "correct it: optimiser steps; set without minutes, they replace a time budget"
     assert refusal(None, "model.conditions=age").hint == "write a list, e.g. model.conditions=[age]"
 
 
@@ -203,3 +205,19 @@ def test_settings_cannot_be_changed_in_place() -> None:
 def test_settings_survive_a_round_trip() -> None:
     one = load("brain-mr" if "brain-mr" in plugins.presets() else plugins.presets()[0])
     assert settings.validate(Settings, one.model_dump(mode="json"), where="a checkpoint") == one
+
+
+def test_steps_without_minutes_replace_a_time_budget(tmp_path: Path) -> None:
+    """Of a preset, from the command line, from Python and from a file that builds on it."""
+    assert load(TIMED).train.minutes == 10
+    for overrides in (("train.steps=7",), {"train.steps": 7}, ("train.lr=0.1", "train.steps=7")):
+        train = load(TIMED, overrides).train
+        assert (train.steps, train.minutes) == (7, None)
+    for both in (("train.steps=7", "train.minutes=3"), ("train.minutes=3", "train.steps=7")):
+        assert load(TIMED, both).train.minutes == 3, "a time budget beside them overrides steps"
+    assert load(TIMED, "train.lr=0.1").train.minutes == 10
+    (tmp_path / "mine.yaml").write_text(f"base: {TIMED}\ntrain: {{steps: 7}}\n", "utf-8")
+    assert load(str(tmp_path / "mine.yaml")).train.minutes is None
+    assert load(str(tmp_path / "mine.yaml"), "train.minutes=3").train.minutes == 3
+    longer = load("brain-mri-t1", "train.minutes=30")
+    assert adjust(longer, "brain-mri-t1", ("seed=2",)).train.minutes == 30, "the preset of a model changes nothing"

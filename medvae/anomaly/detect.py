@@ -104,6 +104,8 @@ def detect(
     model.conditions.require(conditions or {})
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans")
+    for warning in reference.warnings:
+        log.warning(warning)
     loaded, ref = _load(what, model, id=id, affine=affine, mask=mask, conditions=conditions)
     found = detect_prepared(loaded.prepared, loaded.scan, model, options=options)
     how = model.settings.read

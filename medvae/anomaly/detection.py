@@ -87,8 +87,8 @@ class Detection:
         coverage: uint8 `(X, Y, Z)` on the scan's own grid: 1 = voxel was evaluated.
         covered_share: share that was evaluated, 0 to 1: of the template's brain, or of the foreground of a scan that is
             not aligned; None where that is not known.
-        status: what z and p rest on: "calibrated, n=25", or "uncalibrated, n=18".
-        n: healthy scans behind them.
+        status: what z and p rest on: "calibrated, n=25", or "uncalibrated, n=18" (`Reference.status`).
+        n: healthy scans behind p and the thresholds.
         warnings: what a reader should know.
         candidates: regions of the first map that healthy scans do not have.
         picture: of the first map.

@@ -10,6 +10,7 @@ import numpy as np
 from medvae.anomaly.extremes import Extremes
 from medvae.checkpoint.arrays import ArraySet
 from medvae.checkpoint.folds import fold_hashes
+from medvae.cohort.names import plural
 from medvae.errors import ModelError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 NAME = "reference"  # of the set in a checkpoint
 _TRAITS = "traits of the scans/"  # no map has such a name
 _AGAIN = "calibrate the model again"
+_FEW = 5  # subjects: thresholds and p of fewer say little
 _OF_MAPS = ("scale", "limit", "options")
 _FACTS = ("top", "draws", "n", "calibrated", "model_hash", "preparation_hash")
 
@@ -87,9 +89,13 @@ class Reference:
 
     @property
     def status(self) -> str:
-        """What every output says beside a p or z, e.g. "calibrated, n=25"; or "uncalibrated", or "cross-fitted"."""
-        crossed = bool(self.folds) and not self.statistics_of
-        kind = "uncalibrated" if not self.calibrated else "cross-fitted" if crossed else "calibrated"
+        """What every output says beside a p or z, e.g. "calibrated, n=25"; or "uncalibrated", or "cross-fitted".
+
+        Where mean and spread are of other scans it is "thresholds n=4, mean and spread n=20".
+        """
+        if self.statistics_of:
+            return f"thresholds n={self.n}, mean and spread n={len(self.statistics_of)}"
+        kind = "uncalibrated" if not self.calibrated else "cross-fitted" if self.folds else "calibrated"
         return f"{kind}, n={self.n}"
 
     @property
@@ -117,6 +123,15 @@ class Reference:
     def least_in_words(self) -> str:
         """The smallest p that so many healthy scans allow."""
         return f"the smallest possible p of a scan is {1 / (self.n + 1):.3f}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """That the subjects behind the thresholds are very few, where they are."""
+        people = {int(number) for one in self.maps.values() for number in one.extremes.subjects}
+        if not self.calibrated or len(people) >= _FEW:
+            return ()
+        what = f"thresholds and p are of {plural(len(people), 'healthy subject')}"
+        return (f"few_healthy: {what}; those of fewer than {_FEW} say little",)
 
     @property
     def hash(self) -> str:

@@ -73,6 +73,7 @@ def gather(selection: Selection, settings: ReadSettings) -> Found:
         found.add(there)
     if found.scans:
         _warn(empty, skipped)
+        found.rest = [file for file in found.rest if file not in skipped]  # they are told of
     return found
 
 

@@ -69,7 +69,7 @@ def by_candidate(content: Content, *, key: str) -> Segments:
         "candidates",
         "candidates",
         new[content.labels],
-        tuple(f"{one.number}: peak {one.peak:.3g} {unit}, {one.volume_ml:.2g} mL, p {one.p:.2g}" for one in regions),
+        tuple(f"{one.number}: peak {one.peak:.3g} {unit}, {one.volume_ml:.3g} mL, p {one.p:.2g}" for one in regions),
         tuple(one.peak / max(content.limit, 1e-6) for one in regions),
         tuple(tracking_uid(one, key=key) for one in regions),
     )

@@ -90,13 +90,13 @@ def measure(scan: Volume, threshold: float) -> dict[str, float]:
 
 def mean_measures(each: Sequence[Mapping[str, float]], *, subjects: Sequence[str]) -> dict[str, Interval]:
     """The mean of each measure over the scans for which it is defined, with its interval over subjects."""
-    weights = Draws.from_subjects(subjects).weights(subjects)
-    found = {}
+    draws, found = Draws.from_subjects(subjects), {}
     for key in MEASURES:
         values = np.array([one[key] for one in each])
         known = np.isfinite(values)
+        weights = draws.weights([subject for subject, yes in zip(subjects, known, strict=True) if yes])
         with np.errstate(invalid="ignore"):  # a draw may have none of these scans
-            drawn = (weights[:, known] @ values[known]) / weights[:, known].sum(1)
+            drawn = (weights @ values[known]) / weights.sum(1)
         found[key] = interval(float(values[known].mean()) if known.any() else float("nan"), drawn)
     return found
 

@@ -29,8 +29,8 @@ class Interval:
 
     Attributes:
         value: on all subjects.
-        low: 2.5% of the draws lie below.
-        high: 2.5% of the draws lie above.
+        low: 2.5% of the draws lie below; NaN where there is no interval, as of one subject.
+        high: 2.5% of the draws lie above; NaN where there is no interval.
     """
 
     value: float
@@ -38,7 +38,7 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}" + ("" if np.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +94,12 @@ class Draws:
         return cls(names, _times(len(names), count=count, seed=seed))
 
     def weights(self, subjects: Sequence[str]) -> NDArray[np.int64]:
-        """How often each scan is in each draw, given whose scans they are: `(R, len(subjects))`."""
-        return self.times[:, [self.subjects.index(subject) for subject in subjects]]
+        """How often each scan is in each draw, given whose scans they are: `(R, len(subjects))`.
+
+        All 0 where all are of one subject: every draw would be the same, and the interval would have no width.
+        """
+        at = [self.subjects.index(subject) for subject in subjects]
+        return self.times[:, at] * (len(set(at)) > 1)
 
 
 def compare(scans: Sequence[ScanVoxels], of: str, *, count: int = DRAWS, seed: int = 0) -> Comparison:
@@ -110,7 +114,7 @@ def compare(scans: Sequence[ScanVoxels], of: str, *, count: int = DRAWS, seed: i
     draws = Draws.from_subjects((scan.subject for scan in scans), count=count, seed=seed)
     names = list(scans[0].maps)
     ap = {name: pooled_ap(scans, name) for name in names}
-    drawn = {name: pooled_ap_draws(scans, name, draws=draws) for name in names}
+    drawn = {name: pooled_ap_draws(scans, name, draws=draws, value=ap[name]) for name in names}
     lesion_scans = [scan for scan in scans if scan.truth.any()]
     each = {name: np.array([average_precision(s.truth, s.maps[name]) for s in lesion_scans]) for name in names}
     weights = draws.weights([scan.subject for scan in lesion_scans])
@@ -140,12 +144,22 @@ def pooled_ap(scans: Sequence[ScanVoxels], name: str) -> float:
     )
 
 
-def pooled_ap_draws(scans: Sequence[ScanVoxels], name: str, *, draws: Draws, bins: int = BINS) -> NDArray[np.float64]:
+def pooled_ap_draws(
+    scans: Sequence[ScanVoxels], name: str, *, draws: Draws, value: float, bins: int = BINS
+) -> NDArray[np.float64]:
     """`pooled_ap` in each draw, `(R,)`; NaN in a draw without a lesion.
 
     AP only steps where a lesion voxel is passed. So the lesion voxels' own values are thresholds enough: voxels are
     counted between them once per scan, and a draw adds counts up instead of sorting voxels. Where there are more
-    different values than `bins`, quantiles of them stand for all.
+    different values than `bins`, quantiles of them stand for all. Fewer steps give a lower AP: all draws are raised by
+    what the AP of all scans, each taken once, has lost to `value`.
+
+    Args:
+        scans: all with this map.
+        name: of the map.
+        draws: of their subjects.
+        value: `pooled_ap` of the scans.
+        bins: thresholds that the draws share at most.
     """
     lesion_values = np.concatenate([scan.maps[name][scan.truth] for scan in scans])
     edges = np.unique(lesion_values)
@@ -154,7 +168,9 @@ def pooled_ap_draws(scans: Sequence[ScanVoxels], name: str, *, draws: Draws, bin
     hits = np.stack([_between(edges, scan.maps[name][scan.truth]) for scan in scans])
     misses = np.stack([_between(edges, scan.maps[name][~scan.truth]) for scan in scans])
     weights = draws.weights([scan.subject for scan in scans]).astype(np.float64)
-    return _ap_of_counts(weights @ hits, weights @ misses)
+    once = np.ones((1, len(scans)))
+    lost = value - _ap_of_counts(once @ hits, once @ misses)
+    return np.minimum(_ap_of_counts(weights @ hits, weights @ misses) + lost, 1)
 
 
 def scan_auroc(
@@ -195,7 +211,8 @@ def scan_ap(
     rows = zip(subjects, np.asarray(diseased, bool), np.asarray(scores, np.float32), strict=True)
     scans = [ScanVoxels(subject, np.array([ill]), {"score": np.array([score])}) for subject, ill, score in rows]
     draws = Draws.from_subjects(subjects, count=count, seed=seed)
-    return interval(pooled_ap(scans, "score"), pooled_ap_draws(scans, "score", draws=draws))
+    value = pooled_ap(scans, "score")
+    return interval(value, pooled_ap_draws(scans, "score", draws=draws, value=value))
 
 
 def paired_ratio(ours: ArrayLike, theirs: ArrayLike, *, count: int = DRAWS, seed: int = 0) -> Interval:
@@ -223,7 +240,7 @@ def interval(value: float, drawn: NDArray[np.float64]) -> Interval:
 
 
 def _mean(values: NDArray[np.float64], *, count: int, seed: int) -> Interval:
-    times = _times(values.size, count=count, seed=seed)
+    times = _times(values.size, count=count, seed=seed) * (values.size > 1)  # as in `Draws.weights`
     return interval(float(values.mean()), _weighted_mean(values, times))
 
 

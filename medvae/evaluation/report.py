@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from medvae.cohort.names import plural
+from medvae.evaluation.masks import shortened, unmatched_in_words
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from medvae.evaluation.lesions import Curve
 
 _POINTS = 1000  # of a curve
+_FEW = 10  # subjects: a percentile interval of fewer is too narrow
 _TITLES = {
     "dice": "Dice",
     "voxel_sensitivity": "voxel sensitivity",
@@ -32,8 +36,9 @@ def markdown(tree: Mapping[str, Any]) -> str:
 
 
 def _maps(tree: Mapping[str, Any]) -> list[str]:
-    counts = f"{tree['scans']} scans of {tree['subjects']} subjects, {tree['with_lesion']} with a lesion"
-    lines = [f"{counts}; prevalence {tree['prevalence']:.4g}.", ""]
+    counts = f"{plural(tree['scans'], 'scan')} of {plural(tree['subjects'], 'subject')}"
+    lines = [f"{counts}, {tree['with_lesion']} with a lesion; prevalence {tree['prevalence']:.4g}.", ""]
+    lines += [*_matched(tree), _intervals(tree), ""]
     lines += ["| map | pooled AP | AP per scan | AUROC of scans | AP of scans | oracle Dice |", "|---" * 6 + "|"]
     for name, one in tree["maps"].items():
         cells = [
@@ -52,6 +57,30 @@ def _maps(tree: Mapping[str, Any]) -> list[str]:
             cells = [cell(row[key]) for key in _TITLES]
             lines.append(f"| `{name}` | {100 * float(rate):g}% | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _matched(tree: Mapping[str, Any]) -> list[str]:
+    """Which scans have no mask, and which masks no scan."""
+    lines = []
+    for key, what in (("taken_as_healthy", "taken as healthy"), ("left_out", "left out")):
+        if tree[key]:
+            lines.append(f"{plural(len(tree[key]), 'scan')} without a mask, {what}: {shortened(tree[key])}.")
+    if tree["masks_without_scan"]:
+        lines.append(f"{unmatched_in_words(tree['masks_without_scan'])}.")
+    return lines
+
+
+def _intervals(tree: Mapping[str, Any]) -> str:
+    """What the numbers in brackets are, and whether they can be relied on."""
+    ill = tree["subjects_with_lesion"]
+    if tree["subjects"] == 1:
+        return "No intervals: all scans are of one subject."
+    few = ""
+    if ill == 1:
+        few = "; one subject has a lesion: what is measured in lesions has no interval, and the others are too narrow"
+    elif ill < _FEW:
+        few = f"; {ill} subjects have a lesion, and intervals of fewer than {_FEW} are too narrow"
+    return f"In brackets: 95% intervals over subjects{few}."
 
 
 def _verdicts(said: Mapping[str, Any]) -> list[str]:

@@ -219,6 +219,15 @@ class OutputFolder:
         there = sorted(self._manifest.outcomes().values(), key=lambda one: one.id)
         return tuple(one for one in there if one.status != "ok" or self._is_whole(one))
 
+    def keep_only(self, outcomes: Iterable[Outcome]) -> None:
+        """Forget all results but these, and remove the files of the others. Of an exclusive folder only."""
+        names = {one.id for one in outcomes}
+        with disk_errors(self.path), self._claims.locked():
+            there = tuple(self._manifest.outcomes().values())
+            self._manifest.rewrite(one for one in there if one.id in names)
+            for one in there:
+                self._remove(one.outputs if one.id not in names else ())
+
     def remove_outputs(self) -> None:
         """Remove the files of all results, which only this run needed; no line lists them, a later run makes them anew.
 

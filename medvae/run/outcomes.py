@@ -95,9 +95,10 @@ class Summary:
                 by_code.setdefault(outcome.code or "internal", []).append(outcome)
         lines = []
         for code in sorted(by_code, key=list(CODES).index):
-            first = by_code[code][0]
-            more = f" and {len(by_code[code]) - 1} more" if len(by_code[code]) > 1 else ""
-            lines += [f"{first.status} ({code}): {first.id}{more}: {first.message}", f"  hint: {first.hint}"]
+            first, same = by_code[code][0], sum(one.message == by_code[code][0].message for one in by_code[code])
+            more = f" and {same - 1} more" if same > 1 else ""
+            others = f"; {len(by_code[code]) - same} more for other reasons" if same < len(by_code[code]) else ""
+            lines += [f"{first.status} ({code}): {first.id}{more}: {first.message}{others}", f"  hint: {first.hint}"]
         counts = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items()))
         return [*lines, *self._warnings(), counts]
 

@@ -147,6 +147,7 @@ def test_what_every_output_says() -> None:
     assert reference().status == "calibrated, n=3"
     assert reference(calibrated=False, n=18).status == "uncalibrated, n=18"
     assert reference(folds=("x", "y"), cross_fitted=2).status == "cross-fitted, n=3"
+    assert reference(statistics_of=("d", "e")).status == "thresholds n=3, mean and spread n=2"
     assert "2 healthy scans of its training, by cross-fitting (2 folds), and on 1 more" in (
         reference(folds=("x", "y"), cross_fitted=2).in_words
     )
@@ -170,3 +171,17 @@ def test_something_else_under_its_name_is_refused() -> None:
     model = linear_model.bare_model().with_set("reference", ArraySet({}, {"n": 3}))
     with pytest.raises(ModelError, match="cannot be read"):
         reference_of(model)
+
+
+def test_few_subjects_behind_the_thresholds_are_warned_of() -> None:
+    """Ten scans of four people are few; a model that is not calibrated has a warning of its own."""
+
+    def of(subjects: list[int], **changes: Any) -> Reference:
+        numbers = np.array(subjects, np.int32)
+        one = replace(one_map(), extremes=replace(extremes(0), subjects=numbers))
+        return reference(maps={"x": one}, **changes)
+
+    (warning,) = of([0, 1, 2, 3, 0, 1, 2, 3, 0, 1]).warnings
+    assert warning == "few_healthy: thresholds and p are of 4 healthy subjects; those of fewer than 5 say little"
+    assert of([0, 1, 2, 3, 4]).warnings == ()
+    assert of([0, 1], calibrated=False).warnings == ()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medvae.evaluation import metrics
+from medvae.evaluation.lesions import MEASURES, mean_measures
 from medvae.evaluation.metrics import Draws, ScanVoxels
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def test_healthy_scans_count_in_the_pool_and_not_in_the_mean_over_scans() -> Non
 def test_draws_equal_literal_resampling(levels: int | None) -> None:
     scans = made_scans(levels=levels)
     draws = Draws.from_subjects((s.subject for s in scans), count=20, seed=1)
-    fast = metrics.pooled_ap_draws(scans, "good", draws=draws)
+    fast = metrics.pooled_ap_draws(scans, "good", draws=draws, value=metrics.pooled_ap(scans, "good"))
     for row, value in enumerate(fast):
         drawn = taken(scans, draws, row)
         truth = np.concatenate([s.truth for s in drawn])
@@ -90,9 +91,36 @@ def test_draws_equal_literal_resampling(levels: int | None) -> None:
 
 def test_few_thresholds_are_near_enough() -> None:
     scans = made_scans(voxels=20_000)
-    draws = Draws.from_subjects((s.subject for s in scans), count=10)
-    exact = metrics.pooled_ap_draws(scans, "good", draws=draws, bins=10**9)
-    assert metrics.pooled_ap_draws(scans, "good", draws=draws) == pytest.approx(exact, abs=1e-3)
+    draws, value = Draws.from_subjects((s.subject for s in scans), count=10), metrics.pooled_ap(scans, "good")
+    exact = metrics.pooled_ap_draws(scans, "good", draws=draws, value=value, bins=10**9)
+    few = metrics.pooled_ap_draws(scans, "good", draws=draws, value=value, bins=50)
+    assert few == pytest.approx(exact, abs=1e-3)
+
+
+def test_with_few_thresholds_the_interval_is_of_the_value() -> None:
+    """The same scan of several people: every draw has the AP of all, whatever the number of thresholds."""
+    (scan,) = made_scans(subjects=1, scans=1, voxels=4000)
+    scans = [ScanVoxels(name, scan.truth, scan.maps) for name in "abc"]
+    draws, value = Draws.from_subjects("abc", count=10), metrics.pooled_ap(scans, "good")
+    few = metrics.pooled_ap_draws(scans, "good", draws=draws, value=value, bins=10)
+    assert few == pytest.approx(np.full(10, value), abs=1e-9)
+    assert metrics.pooled_ap_draws(scans, "good", draws=draws, value=1.0, bins=10).max() == 1
+
+
+def test_one_subject_has_no_interval() -> None:
+    """Also where only one of several has a lesion, for what is measured on lesions alone."""
+    one = [*made_scans(subjects=1)]
+    well = [ScanVoxels(f"w{i}", np.zeros(9, bool), {"good": np.zeros(9, np.float32)}) for i in range(3)]
+    ill = [ScanVoxels("s0", scan.truth, {"good": scan.maps["good"]}) for scan in one]
+    alone, among = metrics.compare(ill, "good", count=50), metrics.compare([*ill, *well], "good", count=50)
+    for found in (alone.ap["good"], alone.per_scan["good"], among.per_scan["good"]):
+        assert np.isfinite(found.value)
+        assert np.isnan([found.low, found.high]).all()
+    assert np.isnan(metrics.paired_difference([1.0], [0.5]).low)
+    assert np.isnan(metrics.scan_auroc([1, 2], [False, True], subjects=["a", "a"]).low)
+    rows = [{"dice": dice, **dict.fromkeys(MEASURES[1:], 0.0)} for dice in (0.5, np.nan, np.nan)]
+    dice = mean_measures(rows, subjects=["a", "b", "c"])["dice"]
+    assert (dice.value, str(dice)) == (0.5, "0.500"), "it is of one subject"
 
 
 def test_draws_are_of_subjects_not_of_scans() -> None:

@@ -16,8 +16,10 @@ from medvae.cli.main import main
 from medvae.cohort.find import find
 from medvae.cohort.read import read
 from medvae.errors import InputError, ModelError, OutputError, ScanError
+from medvae.pipelines import calibrate as pipeline
 from medvae.pipelines.calibrate import _keep, calibrate
 from medvae.prepare.load import ReadAndPrepare
+from medvae.run.manifest import Manifest
 from medvae.scan import Selection, scan_hash
 from medvae.vae.conditions import Condition, Conditions
 
@@ -78,7 +80,12 @@ def test_fewer_scans_than_before_are_warned_of(
     assert "replaced the Reference of 3 healthy scans" in said
     (warning,) = load(model_folder).warnings
     assert warning in said, "what is wrong with the model is said where it is used"
-    assert json.loads((tmp_path / "model" / "calibration" / "run.json").read_text("utf-8"))["warnings"] == [warning]
+    few = "few_healthy: thresholds and p are of 1 healthy subject; those of fewer than 5 say little"
+    assert few in said
+    assert json.loads((tmp_path / "model" / "calibration" / "run.json").read_text("utf-8"))["warnings"] == [
+        warning,
+        few,
+    ]
     assert main([*command, str(brains / "healthy")]) == 0
     assert "replaced" not in capsys.readouterr().err
 
@@ -104,6 +111,40 @@ def test_a_wrong_option_of_a_map_is_refused_before_anything_is_prepared(
         assert "residual_z" in capsys.readouterr().err
     assert (tmp_path / "model" / "calibration" / "run.json").read_bytes() == before
     assert not (tmp_path / "model" / "calibration" / "cache").exists()
+
+
+def test_the_record_is_of_the_scans_of_the_reference(
+    model_folder: Path, brains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a calibration before it nor one that failed or was interrupted has left anything in it."""
+    shutil.copytree(model_folder, tmp_path / "model")
+    record = tmp_path / "model" / "calibration"
+
+    def recorded() -> tuple[dict[str, str], dict[str, int]]:
+        each = Manifest(record / "manifest.jsonl").outcomes().values()
+        return {one.id: one.status for one in each}, json.loads((record / "run.json").read_text("utf-8"))["counts"]
+
+    def calibrate_on(*scans: str) -> int:
+        words = ["calibrate", *(str(brains / scan) for scan in scans), "--model", str(tmp_path / "model")]
+        return main([*words, "--workers", "0", "--quiet"])
+
+    before = recorded()
+    assert before == ({"h0": "ok", "h1": "ok", "h2": "ok"}, {"ok": 3})
+    assert calibrate_on("train/t0.nii.gz") == 2
+    assert recorded() == before, "the Reference is as before"
+    assert calibrate_on("train/t1.nii.gz", "healthy/h0.nii.gz") == 0
+    assert recorded() == ({"t1": "skipped", "h0": "ok"}, {"ok": 1, "skipped": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "save_set", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(tmp_path / "model", [brains / "healthy" / f"{name}.nii.gz" for name in ("h0", "h1")])
+    assert recorded()[0] == {"t1": "skipped", "h0": "ok"}
+    prepared: list[str] = []
+    monkeypatch.setattr(pipeline, "_keep", lambda ref, *_, **__: prepared.append(ref.id))
+    calibrate(tmp_path / "model", brains / "healthy" / "h1.nii.gz")
+    assert prepared == [], "it goes on with what was prepared"
+    assert recorded() == ({"h1": "ok"}, {"ok": 1})
+    assert {path.name for path in record.iterdir() if path.name[0] != "."} == {"run.json", "manifest.jsonl"}
 
 
 # ------------------------------------------------------------------------------------------------------ from Python

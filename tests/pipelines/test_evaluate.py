@@ -81,8 +81,13 @@ def test_the_command_writes_the_bytes_of_python(run: Path) -> None:
 def test_what_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished run of detect"):
         medvae.evaluate(tmp_path, tmp_path)
-    with pytest.raises(InputError, match="none of the scans has a mask"):
+    with pytest.raises(InputError, match="no such folder of masks"):
         medvae.evaluate(run, tmp_path / "nowhere", healthy=True)
+    with pytest.raises(InputError, match="the masks are not a folder"):
+        medvae.evaluate(run, run.parent / "truth" / "a.nii.gz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no mask in the folder"):
+        medvae.evaluate(run, tmp_path / "empty")
     nothing = np.zeros(GEOMETRY.shape, np.uint8)
     nifti.write(tmp_path / "none" / "a.nii.gz", nothing, GEOMETRY, description="")
     with pytest.raises(InputError, match="none of the scans has a lesion"):
@@ -91,6 +96,27 @@ def test_what_is_refused(run: Path, tmp_path: Path) -> None:
     nifti.write(tmp_path / "wrong" / "a.nii.gz", np.ones(other.shape, np.uint8), other, description="")
     with pytest.raises(ScanError, match="of the scan"):
         medvae.evaluate(run, tmp_path / "wrong")
+
+
+def test_a_mask_of_no_scan_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And how many scans have none: with a misnamed mask a lesion would count as healthy without a word."""
+    masks = run.parent / "truth"
+    (masks / "more").mkdir()
+    (masks / "b.nii.gz").rename(masks / "more" / "mr-b.nii.gz")
+    for options, sentence in ((["--healthy"], "taken as healthy"), ([], "left out")):
+        assert main(["evaluate", "detect", str(run), "--truth", str(masks), *options]) == 0
+        said = capsys.readouterr()
+        assert "1 mask belongs to no scan that has maps: more/mr-b.nii.gz" in said.err
+        text = (run / "evaluation" / "evaluation.md").read_text("utf-8")
+        for where in (text, said.out):
+            assert "1 mask belongs to no scan that has maps: more/mr-b.nii.gz." in where
+            assert f"2 scans without a mask, {sentence}: b, well." in where
+        tree = json.loads((run / "evaluation" / "evaluation.json").read_text("utf-8"))
+        assert tree["masks_without_scan"] == ["more/mr-b.nii.gz"]
+        assert (tree["taken_as_healthy"], tree["left_out"]) == ((["b", "well"], []) if options else ([], ["b", "well"]))
+    (masks / "a.nii.gz").rename(masks / "mr-a.nii.gz")
+    with pytest.raises(InputError, match="has a mask; 2 masks belong to no scan that has maps: more/mr-b"):
+        medvae.evaluate(run, masks)
 
 
 def test_a_mask_is_never_guessed(run: Path, tmp_path: Path) -> None:
@@ -112,8 +138,30 @@ def test_scans_of_one_subject_are_drawn_together(run: Path) -> None:
         Manifest(run / "manifest.jsonl").append(outcome)
     found = medvae.evaluate(run, run.parent / "truth").tree
     assert found["subjects"] == 1
-    value, low, high = found["maps"]["nll"]["ap"]
-    assert value == pytest.approx(low) == pytest.approx(high), "with one subject there is nothing to draw"
+    for key in ("ap", "ap_per_scan"):
+        value, *interval = found["maps"]["nll"][key]
+        assert 0 < value < 1
+        assert interval == [None, None], "with one subject there is nothing to draw"
+    text = (run / "evaluation" / "evaluation.md").read_text("utf-8")
+    assert "2 scans of 1 subject, 2 with a lesion" in text
+    assert "No intervals: all scans are of one subject." in text
+    assert "[" not in text
+
+
+def test_the_report_says_how_far_intervals_can_be_relied_on(run: Path) -> None:
+    masks = run.parent / "truth"
+    assert "2 subjects have a lesion, and intervals of fewer than 10 are too narrow" in told(run, masks)
+    (masks / "b.nii.gz").unlink()
+    found = told(run, masks, healthy=True)
+    assert "one subject has a lesion: what is measured in lesions has no interval" in found
+    tree = json.loads((run / "evaluation" / "evaluation.json").read_text("utf-8"))
+    one = tree["maps"]["nll"]
+    assert one["ap_per_scan"][1:] == one["at_healthy_fpr"]["0.001"]["dice"][1:] == [None, None]
+    assert None not in one["ap"] + one["at_healthy_fpr"]["0.001"]["false_regions"]
+
+
+def told(run: Path, masks: Path, *, healthy: bool = False) -> str:
+    return "\n".join(medvae.evaluate(run, masks, healthy=healthy).lines)
 
 
 def test_a_lesion_outside_the_evaluated_region_is_missed() -> None:

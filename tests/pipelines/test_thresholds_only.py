@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -50,7 +52,7 @@ def test_mean_and_spread_stay_and_the_rest_is_of_the_site(of_site: Path, model_f
         assert one.options == before.maps[name].options
         for key, values in before.maps[name].arrays.items():
             assert np.array_equal(one.arrays[key], values), (name, key)
-    assert (after.n, after.status) == (3, "calibrated, n=3")
+    assert (after.n, after.status) == (3, "thresholds n=3, mean and spread n=3")
     assert after.in_words == "thresholds of 3 healthy scans, mean and spread of 3 others"
     assert set(after.statistics_of) == set(before.scan_hashes)
     assert not set(after.scan_hashes) & set(before.scan_hashes)
@@ -70,6 +72,26 @@ def test_a_healthy_scan_of_the_site_is_usual_there(of_site: Path, model_folder: 
     assert max(one.p for one in each) >= 0.75, "the lowest of three is beside two that are higher"
     assert any(warning.startswith("seen_in_calibration") for warning in there.warnings)
     assert not any(warning.startswith("seen_in_calibration") for warning in here.warnings)
+
+
+def test_outputs_say_what_is_of_which_scans(of_site: Path, site: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["detect", str(site / "site0.nii.gz"), "--model", str(of_site), "--out", str(out), "--workers", "0"]
+    assert main([*words, "--map", "residual_z", "--quiet"]) == 0
+    record = json.loads((out / "run.json").read_text("utf-8"))
+    sentence = "thresholds of 3 healthy scans, mean and spread of 3 others"
+    assert record["reference"] == sentence
+    few = "few_healthy: thresholds and p are of 3 healthy subjects; those of fewer than 5 say little"
+    assert few in record["warnings"]
+    assert sentence in (out / "review" / "run.js").read_text("utf-8"), "the pages show it"
+    short = "thresholds n=3, mean and spread n=3"
+    found = json.loads((out / "scans" / "site0" / "findings.json").read_text("utf-8"))
+    assert found["reference"] == short
+    header = nib.load(out / "scans" / "site0" / "residual_z.nii.gz").header  # type: ignore[attr-defined]
+    assert header["descrip"].tobytes().decode().startswith(f"residual_z, z, {short}; research use only")
+    calibrated = json.loads((of_site / "calibration" / "run.json").read_text("utf-8"))
+    assert calibrated["reference"] == sentence
+    assert few in calibrated["warnings"]
 
 
 def test_python_gives_the_same_bytes(of_site: Path, model_folder: Path, site: Path, tmp_path: Path) -> None:

@@ -193,7 +193,12 @@ def test_the_truth_is_outlined_where_it_is_given(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(truth, found.first.affine), tmp_path / "truth" / "a.nii.gz")
     assert set(facts(page_of(out, "a"))["marks"]) == {"brain", "candidates"}
     assert set(facts(page_of(make_run(tmp_path / "well", [detection("a", top=0.1)]), "a"))["marks"]) == {"brain"}
-    review.run(out, truth=tmp_path / "truth")
+    with pytest.raises(InputError, match="no such folder of masks"):
+        review.run(out, truth=tmp_path / "nosuch")
+    shutil.copy(tmp_path / "truth" / "a.nii.gz", tmp_path / "truth" / "mr-b.nii.gz")
+    told = review.run(out, truth=tmp_path / "truth").lines
+    assert "masks of lesions: 1 of 1 scan" in told
+    assert "1 mask belongs to no scan that has maps: mr-b.nii.gz" in told
     page = page_of(out, "a")
     bit = facts(page)["marks"]["truth"]
     marked = np.argwhere(np.asarray(volume(page, "marks").dataobj).astype(int) & bit)

@@ -42,15 +42,18 @@ def test_exit_codes(outcomes: tuple[Outcome, ...], code: int) -> None:
 
 def test_what_did_not_end_well_is_told_by_code() -> None:
     unnamed = Outcome("f", "failed", message="no code", hint="h")
-    summary = Summary((FAILED, OK, REJECTED, SKIPPED, Outcome("e", "rejected", "truncated"), unnamed))
+    same, empty = (
+        Outcome(name, "rejected", "truncated", message=why) for name, why in (("e", "ends early"), ("g", "empty"))
+    )
+    summary = Summary((FAILED, OK, REJECTED, SKIPPED, same, empty, unnamed))
     assert summary.lines() == [
         "skipped (not_image): b: a report",
         "  hint: nothing to do",
-        "rejected (truncated): c and 1 more: ends early",
+        "rejected (truncated): c and 1 more: ends early; 1 more for other reasons",
         "  hint: copy it again",
-        "failed (internal): d and 1 more: odd",
+        "failed (internal): d: odd; 1 more for other reasons",
         "  hint: report it",
-        "2 failed, 1 ok, 2 rejected, 1 skipped",
+        "2 failed, 1 ok, 3 rejected, 1 skipped",
     ]
 
 

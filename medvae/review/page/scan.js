@@ -78,7 +78,7 @@
       select.value = review.candidates[one.number] ?? "";
       select.addEventListener("change", () => judge(index, select.value));
       const q = run.q[facts.id]?.[one.number];
-      const texts = [place(one), number(one.volume_ml, 2), number(one.peak), number(one.p, 2), number(q, 2)];
+      const texts = [place(one), number(one.volume_ml), number(one.peak), number(one.p, 2), number(q, 2)];
       const cells = [make("td", {}, [button]), ...texts.map((text) => make("td", { text })), make("td", {}, [select])];
       const line = make("tr", { title: `Strongest map at the peak: ${one.witness}` }, cells);
       line.addEventListener("click", (event) => event.target.tagName === "TD" && choose(index));
