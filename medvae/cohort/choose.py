@@ -42,8 +42,9 @@ def without_label_maps(files: Sequence[Path], root: Path, selection: Selection) 
         return files
     example = next(file for file in files if file not in set(scans)).relative_to(root)
     what = "a file that looks like a label map" if count == 1 else f"{count} files that look like label maps"
-    hint = "to use it, name it" if count == 1 else "to use them, name them"
-    log.warning("skipped %s (%s); %s in a list (CSV), in the column scan or label_map", what, example, hint)
+    them = "it" if count == 1 else "them"
+    hint = f"name {them} in a list (CSV), in the column scan or label_map, to use {them}"
+    log.warning("skipped %s (%s); %s", what, example, hint)
     return scans
 
 

@@ -46,7 +46,9 @@ class Masks:
             by_path[scan_id(path, folder)].append(path)
             by_name[stem_of(path.name)].append(path)
         if not files:
-            raise InputError("no mask in the folder", path=folder, hint="masks end with .nii or .nii.gz")
+            raise InputError(
+                "no mask in the folder", path=folder, hint="give masks names that end with .nii or .nii.gz"
+            )
         return cls(folder, {**by_name, **by_path})
 
     def of(self, name: str) -> Path | None:

@@ -81,7 +81,7 @@ LABEL_MAPS = [
 def test_label_maps_are_known_by_their_names(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "s1.nii", name)
     assert ids(tmp_path) == ["s1"]
-    assert f"skipped a file that looks like a label map ({name}); to use it, name it in a list" in caplog.text
+    assert f"skipped a file that looks like a label map ({name}); name it in a list" in caplog.text
     assert len(ids(tmp_path, include=("*",))) == 2, "unless they are asked for"
     (tmp_path / "list.csv").write_text(f"scan\ns1.nii\n{name}\n", "utf-8")
     assert len(ids(tmp_path / "list.csv")) == 2, "by a glob or a list, which every command takes"
