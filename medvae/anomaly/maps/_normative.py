@@ -23,6 +23,10 @@ Scales = Annotated[
     tuple[Annotated[float, Field(ge=0)], ...],
     Field(min_length=1, description="σ of the smoothing Gaussians; large lesions need larger ones"),
 ]
+Winsor = Annotated[
+    float,
+    Field(gt=0, description="values are clipped to the training mean ± this many SD at each voxel before encoding"),
+]
 
 
 class Normative(BaseMap):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from medvae.anomaly.inference import Inference
 
-# Chosen with benchmarks/fusion.py on simulated anomalies: not on any lesion that the map is evaluated on.
+# Chosen on simulated anomalies (docs/figures.md, weights of `fused`): not on any lesion that the map is evaluated on.
 WEIGHTS: Mapping[str, float] = {
     "asymmetry": 1.0,
     "matched_atlas": 0.25,

@@ -26,7 +26,6 @@ class Settings(Frozen):
 class Map(Matched):
     """|z| of x less the mean of the training scans at each voxel. It needs no network."""
 
-    NEEDS_ALIGNMENT = True
     USES = ("atlas",)
 
     def expected(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from medvae.anomaly.maps._normative import Normative, Scales
+from medvae.anomaly.maps._normative import Normative, Scales, Winsor
 from medvae.settings import Frozen
 from medvae.statistics import Normal
 
@@ -22,9 +20,7 @@ class Settings(Frozen):
     """Options of the map."""
 
     scales_mm: Scales = (0.0, 3.0, 6.0)
-    winsor: float = Field(
-        1.0, gt=0, description="values are clipped to the training mean ± this many SD at each voxel before encoding"
-    )
+    winsor: Winsor = 1.0
 
 
 class Map(Normative):
