@@ -97,7 +97,7 @@ def run(
     refs = find(scans, settings.read).refs
     tell_of_conditions(refs, trained.conditions.names)
     record = model / "calibration"  # of the scans that the Reference is of; what an unfinished run has done is apart
-    out = record / "unfinished"
+    out = record / ("unfinished-thresholds" if thresholds_only else "unfinished")  # they refuse different scans
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
     identity, anew = {"model": trained.hash}, verdicts is not None  # what an unfinished run prepared was not judged

@@ -21,6 +21,8 @@ from medvae.simulate import phantom
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from medvae.run.work import Progress
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -113,6 +115,21 @@ def test_again_the_statistics_are_those_of_the_first(of_site: Path, site: Path, 
 def test_scans_behind_the_statistics_are_refused(model_folder: Path, brains: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mean and spread are of this scan"):
         medvae.calibrate(model_folder, brains / "healthy", out=tmp_path / "model", thresholds_only=True)
+
+
+def test_a_calibration_that_was_interrupted_does_not_let_them_in(
+    model_folder: Path, brains: Path, tmp_path: Path
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.stage != "prepare":
+            raise KeyboardInterrupt
+
+    shutil.copytree(model_folder, tmp_path / "model")
+    with pytest.raises(KeyboardInterrupt):
+        medvae.calibrate(tmp_path / "model", brains / "healthy", on_progress=stop)
+    assert list((tmp_path / "model" / "calibration").glob("*/manifest.jsonl")), "it has prepared them"
+    with pytest.raises(InputError, match="mean and spread are of this scan"):
+        medvae.calibrate(tmp_path / "model", brains / "healthy", thresholds_only=True)
 
 
 def test_what_is_refused(
