@@ -1,8 +1,8 @@
 """All anomaly maps side by side, on prepared scans: simulated lesions in held-out brains, and healthy brains of a
 second site.
 
-    python benchmarks/maps.py --model MODEL [--data FOLDER] [--cache FOLDER] [--maps NAME ...] [--set KEY=VALUE ...]
-                              [--choose] [--shapes K]
+    python benchmarks/maps.py --model MODEL [--beside MODEL ...] [--data FOLDER] [--cache FOLDER] [--maps NAME ...]
+                              [--set KEY=VALUE ...] [--choose] [--shapes K]
 
 For development: no files are written but the cache of prepared scans. Lesions (stroke and MS shapes; dark, bright,
 iso-intense) are implanted on the model's grid, and the intensities are fitted again. Maps are computed by the functions
@@ -12,6 +12,9 @@ all other held-out subjects (cross-fitting).
 `--choose` evaluates the subjects of the split `calibrate`, each with the healthy statistics of the other four, and the
 shapes of odd rank by volume: for choosing options. The default evaluates the subjects of the split `test`, each with
 those of the other nine, and the shapes of even rank.
+
+`--beside` adds the maps of other models, each with its own healthy statistics, on the same lesions: every difference to
+the first map is paired. The models must prepare scans alike.
 
 With `fused` come the same map without each of its witnesses, and with `atlas` the same map smoothed by 6 mm. Per map:
 pooled voxel AP with its 95% bootstrap interval over subjects, and that of the paired difference to the first map; the
@@ -74,11 +77,15 @@ def main() -> None:
     options = parse()
     console.configure(quiet=True)
     begun = time.monotonic()
-    model = load(options.model)
+    models = {"": load(options.model), **{f", {path}": load(path) for path in options.beside}}
+    first, *others = models.values()
+    if any(other.preparation.hash != first.preparation.hash for other in others):
+        raise SystemExit("the models prepare scans in different ways")
     with tempfile.TemporaryDirectory() as scratch:
-        scans = prepared_scans(model, options.data, options.cache or Path(scratch))
+        scans = prepared_scans(first, options.data, options.cache or Path(scratch))
     held_out = scans["calibrate"] if options.choose else [*scans["calibrate"], *scans["test"]]
-    healthy = Healthy.from_scans(model, held_out, names=options.maps, overrides=tuple(options.set))
+    asked = {"names": options.maps, "overrides": tuple(options.set)}
+    healthy = [Healthy.from_scans(model, held_out, suffix=suffix, **asked) for suffix, model in models.items()]
     evaluated = scans["calibrate" if options.choose else "test"]
     report_lesions(healthy, evaluated, options.data, count=options.shapes, rank=0 if options.choose else 1)
     report_site(healthy, scans["site2"])
@@ -89,6 +96,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="anomaly maps side by side: simulated lesions, a second site")
     parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument("--beside", type=Path, nargs="+", default=[], help="other model folders")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with brains-t1 and the folders of masks")
     parser.add_argument("--cache", type=Path, help="folder that keeps the prepared scans for the next run")
     parser.add_argument("--maps", nargs="+", help="names of the maps; all by default")
@@ -121,7 +129,7 @@ def prepared_scan(ref: ScanRef, model: Model, file: Path) -> Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Healthy:
-    """The healthy statistics of all maps, each subject left out in turn.
+    """The healthy statistics of all maps of a model, each subject left out in turn.
 
     Attributes:
         model: with the statistics of its training scans.
@@ -129,7 +137,8 @@ class Healthy:
         arrays: of all healthy scans, by map.
         without: by subject, those of all others.
         maps: by subject, its own healthy maps compared with all others.
-        names: of the maps to report.
+        asked: the maps to report, the first one first.
+        suffix: after the names of its maps in `maps`, `of` and the tables.
     """
 
     model: Model
@@ -137,11 +146,18 @@ class Healthy:
     arrays: Mapping[str, Arrays] = field(repr=False)
     without: Mapping[str, Mapping[str, Arrays]] = field(repr=False)
     maps: Mapping[str, Values] = field(repr=False)
-    names: Sequence[str]
+    asked: Sequence[str]
+    suffix: str
 
     @classmethod
     def from_scans(
-        cls, model: Model, scans: Sequence[Prepared], *, names: Sequence[str] | None, overrides: tuple[str, ...]
+        cls,
+        model: Model,
+        scans: Sequence[Prepared],
+        *,
+        names: Sequence[str] | None,
+        overrides: tuple[str, ...],
+        suffix: str = "",
     ) -> Healthy:
         """Sum up the scans, and take each of them out again."""
         detect = adjust(model.settings, None, overrides, uses=("detect",)).detect
@@ -155,15 +171,21 @@ class Healthy:
                 statistics.add(inference, some)
             statistics.fit(some)
         without = {subject: statistics.without(inference) for subject, inference in inferences.items()}
-        maps = {
-            subject: values_of(names, inference, methods, without[subject]) for subject, inference in inferences.items()
-        }
-        return cls(model, methods, statistics.arrays, without, maps, list(next(iter(maps.values()))))
+        self = cls(model, methods, statistics.arrays, without, {}, names, suffix)
+        return replace(self, maps={subject: self._values(one, without[subject]) for subject, one in inferences.items()})
+
+    @property
+    def names(self) -> list[str]:
+        """Of the maps to report, with the suffix."""
+        return list(next(iter(self.maps.values())))
 
     def of(self, scan: Prepared) -> Values:
         """The maps of a scan, compared with all healthy subjects but its own."""
-        inference = infer(self.model, scan)
-        return values_of(self.names, inference, self.methods, self.without.get(scan.subject, self.arrays))
+        return self._values(infer(self.model, scan), self.without.get(scan.subject, self.arrays))
+
+    def _values(self, inference: Inference, arrays: Mapping[str, Arrays]) -> Values:
+        found = values_of(self.asked, inference, self.methods, arrays)
+        return {name + self.suffix: values for name, values in found.items()}
 
     def threshold(self, name: str, rate: float, *, but: str = "") -> float:
         """The value that this share of the voxels of the healthy scans exceed, those of one subject left out."""
@@ -197,14 +219,15 @@ def without_each(name: str, inference: Inference, methods: Mapping[str, BaseMap]
     return {f"{name} without {left}": deep * method.combine(some, inference)[inside] for left, some in rest.items()}
 
 
-def report_lesions(healthy: Healthy, scans: Sequence[Prepared], data: Path, *, count: int, rank: int) -> None:
+def report_lesions(healthy: Sequence[Healthy], scans: Sequence[Prepared], data: Path, *, count: int, rank: int) -> None:
     """Tables of AP, of the first map's AP less that of the others, and of lesion voxels above the threshold.
 
-    A row per map, a column per set of shapes and kind of filling.
+    A row per map of each model, a column per set of shapes and kind of filling.
     """
     titles, aps, gains, shares = [], [], [], []
-    limits = {(s.subject, n): healthy.threshold(n, RATES[0], but=s.subject) for s in scans for n in healthy.names}
-    first, *others = healthy.names
+    limits = {(s.subject, n): h.threshold(n, RATES[0], but=s.subject) for s in scans for h in healthy for n in h.names}
+    names = [name for one in healthy for name in one.names]
+    first, *others = names
     for shapes, folder in SHAPES.items():
         chosen = chosen_shapes(data / folder, count * len(scans), rank=rank)
         for kind in get_args(Kind):
@@ -213,15 +236,15 @@ def report_lesions(healthy: Healthy, scans: Sequence[Prepared], data: Path, *, c
             titles.append(f"{shapes} {kind} ({compared.prevalence:.4f})")
             aps.append({name: str(one) for name, one in compared.ap.items()})
             gains.append({name: str(one) for name, one in compared.gain.items()})
-            above = {n: [one.maps[n][one.truth] > limits[one.subject, n] for one in made] for n in healthy.names}
+            above = {n: [one.maps[n][one.truth] > limits[one.subject, n] for one in made] for n in names}
             shares.append({n: f"{np.concatenate(found).mean():.4f}" for n, found in above.items()})
     many = f"{count * len(scans)} lesions in {len(scans)} subjects; in brackets: prevalence"
     console.out(f"\nvoxel AP with 95% interval over subjects ({many})")
-    print_table(healthy.names, titles, aps)
+    print_table(names, titles, aps)
     console.out(f"\nvoxel AP of {first} less that of each map, paired")
     print_table(others, titles, gains)
     console.out("\nshare of lesion voxels above the threshold of 0.5% of healthy voxels")
-    print_table(healthy.names, titles, shares)
+    print_table(names, titles, shares)
 
 
 def chosen_shapes(folder: Path, count: int, *, rank: int) -> list[Path]:
@@ -231,12 +254,15 @@ def chosen_shapes(folder: Path, count: int, *, rank: int) -> list[Path]:
     return [ranked[int((i + 0.5) * len(ranked) / count)] for i in range(count)]
 
 
-def lesions(healthy: Healthy, scans: Sequence[Prepared], shapes: Sequence[Path], *, kind: Kind) -> Iterator[ScanVoxels]:
+def lesions(
+    healthy: Sequence[Healthy], scans: Sequence[Prepared], shapes: Sequence[Path], *, kind: Kind
+) -> Iterator[ScanVoxels]:
     """Truth and maps of each scan with a lesion; the shapes are dealt out to the subjects in turn."""
+    settings = healthy[0].model.preparation.settings
     for place, scan in enumerate(scans):
         for path in shapes[place :: len(scans)]:
-            ill, truth = with_lesion(scan, path, healthy.model.preparation.settings, kind=kind)
-            yield ScanVoxels(scan.subject, truth[scan.mask[0]], healthy.of(ill))
+            ill, truth = with_lesion(scan, path, settings, kind=kind)
+            yield ScanVoxels(scan.subject, truth[scan.mask[0]], of_all(healthy, ill))
 
 
 def with_lesion(
@@ -250,19 +276,23 @@ def with_lesion(
     return replace(scan, image=image[None], source_hash=f"{scan.source_hash}-{shape.name}-{kind}"), made.truth
 
 
-def report_site(healthy: Healthy, scans: Sequence[Prepared]) -> None:
+def of_all(healthy: Sequence[Healthy], scan: Prepared) -> Values:
+    """The maps of a scan by all models."""
+    return {name: values for one in healthy for name, values in one.of(scan).items()}
+
+
+def report_site(healthy: Sequence[Healthy], scans: Sequence[Prepared]) -> None:
     """Healthy voxels of the second site above the thresholds of the first one, and seconds per map."""
-    found = [healthy.of(scan) for scan in scans]
-    titles = [f"{rate:.1%}" for rate in RATES]
-    columns = []
+    found = [of_all(healthy, scan) for scan in scans]
+    columns, names = [], list(found[0])
     for rate in RATES:
-        limits = {name: healthy.threshold(name, rate) for name in healthy.names}
+        limits = {name: one.threshold(name, rate) for one in healthy for name in one.names}
         above = {n: np.concatenate([one[n] for one in found]) > limit for n, limit in limits.items()}
         columns.append({n: f"{one.mean():.4f}" for n, one in above.items()})
-    times = {name: median(seconds(healthy, name, scan) for scan in scans) for name in healthy.methods}
-    columns.append({name: f"{times[name]:.2f}" if name in times else "" for name in healthy.names})
+    times = {n + h.suffix: median(seconds(h, n, scan) for scan in scans) for h in healthy for n in h.methods}
+    columns.append({name: f"{times[name]:.2f}" if name in times else "" for name in names})
     console.out("\nshare of healthy voxels of the second site above each threshold; seconds of the map alone")
-    print_table(healthy.names, [*titles, "s"], columns)
+    print_table(names, [*(f"{rate:.1%}" for rate in RATES), "s"], columns)
 
 
 def seconds(healthy: Healthy, name: str, scan: Prepared) -> float:
