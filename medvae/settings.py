@@ -80,9 +80,7 @@ class PrepareSettings(Frozen):
     )
     field: Literal["none", "n4"] = Field("none", description="receive field of MR: left as it is, or divided out by N4")
     intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="intensity normalisation")
-    window: tuple[float, float] = Field(
-        (-1000.0, 1000.0), description="with intensity 'window': the values that become -1 and 1"
-    )
+    window: tuple[float, float] = Field((-1000.0, 1000.0), description="with intensity 'window': what becomes -1 and 1")
 
 
 class RandomizeSettings(Frozen):
@@ -101,6 +99,7 @@ class RandomizeSettings(Frozen):
     noise: float = Field(0.1, ge=0, le=1, description="probability of added noise")
     corrupt_noise: float = Field(0.0, ge=0, le=1, description="probability of coarse noise in the network's input")
     corrupt_boxes: float = Field(0.0, ge=0, le=1, description="probability of erased boxes in the network's input")
+    corrupt_anomalies: float = Field(0.0, ge=0, le=1, description="probability of simulated anomalies in its input")
 
 
 class ModelSettings(Frozen):

@@ -22,11 +22,15 @@ from monai.transforms import (
 from torch import Tensor
 from torch.nn import functional as F
 
+from medvae.detector.corruption import corrupt
+
 if TYPE_CHECKING:
     from medvae.scan import Shape
     from medvae.settings import RandomizeSettings
 
 _BLUR_REACH = 4  # voxels: 4 σ of the widest blur
+_ANOMALIES = ("elsewhere", "shift", "tissue", "cluster")  # those of the detector that change grey values of one scan
+_MOST_ANOMALIES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,14 +143,16 @@ class Randomize(Randomizable):  # type: ignore[misc]
         self.bias = RandBiasField(prob=settings.bias, degree=3, coeff_range=(-0.1, 0.1))
         self.blur = EdgeBlur(prob=settings.blur, sigma_x=(0.25, 1.0), sigma_y=(0.25, 1.0), sigma_z=(0.25, 1.0))
         self.noise = RandGaussianNoise(prob=settings.noise, std=0.1)
-        self.coarse, self.boxes = np.random.default_rng(), np.random.default_rng()
+        self.spacing = spacing
+        self.coarse, self.boxes, self.anomalies = (np.random.default_rng() for _ in range(3))
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> Randomize:
         """Seed every step with a stream of its own, so that one step's draws never move another's."""
         super().set_random_state(seed, state)
         for step in (self.warp, self.gamma, self.bias, self.blur, self.noise):
             step.set_random_state(int(self.R.randint(2**31 - 1)))
-        self.coarse, self.boxes = (np.random.default_rng(int(self.R.randint(2**31 - 1))) for _ in range(2))
+        streams = [np.random.default_rng(int(self.R.randint(2**31 - 1))) for _ in range(3)]
+        self.coarse, self.boxes, self.anomalies = streams
         return self
 
     def __call__(self, image: Tensor, mask: Tensor, *, label_map: Tensor | None = None, floor: float = 0.0) -> Example:
@@ -170,13 +176,21 @@ class Randomize(Randomizable):  # type: ignore[misc]
         return Example(corrupted, clean, mask, label_map, {**self._record(), **erased})
 
     def _corrupted(self, image: Tensor, mask: Tensor, background: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """The encoder's input, with coarse noise (Kascenas et al., MIDL 2022) and erased boxes where asked for."""
+        """The encoder's input, with coarse noise (Kascenas et al., MIDL 2022), simulated anomalies and erased boxes."""
         noisy = self.coarse.random() < self.settings.corrupt_noise
         if noisy:
             size = [max(2, n // 8) for n in image.shape[1:]]
             coarse = torch.from_numpy(self.coarse.normal(0, 0.5, (1, 1, *size))).float()
             noise = F.interpolate(coarse, size=image.shape[1:], mode="trilinear", align_corners=False)[0]
             image = torch.where(mask, image + noise, image)
+        count = 0
+        if self.anomalies.random() < self.settings.corrupt_anomalies and mask.any():
+            count = int(self.anomalies.integers(1, _MOST_ANOMALIES + 1))
+            whole, inside = image[0].numpy(), mask[0].numpy()
+            made = corrupt(
+                whole, inside, donor=whole, tasks=_ANOMALIES, count=count, spacing=self.spacing, rng=self.anomalies
+            )
+            image = torch.from_numpy(made.image)[None]
         boxes = []
         if self.boxes.random() < self.settings.corrupt_boxes:
             image = image.clone()
@@ -186,7 +200,7 @@ class Randomize(Randomizable):  # type: ignore[misc]
                 x, y, z = (slice(a, a + s) for a, s in zip(start, size, strict=True))
                 image[:, x, y, z] = background
                 boxes.append([start, size])
-        return image, {"corrupt_noise": bool(noisy), "corrupt_boxes": boxes}
+        return image, {"corrupt_noise": bool(noisy), "corrupt_anomalies": count, "corrupt_boxes": boxes}
 
     def _record(self) -> dict[str, Any]:
         """What each step drew; None where it did nothing."""

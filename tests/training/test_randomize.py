@@ -18,6 +18,7 @@ SHAPE = (17, 21, 19)
 SPACING = (2.0, 2.0, 3.0)
 OFF = {"spatial": 0, "gamma": 0, "bias": 0, "blur": 0, "noise": 0}
 EVERY = {"spatial": 1, "gamma": 1, "bias": 1, "blur": 1, "noise": 1}
+EVERY_CORRUPTION = {**EVERY, "corrupt_noise": 1, "corrupt_anomalies": 1, "corrupt_boxes": 1}
 MASK = torch.zeros(1, *SHAPE, dtype=torch.bool)
 MASK[:, 2:-2, 2:-2, 2:-2] = True
 IMAGE = torch.where(
@@ -175,7 +176,7 @@ def test_what_is_drawn_stays_within_the_settings(seed: int) -> None:
 
 
 def test_the_same_seed_the_same_scan_and_another_seed_another() -> None:
-    settings = {**EVERY, "corrupt_noise": 1, "corrupt_boxes": 1}
+    settings = EVERY_CORRUPTION
     first, again, other = chain(5, **settings), chain(5, **settings), chain(6, **settings)
     for name in ("input", "image", "mask", "label_map"):
         assert torch.equal(getattr(first, name), getattr(again, name))
@@ -183,9 +184,9 @@ def test_the_same_seed_the_same_scan_and_another_seed_another() -> None:
     assert not torch.equal(first.image, other.image)
 
 
-@pytest.mark.parametrize("off", ["spatial", "gamma", "bias", "blur", "noise", "corrupt_noise"])
+@pytest.mark.parametrize("off", ["spatial", "gamma", "bias", "blur", "noise", "corrupt_noise", "corrupt_anomalies"])
 def test_one_step_never_moves_the_draws_of_another(off: str) -> None:
-    every = {**EVERY, "corrupt_noise": 1, "corrupt_boxes": 1}
+    every = EVERY_CORRUPTION
     full, less = chain(3, **every).record, chain(3, **{**every, off: 0}).record
     of_step = {"spatial": ("inverse", "shift_mm", "elastic_mm"), "blur": ("blur_voxels",)}.get(off, (off,))
     for key, value in full.items():
@@ -196,7 +197,7 @@ def test_one_step_never_moves_the_draws_of_another(off: str) -> None:
 
 
 def test_the_record_is_plain_data_and_says_what_each_step_did() -> None:
-    record = chain(1, **{**EVERY, "corrupt_noise": 1, "corrupt_boxes": 1}).record
+    record = chain(1, **EVERY_CORRUPTION).record
     assert json.loads(json.dumps(record)) == record
     assert 0.8 <= record["gamma"] <= 1.25
     assert all(0.25 <= sigma <= 1 for sigma in record["blur_voxels"])
@@ -205,10 +206,11 @@ def test_the_record_is_plain_data_and_says_what_each_step_did() -> None:
     assert max(map(abs, record["bias"])) <= 0.1
     assert 0 < record["elastic_mm"] < 6
     assert record["corrupt_noise"] is True
+    assert record["corrupt_anomalies"] in (1, 2, 3)
     assert record["corrupt_boxes"]
 
 
-@pytest.mark.parametrize("settings", [{"corrupt_noise": 1}, {"corrupt_boxes": 1}])
+@pytest.mark.parametrize("settings", [{"corrupt_noise": 1}, {"corrupt_anomalies": 1}, {"corrupt_boxes": 1}])
 def test_corruption_leaves_the_target_clean(settings: dict[str, float]) -> None:
     spoiled, clean = chain(2, **EVERY, **settings), chain(2, **EVERY)
     assert torch.equal(spoiled.image, clean.image)
