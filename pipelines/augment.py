@@ -52,6 +52,20 @@ def run(
     Sample number i is the same whatever the count; a second run with a larger one adds to the set. With `merge_with`, a
     real set in the same layout, the lists hold its scans, too.
 
+    Args:
+        model: folder of the model.
+        out: output folder; a second run in it does what is missing.
+        count: of samples.
+        config: name of a preset, or path of a YAML file, with changes.
+        overrides: `section.key=value` texts.
+        merge_with: folder of the real set that the samples are appended to; with the layout `medvae` also a list.
+        device: auto, cpu, cuda or cuda:N.
+        overwrite: begin anew if the folder holds another run.
+        on_progress: called while the copy screen is fitted, and after each sample.
+
+    Returns:
+        How each sample ended.
+
     Raises:
         ModelError: the checkpoint cannot be read, or holds too little for the sampler.
         SettingsError: an unknown sampler or setting, or a setting that has no effect here.

@@ -12,7 +12,7 @@ from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.configured import usable
 from medvae.anomaly.crossfit import KeptScans, cross_fitted
 from medvae.anomaly.options import check_options
-from medvae.anomaly.reference import NAME, reference_of
+from medvae.anomaly.reference import ENOUGH, NAME, reference_of
 from medvae.anomaly.site import statistics_for_site, with_thresholds_of
 from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import load
@@ -25,9 +25,10 @@ from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.review.healthy import UNREAD, Readings, in_words
 from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
-from medvae.run.folder import OutputFolder, disk_errors
+from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished
 from medvae.run.processes import Processes
+from medvae.run.record import disk_errors
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
 from medvae.training.store import Scans, StoredScan
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ENOUGH = 19  # healthy scans: the smallest p, 1/(n + 1), is then 0.05
 _NEEDED = "give healthy scans that training has not seen"
 
 
@@ -251,5 +251,5 @@ def _warn(reference: Reference, *, before: Model) -> None:
     earlier = reference_of(before)
     if earlier.calibrated and reference.n < earlier.n and not reference.statistics_of:
         log.warning("replaced the Reference of %d healthy scans; to use them too, calibrate on all at once", earlier.n)
-    if reference.n < _ENOUGH:
-        log.warning("with fewer than %d healthy scans no p can be as low as 0.05", _ENOUGH)
+    if reference.n < ENOUGH:
+        log.warning("with fewer than %d healthy scans no p can be as low as 0.05", ENOUGH)

@@ -28,9 +28,10 @@ from medvae.review.scan_page import ScanPage
 from medvae.review.worklist import Worklist
 from medvae.run.checks import check_disk, check_memory
 from medvae.run.engine import run_jobs
-from medvae.run.folder import OutputFolder, disk_errors
+from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished, Outcome
 from medvae.run.processes import Processes
+from medvae.run.record import disk_errors
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
 

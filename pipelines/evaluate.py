@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,11 @@ from medvae.evaluation.report import froc, markdown, precision_recall
 from medvae.evaluation.truth import read_scores
 from medvae.evaluation.verdicts import read_verdicts
 from medvae.io.files import atomic, write_json, write_text
-from medvae.run.folder import disk_errors
 from medvae.run.manifest import Manifest
+from medvae.run.record import disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from medvae.evaluation.metrics import Interval
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +59,11 @@ def evaluate(
             one scan's, or no verdicts on scans of the run.
         ScanError: a mask cannot be read or does not lie on its scan.
         OutputError: the folder cannot be written.
+
+    Example:
+        >>> found = medvae.evaluate("maps", "masks", healthy=True)
+        >>> found.out.name, found.tree["with_lesion"]
+        ('evaluation', 1)
     """
     out = Path(out)
     record = _record(out)
@@ -106,7 +108,7 @@ def _record(out: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads((out / "run.json").read_text("utf-8"))
         record["thresholds"], record["reference"]
-    except (OSError, ValueError, LookupError):
+    except (OSError, ValueError, LookupError, TypeError):
         hint = "pass the output folder of detect; repeat detect if it is of an older version"
         raise InputError("no finished run of detect", path=out, hint=hint) from None
     return record
@@ -160,11 +162,11 @@ def _of_map(out: Path, name: str, cases: Sequence[_Case], thresholds: Mapping[st
     at = {}
     for (rate, threshold), each in zip(thresholds.items(), zip(*rows, strict=True), strict=True):
         means = mean_measures(each, subjects=subjects)
-        at[rate] = {"threshold": threshold, **{key: _json(value) for key, value in means.items()}}
+        at[rate] = {"threshold": threshold, **{key: value.to_json() for key, value in means.items()}}
     curve = Curve.from_scans(voxels, name)
     tree = {
-        "ap": _json(compared.ap[name]),
-        "ap_per_scan": _json(compared.per_scan[name]),
+        "ap": compared.ap[name].to_json(),
+        "ap_per_scan": compared.per_scan[name].to_json(),
         **_of_scores(out, name, cases, ill),
         "oracle_dice": curve.oracle_dice,
         "at_healthy_fpr": at,
@@ -181,9 +183,4 @@ def _of_scores(out: Path, name: str, cases: Sequence[_Case], ill: Sequence[bool]
     if len(set(ill)) < 2 or not all(case.id in scores for case in cases):
         return dict.fromkeys(measures)
     values, subjects = [scores[case.id] for case in cases], [case.subject for case in cases]
-    return {key: _json(measure(values, ill, subjects=subjects)) for key, measure in measures.items()}
-
-
-def _json(one: Interval) -> list[float | None]:
-    """Value, low, high; None where it is not defined."""
-    return [value if math.isfinite(value) else None for value in (one.value, one.low, one.high)]
+    return {key: measure(values, ill, subjects=subjects).to_json() for key, measure in measures.items()}

@@ -12,7 +12,7 @@ from medvae.checkpoint.folder import find_device, load
 from medvae.checkpoint.model import Model
 from medvae.errors import InputError, SettingsError
 from medvae.evaluation.augment_report import fidelity_picture, markdown, nearest_picture, utility_picture
-from medvae.evaluation.comparison import Sets, copying, diversity, fidelity, plain
+from medvae.evaluation.comparison import Sets, copying, diversity, fidelity
 from medvae.evaluation.features import ABOUT
 from medvae.evaluation.image_set import ImageSet
 from medvae.evaluation.nested import nested_difference, nested_mean
@@ -22,7 +22,7 @@ from medvae.evaluation.tasks import Classification, Segmentation
 from medvae.evaluation.utility import Experiment
 from medvae.io.files import atomic, write_json, write_text
 from medvae.plugins import suggest
-from medvae.run.folder import disk_errors
+from medvae.run.record import disk_errors
 from medvae.run.work import Progress, ignore
 from medvae.settings import ReadSettings
 
@@ -230,9 +230,9 @@ def _utility(
 
 
 def _of_arm(arm: Arm, trials: Sequence[Trial], names: Sequence[str], subjects: Sequence[str]) -> dict[str, Any]:
-    means = {name: plain(nested_mean([one.measures[name] for one in trials], subjects=subjects)) for name in names}
+    means = {name: nested_mean([one.measures[name] for one in trials], subjects=subjects).to_json() for name in names}
     each = {
-        name: [plain(nested_mean([one.measures[name]], subjects=subjects, count=1))[0] for one in trials]
+        name: [nested_mean([one.measures[name]], subjects=subjects, count=1).to_json()[0] for one in trials]
         for name in names
     }
     return {"about": arm.about, "means": means, "trainings": each}
@@ -242,11 +242,9 @@ def _gains(
     ours: Sequence[Trial], theirs: Sequence[Trial], names: Sequence[str], subjects: Sequence[str]
 ) -> dict[str, Any]:
     return {
-        name: plain(
-            nested_difference(
-                [one.measures[name] for one in ours], [one.measures[name] for one in theirs], subjects=subjects
-            )
-        )
+        name: nested_difference(
+            [one.measures[name] for one in ours], [one.measures[name] for one in theirs], subjects=subjects
+        ).to_json()
         for name in names
     }
 

@@ -15,9 +15,8 @@ from medvae.review.sample_page import SamplePage
 from medvae.review.scan_page import SCAN, ScanPage
 from medvae.review.training_page import TrainingPage
 from medvae.review.worklist import Worklist
-from medvae.run.folder import disk_errors
 from medvae.run.manifest import Manifest
-from medvae.run.record import read_record
+from medvae.run.record import disk_errors, read_record
 from medvae.run.work import Progress, ignore
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 
 from medvae.anomaly.calibrate import check_maps, uncalibrated
 from medvae.anomaly.folds import first_scans, with_folds, write_folds
-from medvae.anomaly.reference import reference_of
+from medvae.anomaly.reference import ENOUGH, reference_of
 from medvae.checkpoint.folder import load, save
 from medvae.checkpoint.folds import FOLDS, folds_record
 from medvae.checkpoint.model import build_vae
@@ -60,7 +60,6 @@ log = logging.getLogger(__name__)
 
 _STATE = ("last", "best")
 _SHOWN = 4  # scans in the picture of reconstructions
-_ENOUGH = 19  # healthy scans: the smallest p, 1/(n + 1), is then 0.05
 _UNUSABLE = "none of the scans can be used"
 
 
@@ -81,6 +80,20 @@ def run(
     Prepared scans are kept in `out/cache` until training has ended, its state in `out/last` and `out/best`. With
     `resume` an interrupted training goes on from there and ends with the same weights on a CPU; one that had ended
     goes on if it is given more steps or minutes.
+
+    Args:
+        scans: all that `medvae.find` takes.
+        settings: of the run, complete.
+        out: folder of the model.
+        device: auto, cpu, cuda or cuda:N.
+        workers: processes that read ahead.
+        resume: go on with a training in `out`.
+        overwrite: begin anew if the folder holds another training.
+        lesion_masks: lesion masks without their scans: a folder of NIfTI files, or one.
+        on_progress: called after each scan and step; the stages are those of `train`.
+
+    Returns:
+        How each scan ended; with exit code 2 nothing was usable, and nothing was trained.
 
     Raises:
         InputError: no scans were found.
@@ -323,7 +336,7 @@ def _announce(roles: Roles, folds: Sequence[Fold], *, out: Path) -> None:
     if folds:
         log.info("cross-fitting: %d more networks, each trained without one part of the scans", len(folds))
     else:
-        log.info("a p as low as 0.05 needs at least %d other healthy scans, for calibration", _ENOUGH)
+        log.info("a p as low as 0.05 needs at least %d other healthy scans, for calibration", ENOUGH)
     if (out / "calibration").is_dir():
         log.warning("the model is trained further: calibrate it again afterwards")
 
@@ -341,5 +354,5 @@ def _next_steps(model: Model, out: Path) -> tuple[str, ...]:
     where = f"model: {out} ({model.record['steps']} steps); review/index.html shows how the training went"
     if reference.calibrated:
         return (where, f"{reference.in_words}; {reference.least_in_words}")
-    needs = f"{_ENOUGH} or more for a p as low as 0.05"
+    needs = f"{ENOUGH} or more for a p as low as 0.05"
     return (where, f"next: calibrate it on healthy scans that it was not trained on, {needs}")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 NAME = "reference"  # of the set in a checkpoint
+ENOUGH = 19  # healthy scans: the smallest p, 1/(n + 1), is then 0.05
 _TRAITS = "traits of the scans/"  # no map has such a name
 _AGAIN = "calibrate the model again"
 _FEW = 5  # subjects: thresholds and p of fewer say little

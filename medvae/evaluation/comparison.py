@@ -98,7 +98,7 @@ def diversity(sets: Sets) -> dict[str, Any]:
     similarity = Similarity.fit(sets.training)
     groups = {"samples": sets.synthetic, "real": sets.held_out or sets.training}
     pairs = {name: within_class(one, similarity) for name, one in groups.items()}
-    return {name: None if one is None else plain(one.mean) for name, one in pairs.items()}
+    return {name: None if one is None else one.mean.to_json() for name, one in pairs.items()}
 
 
 def copying(sets: Sets, *, seed: int = 0) -> dict[str, Any]:
@@ -109,25 +109,20 @@ def copying(sets: Sets, *, seed: int = 0) -> dict[str, Any]:
     fitted = Features.fit(sets.training)
     training, samples = Points(fitted.of(sets.training), sets.training.subjects), fitted.of(sets.synthetic)
     tree: dict[str, Any] = {
-        "distance": {"samples": plain(mean_distance(samples, training)), "real": None},
+        "distance": {"samples": mean_distance(samples, training).to_json(), "real": None},
         "authenticity": {"samples": _finite(authenticity(samples, training)), "real": None},
-        "registered_ratio": {"samples": plain(registered_ratio(sets.synthetic, sets.training)), "real": None},
+        "registered_ratio": {"samples": registered_ratio(sets.synthetic, sets.training).to_json(), "real": None},
         "closer_to_training": None,
         "membership_auroc": {"held_out": None, "control": _or_none(membership_control(samples, training, seed=seed))},
     }
     if sets.held_out is not None:
         others = Points(fitted.of(sets.held_out), sets.held_out.subjects)
-        tree["distance"]["real"] = plain(mean_distance(others.features, training))
+        tree["distance"]["real"] = mean_distance(others.features, training).to_json()
         tree["authenticity"]["real"] = _finite(authenticity(others.features, training))
-        tree["registered_ratio"]["real"] = plain(registered_ratio(sets.held_out, sets.training))
-        tree["closer_to_training"] = plain(closer_to_training(samples, training, others, seed=seed))
-        tree["membership_auroc"]["held_out"] = plain(membership(samples, training, others))
+        tree["registered_ratio"]["real"] = registered_ratio(sets.held_out, sets.training).to_json()
+        tree["closer_to_training"] = closer_to_training(samples, training, others, seed=seed).to_json()
+        tree["membership_auroc"]["held_out"] = membership(samples, training, others).to_json()
     return tree
-
-
-def plain(one: Interval) -> list[float | None]:
-    """Value, low, high; None where it is not defined."""
-    return [_finite(value) for value in (one.value, one.low, one.high)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +206,7 @@ def _beside(pairs: Sequence[tuple[float, float]]) -> dict[str, list[float | None
     """Means over the repeats with the middle 95% of them."""
     samples, real = np.array(pairs, np.float64).T
     columns = {"samples": samples, "real": real, "difference": samples - real}
-    return {name: plain(interval(float(values.mean()), values)) for name, values in columns.items()}
+    return {name: interval(float(values.mean()), values).to_json() for name, values in columns.items()}
 
 
 def _finite(value: float) -> float | None:
@@ -219,4 +214,4 @@ def _finite(value: float) -> float | None:
 
 
 def _or_none(one: Interval | None) -> list[float | None] | None:
-    return None if one is None else plain(one)
+    return None if one is None else one.to_json()

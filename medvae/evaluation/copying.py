@@ -119,13 +119,14 @@ def registered_ratio(scans: ImageSet, training: ImageSet) -> Interval:
 
     Near 1 for scans of new people, clearly lower for warped training scans. The interval is over scans, drawn anew.
     """
-    outside = training.images[~training.masks]
+    first = int(training.masks.argmin())  # of the voxels outside: all have the same value
+    everywhere = bool(training.masks.flat[first])
     known = TrainingImages.from_scans(
         training.images,
         training.masks,
         ids=training.ids,
         subjects=training.subjects,
-        background=float(outside[0]) if outside.size else 0.0,
+        background=0.0 if everywhere else float(training.images.flat[first]),
     )
     comparison = Comparison.of(known)
     chosen = np.unique(np.linspace(0, len(scans) - 1, _REGISTERED).astype(int))

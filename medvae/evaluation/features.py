@@ -1,4 +1,4 @@
-"""What scans are compared by: coarse intensities and coarse fine detail. No network, so that no generator is favoured.
+"""What scans are compared by: intensity and fine detail, averaged over cells. No network, which would favour its own.
 
 The encoder that a sample was decoded from finds its own samples good; an untrained or a natural-image network says
 little of scans. Both kinds of value are means over cells of the grid: of the prepared intensity, which tells shape,

@@ -9,6 +9,7 @@ import numpy as np
 
 from medvae.errors import ModelError
 from medvae.synthesis.decoding import conditions_of, decode, finish, rows_of_training
+from medvae.synthesis.synthetic import SampleJob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ class ImageSet:
             tuple(one.subject for one in scans),
             tuple(classes),
             tuple(one.source_hash for one in scans),
-            np.stack([one.image for one in scans]).astype(np.float16),
+            np.stack([one.image.astype(np.float16) for one in scans]),
             np.stack([one.mask for one in scans]),
             np.stack(maps) if len(maps) == len(scans) else None,
         )
@@ -60,13 +61,13 @@ class ImageSet:
     def from_samples(cls, samples: Sequence[Sample]) -> Self:
         """Of synthetic scans that were not written; each is a subject of its own."""
         maps = [one.label_map for one in samples if one.label_map is not None]
-        ids = tuple(f"synthetic-{one.index:05d}" for one in samples)
+        ids = tuple(SampleJob(one.index).id for one in samples)
         return cls(
             ids,
             ids,
             tuple(one.label for one in samples),
             ("",) * len(ids),
-            np.stack([one.image for one in samples]).astype(np.float16),
+            np.stack([one.image.astype(np.float16) for one in samples]),
             np.stack([one.mask for one in samples]),
             np.stack(maps) if len(maps) == len(samples) else None,
         )
@@ -82,14 +83,14 @@ class ImageSet:
         if not kept.ids:
             raise ModelError("the model keeps no training scans to reconstruct", hint="leave out model=")
         rows = rows_of_training(model)
-        decoded = [decode(model, latents.mean[row], conditions_of(model, row)) for row in rows]
-        images = [finish(one, mask, model) for one, mask in zip(decoded, kept.masks, strict=True)]
+        decoded = (decode(model, latents.mean[row], conditions_of(model, row)) for row in rows)
+        images = [finish(one, mask, model).astype(np.float16) for one, mask in zip(decoded, kept.masks, strict=True)]
         return cls(
             tuple(kept.ids),
             tuple(latents.subjects[row] for row in rows),
             tuple(latents.labels[row] for row in rows),
             ("",) * len(rows),
-            np.stack(images).astype(np.float16),
+            np.stack(images),
             kept.masks,
             kept.label_maps,
         )

@@ -7,6 +7,7 @@ draws): say how many there were.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,10 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def to_json(self) -> list[float | None]:
+        """Value, low, high; None where it is not defined."""
+        return [float(one) if math.isfinite(one) else None for one in (self.value, self.low, self.high)]
 
     def __str__(self) -> str:
         return f"{self.value:.3f}" + ("" if np.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")

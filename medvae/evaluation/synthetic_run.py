@@ -8,7 +8,9 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from medvae.cohort import tables
 from medvae.cohort.find import find
+from medvae.cohort.rows import COLUMNS
 from medvae.errors import InputError, ScanError
 from medvae.evaluation.image_set import ImageSet
 from medvae.prepare.load import ReadAndPrepare
@@ -36,14 +38,14 @@ class SyntheticRun:
         out: its folder.
         record: `run.json`.
         refs: the samples, as `labels.csv` lists them.
-        sources: ids of the training scans that each is derived from, in the order of `refs`.
+        sources: ids of the training scans that they are derived from.
         trained: ids of the training scans that `audit.csv` lists.
     """
 
     out: Path
     record: dict[str, Any] = field(repr=False)
     refs: tuple[ScanRef, ...] = field(repr=False)
-    sources: tuple[tuple[str, ...], ...] = field(repr=False)
+    sources: frozenset[str] = field(repr=False)
     trained: frozenset[str] = field(default=frozenset(), repr=False)
 
     @classmethod
@@ -66,13 +68,12 @@ class SyntheticRun:
         refs = tuple(ref for ref in find(listed) if ref.conditions.get("synthetic") == "yes")
         if not refs:
             raise InputError("no synthetic scan in the run", path=listed, hint="run augment with a larger count")
-        sources = tuple(_words(ref.conditions.get("sources")) for ref in refs)
-        return cls(out, record, refs, sources, _trained(out / "audit.csv"))
+        return cls(out, record, refs, _sources(listed), _trained(out / "audit.csv"))
 
     @property
-    def known(self) -> set[str]:
+    def known(self) -> frozenset[str]:
         """Ids of all training scans that the run names."""
-        return {one for each in self.sources for one in each} | self.trained
+        return self.sources | self.trained
 
     def preparation(self, model: Model | None) -> Preparation:
         """How real scans were brought onto the grid of the samples.
@@ -129,7 +130,8 @@ class Reader:
                 log.warning("%s is left out (%s): %s", ref.id, problem.code, problem)
         self.on_progress(Progress(stage, len(refs), len(refs)))
         if not found:
-            raise InputError(f"none of the {stage} can be used", hint="see the warnings, e.g. with medvae.info")
+            hint = "see the warnings, or look at the scans with `medvae info`"
+            raise InputError(f"none of the {stage} can be used", hint=hint)
         return ImageSet.from_prepared(found, classes=classes)
 
 
@@ -165,7 +167,14 @@ def not_in(training: ImageSet, run: SyntheticRun, *, model: Model | None) -> int
     """
     if model is not None:
         return len(set(model.latents.hashes) - set(training.hashes))
-    return len({one for each in run.sources for one in each} - set(training.ids))
+    return len(run.sources - set(training.ids))
+
+
+def _sources(listed: Path) -> frozenset[str]:
+    """The training scans in `labels.csv` that samples are derived from: as text, for a condition 007 is a number."""
+    rows = tables.parse(tables.read_text(listed), listed, ours=COLUMNS).rows
+    said = (row.get("sources", "") for row in rows if row.get("synthetic") == "yes")
+    return frozenset(one for each in said for one in each.split(";") if one)
 
 
 def _trained(audit: Path) -> frozenset[str]:
@@ -175,7 +184,3 @@ def _trained(audit: Path) -> frozenset[str]:
             return frozenset(row["id"] for row in csv.DictReader(file) if row.get("kind") == "real")
     except (OSError, ValueError, LookupError):
         return frozenset()
-
-
-def _words(text: float | str | None) -> tuple[str, ...]:
-    return tuple(one for one in str(text or "").split(";") if one)

@@ -45,7 +45,7 @@ class CropLikelihood:
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """A crop with the noise of both channels."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean)
         return self.mean + self.log_scale.exp().view(1, 2, 1, 1, 1) * noise
 
 

@@ -221,7 +221,7 @@ def _known_copies(
     rows = range(len(images.ids))
     given = (images.scan(row)[0] for row in rows) if copies is None else copies
     for row, image, mask in zip(rows, given, masks, strict=True):
-        distances = images.moved_distances(image, mask)
+        distances = images.distances(*images.moved(image, mask))
         other = find_nearest(distances, images.ids, subjects=images.subjects, without=images.subjects[row])
         own = float("nan") if other is None else float(distances[row] / max(other.distance, 1e-12))
         yield KnownCopy(own, _with_others(comparison, row, (image, mask)))

@@ -10,7 +10,7 @@ sampler that is installed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from medvae.settings import RandomizeSettings
 
 ConditionValues = dict[str, float | str]  # by column; a value that is missing is not in it
+Space = Literal["latent", "image"]
 
 
 @dataclass(frozen=True)
@@ -114,3 +115,14 @@ class FittedSampler(Protocol):
                 (`augment.conditions`). Fixed values are used whatever the draw says.
         """
         ...
+
+
+def space_of(module: object, fitted: FittedSampler) -> Space:
+    """What a sampler draws: "latent" for codes, which are decoded, "image" for images.
+
+    Args:
+        module: of the sampler.
+        fitted: what its `fit` gave; where it has an attribute `space`, that counts.
+    """
+    space: Space = getattr(fitted, "space", getattr(module, "SPACE", "latent"))
+    return space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from medvae.synthesis.decoding import (
     rows_of_training,
     typical_intensity,
 )
-from medvae.synthesis.draws import LatentDraw
+from medvae.synthesis.draws import LatentDraw, space_of
 from medvae.synthesis.pieces import all_in_one_piece, without_crumbs
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Intensity
     from medvae.settings import AugmentSettings
-    from medvae.synthesis.draws import ConditionValues, Draw, FittedSampler
+    from medvae.synthesis.draws import ConditionValues, Draw, FittedSampler, Space
     from medvae.synthesis.outline import Outline
     from medvae.synthesis.texture import Texture
 
@@ -94,7 +94,7 @@ class Synthesizer:
 
     model: Model = field(repr=False)
     settings: AugmentSettings
-    space: Literal["latent", "image"]
+    space: Space
     fitted: FittedSampler = field(repr=False)
     weights: dict[str | None, float]
     outline: Outline | None = field(repr=False)
@@ -176,7 +176,7 @@ class Synthesizer:
         return decoded + self.texture.draw(decoded, mask, self._generator(key, _TEXTURE))
 
     def _given(self, label: str | None, key: Key) -> ConditionValues:
-        """ConditionValues of a training scan of the class, and the fixed ones."""
+        """Conditions of a training scan of the class, and the fixed ones."""
         if not self.model.conditions.columns:
             return {}
         row = int(self._generator(key, _CONDITIONS).choice(self._rows_of(label)))
@@ -209,7 +209,7 @@ class Synthesizer:
 
     def _generator(self, key: Key, stream: int) -> np.random.Generator:
         index, attempt = key
-        again = (attempt,) if attempt else ()  # the first draws are those of before there were others
+        again = (attempt,) if attempt else ()  # first draws have the key of a set without further attempts
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(index, stream, *again)))
 
 
@@ -222,15 +222,24 @@ def fit(model: Model, settings: AugmentSettings, *, seed: int) -> Synthesizer:
     """
     module, options = configure("samplers", settings.sampler, settings.options)
     fitted: FittedSampler = module.fit(model, options)
-    space: Literal["latent", "image"] = getattr(fitted, "space", getattr(module, "SPACE", "latent"))
+    space = space_of(module, fitted)
     _check_fixed(model, settings, space)
     weights = {label: 1.0 if settings.classes == "balanced" else share for label, share in fitted.shares.items()}
     rows = rows_of_training(model) if space == "latent" else []
     edge = _fit_outline(model, rows) if rows else None
     noise = _fit_texture(model, rows) if settings.texture and rows and not is_binary(model) else None
     shapes = [one[0] > 0.5 for one in model.training.images] if is_binary(model) else []
-    whole = bool(shapes) and all_in_one_piece(shapes)
-    return Synthesizer(model, settings, space, fitted, weights, edge, noise, seed, whole)
+    return Synthesizer(
+        model=model,
+        settings=settings,
+        space=space,
+        fitted=fitted,
+        weights=weights,
+        outline=edge,
+        texture=noise,
+        seed=seed,
+        in_one_piece=bool(shapes) and all_in_one_piece(shapes),
+    )
 
 
 def pick(weights: Mapping[str | None, float], position: int) -> str | None:
@@ -250,7 +259,7 @@ def _is_known(value: float | str | None) -> TypeGuard[float | str]:
     return isinstance(value, str) or (value is not None and math.isfinite(value))
 
 
-def _check_fixed(model: Model, settings: AugmentSettings, space: str) -> None:
+def _check_fixed(model: Model, settings: AugmentSettings, space: Space) -> None:
     """Raise a SettingsError for fixed conditions (`augment.conditions`) that the samples cannot have."""
     columns = {one.name: one for one in model.conditions.columns}
     for name, value in settings.conditions.items():
@@ -273,9 +282,9 @@ def _fit_outline(model: Model, rows: list[int]) -> Outline:
 
 def _fit_texture(model: Model, rows: list[int]) -> Texture:
     chosen = np.unique(np.linspace(0, len(rows) - 1, _TEXTURE_SCANS).astype(int))
-    triples = []
+    known = []
     for row in chosen:
         decoded = decode(model, model.latents.mean[rows[row]], conditions_of(model, rows[row]))
         image = model.training.images[row].astype(np.float32)
-        triples.append((image, decoded, np.broadcast_to(model.training.masks[row], image.shape)))
-    return texture.fit(triples, spacing=model.preparation.grid.spacing)
+        known.append((image, decoded, np.broadcast_to(model.training.masks[row], image.shape)))
+    return texture.fit(known, spacing=model.preparation.grid.spacing)

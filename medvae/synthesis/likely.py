@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
 
 SCANS = 16  # training scans, at most, that are encoded to know the range
-BEYOND = 1.0  # samples may lie above the training scans' range by this share of it, and by
-NOISE = 0.5  # nats per voxel: what one more standard deviation of noise costs a Gaussian; texture is such noise
+BEYOND = 1.0  # samples may lie above the training scans' range by this share of it
+NOISE = 0.5  # and by so many nats per voxel: what more noise of one σ costs a Gaussian; texture is such noise
 
 
 def negative_elbo(

@@ -132,19 +132,6 @@ class TrainingImages:
         move = moves.MOVES[best[np.where(others, squares, np.inf).argmin()]]
         return move.apply(image, fill=self.background), move.apply(mask, fill=False)
 
-    def moved_distances(
-        self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
-    ) -> NDArray[np.float64]:
-        """`distances` of the image after the move, `(n,)`."""
-        return self.distances(*self.moved(image, mask, without=without))
-
-    def nearest(
-        self, image: NDArray[np.float32], mask: NDArray[np.bool_], *, without: str | None = None
-    ) -> Nearest | None:
-        """The scan nearest to an image after a move, leaving out those of the subject `without`."""
-        distances = self.moved_distances(image, mask, without=without)
-        return find_nearest(distances, self.ids, subjects=self.subjects, without=without)
-
     def scan(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Image and mask of a scan, `(C, X, Y, Z)`."""
         image, mask = np.full(self.region.shape, self.background, np.float32), np.zeros(self.region.shape, bool)

@@ -86,7 +86,7 @@ def _balance(codes: NDArray[np.float32], conditions: NDArray[np.float32]) -> flo
 
 
 def _solver(gram: NDArray[np.float64], targets: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(K + λI)⁻¹ with the λ of smallest leave-one-out error, which is known in closed form: (A·Y)ᵢ / Aᵢᵢ."""
+    """A = (K + λI)⁻¹ with the λ of smallest leave-one-out error, which is (A·Y)ᵢ / Aᵢᵢ (PRESS; Allen, 1974)."""
     size = float(np.trace(gram)) / len(gram)
     if size == 0:
         return np.zeros_like(gram)

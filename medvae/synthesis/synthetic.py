@@ -72,7 +72,7 @@ class Synthetic:
         sources: ids of the training scans that it was derived from; may be empty.
         source_subject: the training subject that it was derived from; None where there is none, or more than one.
         audit: distances to the nearest training scans, and whether it is a near-copy of one.
-        faults: what makes it implausible; empty but with `augment.reject=false`.
+        faults: what makes it implausible; empty unless `augment.reject=false`.
         record: how it was generated: the contents of its JSON sidecar.
         sample: the same on the model's grid, in prepared intensities, with its latent code.
         layout: how its files are written (`augment.layout`).
@@ -158,7 +158,7 @@ class Accepted:
 
     Attributes:
         sample: the draw.
-        faults: what speaks against it; empty but with `augment.reject=false`.
+        faults: what speaks against it; empty unless `augment.reject=false`.
         rejected: why each of the draws before was rejected.
         audit: its comparison with the training scans; None where it was not needed to accept it.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Triple = tuple[float, float, float]
+    Spacing = tuple[float, float, float]
 
 _LEVELS = 16  # values at which the standard deviation is known
 _BANDS = 32  # shells of spatial frequency
@@ -41,7 +41,7 @@ class Texture:
     spread: NDArray[np.float64]
     bands: NDArray[np.float64] = field(repr=False)
     power: NDArray[np.float64] = field(repr=False)
-    spacing: Triple
+    spacing: Spacing
 
     def draw(
         self, decoded: NDArray[np.float32], mask: NDArray[np.bool_], generator: np.random.Generator
@@ -64,23 +64,23 @@ class Texture:
 
 
 def fit(
-    pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]], *, spacing: Triple
+    known: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]], *, spacing: Spacing
 ) -> Texture:
     """Measure the residuals of scans.
 
     Args:
-        pairs: image, its reconstruction and its foreground, each `(C, X, Y, Z)`, prepared intensities.
+        known: of each scan image, reconstruction and foreground, each `(C, X, Y, Z)`, prepared intensities.
         spacing: voxel size, mm.
     """
-    decoded = np.concatenate([mean[mask] for _, mean, mask in pairs])
-    squared = np.concatenate([np.square(image[mask] - mean[mask]) for image, mean, mask in pairs])
+    decoded = np.concatenate([mean[mask] for _, mean, mask in known])
+    squared = np.concatenate([np.square(image[mask] - mean[mask]) for image, mean, mask in known])
     levels, spread = _spread_by_value(decoded, squared)
     total = np.zeros(_BANDS)
-    edges = np.linspace(0, float(_radius(pairs[0][0].shape[1:], spacing).max()) * (1 + 1e-9), _BANDS + 1)
-    for image, mean, mask in pairs:
+    edges = np.linspace(0, float(_radius(known[0][0].shape[1:], spacing).max()) * (1 + 1e-9), _BANDS + 1)
+    for image, mean, mask in known:
         scaled = np.where(mask, (image - mean) / np.interp(mean, levels, spread), 0).astype(np.float32)
         total += _radial_power(scaled, edges, spacing)
-    return Texture(levels, spread, (edges[:-1] + edges[1:]) / 2, total / len(pairs), spacing)
+    return Texture(levels, spread, (edges[:-1] + edges[1:]) / 2, total / len(known), spacing)
 
 
 def _spread_by_value(
@@ -96,7 +96,7 @@ def _spread_by_value(
     return levels, np.maximum(spread, 1e-6)
 
 
-def _radial_power(scaled: NDArray[np.float32], edges: NDArray[np.float64], spacing: Triple) -> NDArray[np.float64]:
+def _radial_power(scaled: NDArray[np.float32], edges: NDArray[np.float64], spacing: Spacing) -> NDArray[np.float64]:
     """Mean power in shells of radial frequency; interpolated for a shell without a coefficient."""
     shape, channels = scaled.shape[1:], len(scaled)
     weight = np.tile(_multiplicity(shape).ravel(), channels)
@@ -108,7 +108,7 @@ def _radial_power(scaled: NDArray[np.float32], edges: NDArray[np.float64], spaci
     return np.interp(np.arange(_BANDS), known, mean[known])
 
 
-def _radius(shape: tuple[int, ...], spacing: Triple) -> NDArray[np.float64]:
+def _radius(shape: tuple[int, ...], spacing: Spacing) -> NDArray[np.float64]:
     """Length of the frequency of each coefficient of the real transform, cycles/mm."""
     axes = [fft.fftfreq(n, d) for n, d in zip(shape[:2], spacing[:2], strict=True)]
     axes.append(fft.rfftfreq(shape[2], spacing[2]))

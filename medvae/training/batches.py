@@ -113,7 +113,7 @@ def _some(
 ) -> dict[str, float | str]:
     """Each condition is dropped with this probability, and all of them together with the same one.
 
-    A network that has seen scans without a condition knows what a missing one means (Ho and Salimans, 2022).
+    A network that has seen scans without a condition knows what a missing one means (Ho and Salimans, 2021).
     """
     if generator.random() < drop:
         return {}

@@ -19,14 +19,9 @@ if TYPE_CHECKING:
 _SCANS = "scans.json"  # of the training: a fingerprint by id
 _PICTURES = ("curves.png", "reconstructions.png")
 _NAMED = 3  # scans that a message names
-_LENGTH = {
-    "minutes",
-    "steps",
-    "plan",
-    "keep_state",
-    "folds",
-}  # settings of train that may differ when a training goes on
-_DETECTOR_LENGTH = {"steps", "share"}  # and of detector
+# settings of train, and of detector, that may differ when a training goes on
+_LENGTH = {"minutes", "steps", "plan", "keep_state", "folds"}
+_DETECTOR_LENGTH = {"steps", "share"}
 
 
 def identity(settings: Settings) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _kept(scans: Scans, settings: Settings, *, fill: bool) -> TrainingScans:
     maps = [np.zeros(one.mask.shape, np.int16) if fill and one.label_map is None else one.label_map for one in kept]
     label_maps = np.stack([one for one in maps if one is not None]) if all(one is not None for one in maps) else None
     return TrainingScans(
-        np.stack([one.image for one in kept]).astype(np.float16),
+        np.stack([one.image.astype(np.float16) for one in kept]),
         np.stack([one.mask for one in kept]),
         label_maps,
         [one.intensity for one in kept],

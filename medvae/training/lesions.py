@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from medvae.lesions.crops import Crop
@@ -91,7 +92,7 @@ def mask_files(folder: Path) -> list[Path]:
     """
     files = [folder] if folder.is_file() else sorted(folder.glob("*.nii*"))
     if not files:
-        raise InputError(f"no masks (.nii, .nii.gz) in {folder}", hint="correct the path")
+        raise InputError("no masks (.nii, .nii.gz)", path=folder, hint="correct the path")
     return files
 
 
@@ -182,8 +183,8 @@ class _Data:
         return x, shown, weight, noise
 
 
-def _turns(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random maps of a crop's places `(B, 3, 4)`: small turns, mirrors, stretches; and how much distances grow."""
+def _turns(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Random maps of a crop's places `(B, 3, 4)`: small turns, mirrors, stretches; how much distances grow `(B,)`."""
     turn = Rotation.from_rotvec(np.radians(rng.normal(0, _TURN_DEGREES, (size, 3)))).as_matrix()
     stretch = np.exp(rng.normal(0, _SCALE, (size, 3)))
     mirror = rng.choice([-1.0, 1.0], (size, 3))

@@ -127,6 +127,18 @@ def cells(grid: Shape, stride: int) -> tuple[int, ...]:
     return tuple(n // stride for n in grid)
 
 
+def require_grid(grid: Shape, own: Shape) -> None:
+    """Refuse a grid that is not the one a network was built for.
+
+    Raises:
+        SettingsError: it is another one.
+    """
+    if tuple(grid) != tuple(own):
+        known, other = ("x".join(map(str, one)) for one in (own, grid))
+        hint = "change prepare.shape, or train with model.name=spatial, which takes other grids"
+        raise SettingsError(f"the model was built for the grid {known}, not {other}", hint=hint)
+
+
 class Conditioned(nn.Module):
     """Where conditions put a scan in latent space: m(c), a linear function of them, at first 0.
 

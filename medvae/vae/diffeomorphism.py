@@ -82,7 +82,7 @@ def force(image: Tensor, template: Tensor) -> Tensor:
 
     Args:
         image: x, `(B, 1, X, Y, Z)`.
-        template: T, `(1, 1, X, Y, Z)`.
+        template: T, `(1, 1, X, Y, Z)`, or one for each image, `(B, 1, X, Y, Z)`.
     """
     slope = torch.cat(torch.gradient(template.float(), dim=(2, 3, 4)), 1)
     difference = image.float() - template.float()

@@ -81,6 +81,10 @@ def test_the_command_writes_the_bytes_of_python(run: Path) -> None:
 def test_what_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished run of detect"):
         medvae.evaluate(tmp_path, tmp_path)
+    for text in ("[]", "null", '{"thresholds": {}}', "{"):
+        (tmp_path / "run.json").write_text(text, "utf-8")
+        with pytest.raises(InputError, match="no finished run of detect"):
+            medvae.evaluate(tmp_path, tmp_path)
     with pytest.raises(InputError, match="no such folder of masks"):
         medvae.evaluate(run, tmp_path / "nowhere", healthy=True)
     with pytest.raises(InputError, match="the masks are not a folder"):

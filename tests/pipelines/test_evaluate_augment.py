@@ -15,6 +15,7 @@ import medvae
 from medvae.cli.main import main
 from medvae.errors import InputError, RunError, SettingsError
 from medvae.evaluation.plan import HEADLINE, Plan
+from medvae.evaluation.synthetic_run import SyntheticRun
 from medvae.io.formats import nifti
 from medvae.scan import Geometry, Selection
 
@@ -148,6 +149,18 @@ def test_swapped_scans_are_refused_where_only_the_audit_names_them(run: Path, co
         medvae.evaluate_augment(other, of(cohort, "test"), holdout=of(cohort, "train"))
     assert problem.value.code == "subjects_overlap"
     assert "swap real= and holdout=" in (problem.value.hint or "")
+
+
+def test_an_id_of_digits_is_no_number(tmp_path: Path) -> None:
+    """As a condition of a list it would be one, and the scan 007 would be another one, 7.0."""
+    for name in ("one", "two", "real"):
+        nifti.write(tmp_path / f"{name}.nii.gz", np.ones(SHAPE, np.uint8), Geometry(SHAPE, np.eye(4)), description="")
+    (tmp_path / "run.json").write_text('{"command": "augment"}', "utf-8")
+    lines = ["scan,synthetic,sources", "one.nii.gz,yes,007", "two.nii.gz,yes,007;8", "real.nii.gz,no,9"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines), "utf-8")
+    read = SyntheticRun.read(tmp_path)
+    assert read.sources == read.known == {"007", "8"}
+    assert [ref.id for ref in read.refs] == ["one", "two"]
 
 
 def test_samples_that_depend_on_other_scans_are_noted(run: Path, cohort: Path) -> None:

@@ -11,7 +11,7 @@ from toy_model import SHAPE, ellipsoid, toy_model
 
 from medvae.settings import AugmentSettings
 from medvae.synthesis import copies, generate
-from medvae.synthesis.nearest import Nearest, TrainingCodes, TrainingImages
+from medvae.synthesis.nearest import Nearest, TrainingCodes, TrainingImages, find_nearest
 
 if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
@@ -106,7 +106,7 @@ def test_all_channels_count() -> None:
     masks = np.ones((2, 1, 4, 4, 4), bool)
     known = TrainingImages.from_scans(images, masks, ids=["a", "b"], subjects=["a", "b"])
     assert known.distances(images[0], masks[0]) == pytest.approx([0, np.sqrt(2)])
-    near = known.nearest(images[1], masks[1], without="b")
+    near = find_nearest(known.distances(images[1], masks[1]), known.ids, subjects=known.subjects, without="b")
     assert near is not None
     assert near.id == "a"
 

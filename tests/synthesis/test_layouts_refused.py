@@ -88,6 +88,15 @@ def test_a_folder_without_a_list_is_refused(layout: str, out: Path, tmp_path: Pa
         write_set(out, layout, merge_with=tmp_path)
 
 
+@pytest.mark.parametrize("training", ['["imagesTr/one.nii.gz"]', '{"image": "one.nii.gz"}', "null"])
+def test_a_datalist_of_another_form_is_refused(training: str, out: Path, tmp_path: Path) -> None:
+    """Its scans would be missing from the list of both sets."""
+    (tmp_path / "dataset.json").write_text(f'{{"training": {training}}}', "utf-8")
+    with pytest.raises(InputError, match=r"dataset\.json: `training` is no list of objects") as caught:
+        write_set(out, "monai", merge_with=tmp_path)
+    assert caught.value.hint
+
+
 def test_classes_keep_the_numbers_of_the_real_set(out: Path, tmp_path: Path) -> None:
     real = tmp_path / "real"
     put(real, "one.nii.gz", "x.nii.gz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medvae.errors import InputError
 from medvae.run.work import JsonFile
 from medvae.synthesis.base_layout import BaseLayout, Places, RealScan, RealSet, read_json
 from medvae.synthesis.layouts import _decathlon
@@ -44,9 +45,13 @@ class Layout(BaseLayout):
     def read(cls, folder: Path) -> RealSet:
         """The `training` items of `dataset.json`."""
         tree = read_json(folder / "dataset.json")
+        items = tree.get("training", [])
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            hint = "name a folder with a datalist of MONAI, or set augment.layout=medvae"
+            raise InputError("`training` is no list of objects", path=folder / "dataset.json", hint=hint)
         scans = [
             RealScan(str(item["image"]), folder.absolute() / str(item["image"]), item)
-            for item in tree.get("training", ())
+            for item in items
             if "image" in item
         ]
         return RealSet(folder.absolute(), tree, tuple(scans))

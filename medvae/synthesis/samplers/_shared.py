@@ -32,7 +32,7 @@ def rows(labels: Sequence[str | None]) -> Rows:
 
 
 def conditions(latents: Latents, row: int) -> ConditionValues:
-    """ConditionValues of one training scan; empty where none are known."""
+    """Conditions of one training scan; empty where none are known."""
     return dict(latents.conditions[row]) if latents.conditions else {}
 
 

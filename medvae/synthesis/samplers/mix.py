@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, RandomizeSettings, configure
-from medvae.synthesis.draws import Change
+from medvae.synthesis.draws import Change, space_of
 from medvae.vae.networks.deform import Deform
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from medvae.checkpoint.model import Model
-    from medvae.synthesis.draws import Draw, FittedSampler
+    from medvae.synthesis.draws import Draw, FittedSampler, Space
 
 _CHANGES = ("classical", "mix")  # samplers whose draws are changed already
 
@@ -48,7 +48,7 @@ class Mix:
 
     of: str
     inner: FittedSampler = field(repr=False)
-    space: Literal["latent", "image"]
+    space: Space
     randomize: RandomizeSettings
 
     @property
@@ -76,5 +76,4 @@ def fit(model: Model, settings: Settings) -> Mix:
         raise SettingsError(message, hint="set augment.options.of to one that does not, e.g. density or anatomy")
     module, options = configure("samplers", of, settings.options)
     inner: FittedSampler = module.fit(model, options)
-    space: Literal["latent", "image"] = getattr(module, "SPACE", "latent")
-    return Mix(of, inner, space, settings.randomize or model.settings.train.randomize)
+    return Mix(of, inner, space_of(module, inner), settings.randomize or model.settings.train.randomize)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.blocks import Conditioned, Decoder, Encoder, cells, channels_last
+from medvae.vae.blocks import Conditioned, Decoder, Encoder, cells, channels_last, require_grid
 from medvae.vae.diffeomorphism import exponential, force, refine, warp
 from medvae.vae.observation import build_observation
 from medvae.vae.template import Template
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 _LOG_VARIANCE = -4.0  # of the posterior at first: a decoder that is given noise learns to ignore its latent
 _FORCE = 8.0  # of the means of forces, so that they are about as large as images
 _STEP = 0.3  # of a latent cell's mean force, that its coarse velocity moves by before anything is learned
-_COARSE = (
-    2.0  # voxels that a coarse velocity of 1 moves, so that those of N(0, I) are about as large as in brains at 2 mm
-)
+_COARSE = 2.0  # voxels that a coarse velocity of 1 moves: those of N(0, I) are about as large as in brains at 2 mm
 
 
 class Settings(Frozen):
@@ -150,9 +148,7 @@ class Deform(VAE):
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
         """`(C, *latent)` of the grid that the network was built for."""
         assert self.stride is not None
-        if tuple(grid) != tuple(self.grid):
-            own, other = ("x".join(map(str, one)) for one in (self.grid, grid))
-            raise SettingsError(f"the model was built for the grid {own}, not {other}", hint="change prepare.shape")
+        require_grid(grid, self.grid)
         return (self.latent, *cells(grid, self.stride))
 
     def _odds(self, z: Tensor, c: Tensor | None) -> Tensor:

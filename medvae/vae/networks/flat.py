@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from torch import Tensor, nn
 
-from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.blocks import Conditioned, Decoder, Encoder, channels_last
+from medvae.vae.blocks import Conditioned, Decoder, Encoder, cells, channels_last, require_grid
 from medvae.vae.observation import build_observation
 
 if TYPE_CHECKING:
@@ -46,11 +45,8 @@ class Flat(VAE):
         super().__init__()
         shape = {"stem": settings.stem, "channels": settings.channels, "blocks": settings.blocks}
         step = settings.stem * 2 ** (len(settings.channels) - 1)
-        if any(n % step for n in grid):
-            message = f"the grid {'x'.join(map(str, grid))} is not divisible by {step}"
-            raise SettingsError(message, hint="change prepare.shape, or model.options.stem and channels")
-        self.grid, self.latent = tuple(grid), settings.latent
-        self.inner = (settings.narrow, *(n // step for n in grid))
+        self.grid, self.latent = grid, settings.latent
+        self.inner = (settings.narrow, *cells(grid, step))
         self.observation = build_observation(likelihood)
         self.encoder = Encoder(**shape, out=settings.narrow)  # type: ignore[arg-type]
         self.decoder = Decoder(**shape, into=settings.narrow, out=self.observation.channels)  # type: ignore[arg-type]
@@ -75,7 +71,5 @@ class Flat(VAE):
 
     def latent_shape(self, grid: Shape) -> tuple[int, ...]:
         """`(C,)`, for the one grid it was built for."""
-        if tuple(grid) != self.grid:
-            message = f"the flat network was built for the grid {self.grid}, not {tuple(grid)}"
-            raise SettingsError(message, hint="use the spatial network for other grids")
+        require_grid(grid, self.grid)
         return (self.latent,)

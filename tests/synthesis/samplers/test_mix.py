@@ -15,6 +15,7 @@ from medvae.errors import SettingsError
 from medvae.settings import AugmentSettings
 from medvae.synthesis import generate, plausible, provenance
 from medvae.synthesis.changes import Parts, changed
+from medvae.synthesis.samplers import anatomy
 
 if TYPE_CHECKING:
     from medvae.checkpoint.model import Model
@@ -86,6 +87,13 @@ def test_options_go_to_the_other_sampler() -> None:
     np.testing.assert_allclose(means[0], means[1], atol=0.1)
     with pytest.raises(SettingsError, match="sharpness"):
         fitted(toy_model(), of="density", options={"sharpness": 1})
+
+
+def test_another_sampler_may_say_itself_what_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an attribute of the fitted sampler instead of its file, as the contract allows."""
+    monkeypatch.delattr(anatomy, "SPACE")
+    monkeypatch.setattr(anatomy.Anatomy, "space", "image", raising=False)
+    assert fitted(toy_deform(), of="anatomy").space == "image"
 
 
 @pytest.mark.parametrize("of", ["mix", "classical"])
