@@ -27,7 +27,6 @@ from medvae.cohort.find import find
 from medvae.prepare.load import ReadAndPrepare
 from medvae.scan import Selection
 from medvae.synthesis import generate
-from medvae.synthesis.synthesize import with_screen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,8 +58,8 @@ def write(options: argparse.Namespace) -> None:
     find_in = [Selection((options.scans,), split=split) for split in options.split]
     refs = [ref for selection in find_in for ref in find(selection, model.settings.read).refs][: options.count]
     real = [read(ref).prepared for ref in refs]
-    synthetic = with_screen(generate.fit(model, model.settings.augment, seed=options.seed + 1))
-    samples = [synthetic.synthesizer.sample(index) for index in range(len(real))]
+    synthesizer = generate.fit(model, model.settings.augment, seed=options.seed + 1)
+    samples = [synthesizer.sample(index) for index in range(len(real))]
     low, high = np.percentile(np.concatenate([one.image[one.mask] for one in real]), WINDOW)
     every = [(one, False) for one in real] + [(one, True) for one in samples]
     order = np.random.default_rng(options.seed).permutation(len(every))
