@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import json
 import shutil
 import sys
@@ -226,6 +228,23 @@ def test_the_file_of_another_checkpoint_is_refused(copied: Path, tmp_path: Path,
     save(replace(ours, latents=latents, training=training), tmp_path / "other")
     shutil.copy(tmp_path / "other" / f"{name}.safetensors", copied)
     assert f"{name}.safetensors is not the file" in str(refused(copied))
+
+
+@pytest.mark.parametrize("name", ["model.json", "vae.safetensors", "reference.safetensors"])
+def test_a_file_without_permission_is_no_damage(copied: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The root of a container may read everything, so the refusal is made here."""
+    real = io.open
+
+    def guarded(file: Any, *more: Any, **named: Any) -> Any:
+        if str(file).endswith(name):
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return real(file, *more, **named)
+
+    monkeypatch.setattr("builtins.open", guarded)
+    monkeypatch.setattr(io, "open", guarded)
+    problem = refused(copied)
+    assert f"{name}: Permission denied" in str(problem)
+    assert str(problem.hint) == "ask its owner for permission to read the folder and all files in it"
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +99,11 @@ def load_model(folder: Path | str, *, device: str = "auto") -> Model:
     """Load a checkpoint folder onto a device (`find_device`). Nothing in it is run, no path in it is opened.
 
     Raises:
-        ModelError: it is missing, damaged, of another format, or its parts do not belong together.
+        ModelError: it is missing, damaged, of another format, may not be read, or its parts do not belong together.
         RunError: the device is not there.
     """
     folder, device = Path(folder), find_device(device)
+    _require_permission(folder)
     tree = _read_json(folder)
     if tree.get("format") != FORMAT:
         message = f"format {tree.get('format')} is not the {FORMAT} that medvae {__version__} reads"
@@ -123,6 +125,17 @@ def load_model(folder: Path | str, *, device: str = "auto") -> Model:
 
 
 load = load_model  # inside the package, where the module says what is loaded
+
+
+def _require_permission(folder: Path) -> None:
+    """Refuse a model that somebody else may read; safetensors says of such a file that it is not there."""
+    for path in (folder / "model.json", *sorted(folder.glob("*.safetensors"))):
+        try:
+            with suppress(FileNotFoundError, NotADirectoryError), open(path, "rb"):
+                pass
+        except PermissionError as problem:
+            hint = "ask its owner for permission to read the folder and all files in it"
+            raise ModelError(f"{path.name}: {problem.strerror}", path=folder, hint=hint) from problem
 
 
 def _damaged(what: str, folder: Path) -> ModelError:

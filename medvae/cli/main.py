@@ -20,6 +20,8 @@ from medvae.errors import MedVAEError, OutputError, RunError, is_disk_full, is_o
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_BEGIN_ANEW = ("info", "evaluate", "review")  # they do not go on from an interrupted run
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -66,6 +68,8 @@ def _stopped_by_signal() -> Iterator[None]:
 
 def _again(words: Sequence[str]) -> str:
     """How to go on with a command that was stopped."""
+    if words[:1] and words[0] in _BEGIN_ANEW:
+        return "run the same command again: it begins anew"
     how = "with --resume" if "train" in words[:1] else "as it is"
     if "--overwrite" in words:
         how = f"{how} and without --overwrite" if how == "with --resume" else "without --overwrite"

@@ -202,7 +202,7 @@ class OutputFolder:
             self._manifest.append(outcome)
 
     def _is_whole(self, outcome: Outcome) -> bool:
-        return outcome.status == "ok" and all((self.path / name).is_file() for name in outcome.outputs)
+        return outcome.status == "ok" and all(_is_there(self.path / name) for name in outcome.outputs)
 
     # ------------------------------------------------------------------------------------------------- all jobs
 
@@ -246,6 +246,14 @@ class OutputFolder:
             counts = Counter(one.status for one in ended.values())
             ending = {"counts": dict(sorted(counts.items())), "seconds": round(time.monotonic() - self._begun, 1)}
             write_json(self.path / "run.json", {**self._record, **more, **ending})
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file holds something: a machine or file system that fails may leave files empty afterwards."""
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except FileNotFoundError:  # another run has removed it since
+        return False
 
 
 def _claim(job: Job) -> str:

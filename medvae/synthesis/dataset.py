@@ -7,6 +7,8 @@ single subject.
 
 from __future__ import annotations
 
+import logging
+from operator import index as whole_number
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,7 +16,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from torch.utils.data import Dataset
 
-from medvae.errors import SettingsError
+from medvae.errors import ScanError, SettingsError
 from medvae.synthesis.provenance import no_label_maps
 from medvae.synthesis.synthesize import require_whole, whole_set
 from medvae.synthesis.synthetic import SampleJob
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from medvae.synthesis.generate import Sample
 
 _HIGHEST = 2**31 - 1  # numbers of samples that the transform draws from
+_TRIES = 10  # numbers in a row all of whose draws may be implausible
+
+log = logging.getLogger(__name__)
 
 
 class SyntheticDataset(Dataset[dict[str, Any]]):
@@ -92,7 +97,9 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
         Raises:
             IndexError: there is none.
             ScanError: `implausible`, where all draws of this number were rejected.
+            TypeError: `index` is no whole number.
         """
+        index = whole_number(index)  # of torch and NumPy, too: a sampler may give them
         if not -self.count <= index < self.count:
             raise IndexError(f"item {index} of {self.count}")
         sample = self.whole.accepted(index % self.count).sample
@@ -112,7 +119,8 @@ class RandSyntheticd(RandomizableTransform, MapTransform):  # type: ignore[misc]
 
     It goes behind the reading and before everything that changes size or values: the synthetic scan is as a file of the
     training scans, channel first. What is drawn comes from `self.R`, as in all of MONAI: `set_random_state` makes it
-    repeatable, and MONAI's loader seeds each worker.
+    repeatable, and MONAI's loader seeds each worker. Where all draws of a synthetic scan are implausible, the one with
+    the next number is taken.
 
     Args:
         keys: what is replaced.
@@ -128,6 +136,7 @@ class RandSyntheticd(RandomizableTransform, MapTransform):  # type: ignore[misc]
     Raises:
         ModelError: as `SyntheticDataset`.
         SettingsError: as `SyntheticDataset`; a part that the sampler does not give.
+        ScanError: when called: `implausible`, where this holds for ten numbers in a row.
 
     Example:
         >>> mix = medvae.RandSyntheticd(["image"], "model", prob=0.5).set_random_state(0)
@@ -166,10 +175,19 @@ class RandSyntheticd(RandomizableTransform, MapTransform):  # type: ignore[misc]
         self.randomize()
         changed = dict(data)
         if self._do_transform:
-            scan = self.scans[self.number]
+            scan = self._plausible()
             for key, part in self.key_iterator(changed, self.parts):
                 changed[key] = scan[part]
         return changed
+
+    def _plausible(self) -> dict[str, Any]:
+        """The scan of the number that was drawn, or the next one that is not rejected: training must not stop there."""
+        for number in range(self.number, self.number + _TRIES - 1):
+            try:
+                return self.scans[number % _HIGHEST]
+            except ScanError as problem:
+                log.info("%s; the next number is tried", problem)
+        return self.scans[(self.number + _TRIES - 1) % _HIGHEST]
 
 
 def as_item(sample: Sample, model: Model) -> dict[str, Any]:

@@ -385,12 +385,13 @@ def test_the_parser_imports_nothing_heavy(argv: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "how"),
     [
-        (("detect", "in"), "as it is"),
-        (("detect", "in", "--overwrite"), "without --overwrite"),
-        (("train", "in"), "with --resume"),
-        (("train", "in", "--overwrite"), "with --resume and without --overwrite"),
+        (("detect", "in"), ", as it is: it does what is missing"),
+        (("detect", "in", "--overwrite"), ", without --overwrite: it does what is missing"),
+        (("train", "in"), ", with --resume: it does what is missing"),
+        (("train", "in", "--overwrite"), ", with --resume and without --overwrite: it does what is missing"),
+        *[((command, "in"), ": it begins anew") for command in ("info", "evaluate", "review")],
     ],
 )
 def test_how_to_go_on_after_an_interruption(words: tuple[str, ...], how: str) -> None:
     """A command that begins anew when it is repeated would throw away what was done."""
-    assert _again(words) == f"run the same command again, {how}: it does what is missing"
+    assert _again(words) == f"run the same command again{how}"

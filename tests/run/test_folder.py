@@ -183,6 +183,8 @@ def test_only_what_ended_well_and_is_whole_was_done(tmp_path: Path, ref: ScanRef
     folder.append(done(ref, out, "map.nii"))
     (out / "map.nii").unlink()
     assert known(opened(out), ref) is None, "a file is gone"
+    (out / "map.nii").touch()
+    assert known(opened(out), ref) is None, "a file is empty, as a full file system may leave it"
 
 
 def test_rows_are_all_scans_of_the_folder_whose_files_are_there(tmp_path: Path, ref: ScanRef) -> None:

@@ -17,9 +17,12 @@ from toy_model import SHAPE, toy_model
 
 import medvae
 from medvae import RandSyntheticd, SyntheticDataset, synthesize
-from medvae.errors import SettingsError
+from medvae.errors import ScanError, SettingsError
+from medvae.synthesis.synthetic import Accepted, SampleJob, SyntheticSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from medvae.checkpoint.model import Model
 
 
@@ -72,6 +75,18 @@ def test_it_ends_where_a_list_would(model: Model) -> None:
         with pytest.raises(IndexError):
             dataset[index]
     assert len(list(dataset)) == 2
+
+
+@pytest.mark.parametrize("number", [np.int64(1), torch.tensor(1)])
+def test_an_index_may_be_of_numpy_or_torch(model: Model, number: Any) -> None:
+    """As `torch.randperm` gives them."""
+    dataset = scans(model, 2)
+    assert dataset[number]["id"] == dataset[1]["id"]
+
+
+def test_an_index_that_is_no_whole_number_is_refused(model: Model) -> None:
+    with pytest.raises(TypeError, match="interpreted as an integer"):
+        scans(model, 2)[0.5]  # type: ignore[index]
 
 
 def test_workers_give_the_same_items(model: Model) -> None:
@@ -136,6 +151,37 @@ def test_its_state_is_that_of_monai(model: Model) -> None:
     first, again, other = [[item["image"].sum().item() for item in run] for run in runs]
     assert first == again != other
     assert 0 < sum(item["class"] == "real" for item in runs[0]) < 8, "about half of them"
+
+
+def implausible(monkeypatch: pytest.MonkeyPatch, refused: Callable[[int], bool]) -> None:
+    """All draws of some numbers are rejected."""
+    accepted = SyntheticSet.accepted
+
+    def some(self: SyntheticSet, index: int) -> Accepted:
+        if refused(index):
+            raise ScanError("all draws were rejected", code="implausible")
+        return accepted(self, index)
+
+    monkeypatch.setattr(SyntheticSet, "accepted", some)
+
+
+def test_an_implausible_scan_does_not_end_a_training(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = transform(model, prob=1.0)
+    change.set_random_state(0)
+    change.randomize()
+    drawn = change.number
+    implausible(monkeypatch, lambda index: index in (drawn, drawn + 1))
+    ids = []
+    for _ in range(2):
+        change.set_random_state(0)
+        ids.append(change(real())["image"].meta["filename_or_obj"])
+    assert ids == [SampleJob(drawn + 2).id] * 2, "the next one that is plausible, each time"
+
+
+def test_a_model_whose_scans_are_all_implausible_is_told_of(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    implausible(monkeypatch, lambda _: True)
+    with pytest.raises(ScanError, match="all draws were rejected"):
+        transform(model, prob=1.0)(real())
 
 
 def test_keys_may_be_called_otherwise(model: Model) -> None:
