@@ -84,7 +84,20 @@ def test_exhausted_memory_is_known_by_type_and_by_text() -> None:
 ROOT = Path(__file__).parents[1]
 HINTS = r"hint|READS|\w*HINT|_NEEDED|\w*_AGAIN|_AFFINE|_VOLUME|_CURE|_UNEQUAL|_NO_VOLUME"  # names of variables
 VERBS = {
-    *("add", "apply", "bring", "calibrate", "change", "check", "choose", "copy", "convert", "correct", "decompress"),
+    *(
+        "add",
+        "apply",
+        "ask",
+        "bring",
+        "calibrate",
+        "change",
+        "check",
+        "choose",
+        "copy",
+        "convert",
+        "correct",
+        "decompress",
+    ),
     *("did", "do", "export", "fill", "free", "give", "ignore", "install", "keep", "leave", "look", "lower", "name"),
     *("pass", "pip", "put", "raise", "repair", "replace", "run", "save", "see", "set", "split", "train", "update"),
     *("use", "wait", "warm", "write", "begin"),
