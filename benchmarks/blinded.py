@@ -16,22 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import binomtest
 
 from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
 from medvae.prepare.load import ReadAndPrepare
+from medvae.review.planes import three_planes
 from medvae.scan import Selection
 from medvae.synthesis import generate
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 WINDOW = (1, 99.5)  # percentiles of the foreground of the real scans
+HEIGHT = 336  # pixels of a plane: about three per voxel of 2 mm
 
 
 def main() -> None:
@@ -64,23 +61,15 @@ def write(options: argparse.Namespace) -> None:
     every = [(one, False) for one in real] + [(one, True) for one in samples]
     order = np.random.default_rng(options.seed).permutation(len(every))
     options.out.mkdir(parents=True, exist_ok=True)
+    spacing = model.preparation.settings.spacing
     for number, place in enumerate(order, start=1):
         one = every[place][0]
-        shown = np.where(one.mask[0], np.clip((one.image[0] - low) / (high - low), 0, 1), 0)
-        plt.imsave(options.out / f"{number:02}.png", planes(shown, factor=3), cmap="gray", vmin=0, vmax=1)
+        shown = np.where(one.mask[0], one.image[0], np.float32(low))
+        picture = three_planes(shown, spacing=spacing, limits=(float(low), float(high)), height=HEIGHT)
+        (options.out / f"{number:02}.png").write_bytes(picture)
     key = {str(number): bool(every[place][1]) for number, place in enumerate(order, start=1)}
     (options.out / "key.json").write_text(json.dumps(key), encoding="utf-8")
     print(f"{len(real)} real and {len(samples)} synthetic scans in {options.out}")
-
-
-def planes(values: NDArray[np.floating], *, factor: int) -> NDArray[np.floating]:
-    """The three planes through the middle side by side, each voxel as a square of `factor` pixels."""
-    x, y, z = (n // 2 for n in values.shape)
-    found = [values[:, :, z], values[:, y], values[x]]
-    turned = [np.rot90(one) for one in found]
-    height = max(one.shape[0] for one in turned)
-    padded = [np.pad(one, ((0, height - one.shape[0]), (2, 2))) for one in turned]
-    return np.kron(np.concatenate(padded, axis=1), np.ones((factor, factor)))
 
 
 def count(folder: Path, guessed: set[int]) -> None:

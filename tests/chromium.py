@@ -19,6 +19,14 @@ FLAGS = (
     *("--disable-dev-shm-usage", "--remote-debugging-pipe", "--window-size=1280,860", "--hide-scrollbars"),
 )
 _PATIENCE = 60.0  # seconds that a page may take, on a busy machine
+_LEFT = (
+    *("Inspected target navigated or closed", "Execution context was destroyed."),
+    "Cannot find context with specified id",
+)
+
+
+class PageLeftError(AssertionError):
+    """The page that was asked has been left for another one before it answered."""
 
 
 def executable() -> str | None:
@@ -47,11 +55,17 @@ class Tab:
         return found["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        """Until a JavaScript expression is true."""
+        """Until a JavaScript expression is true, on this page or on the one that a followed link leads to."""
         end = time.monotonic() + _PATIENCE
-        while not self.js(expression):
+        while not self._holds(expression):
             assert time.monotonic() < end, f"{expression} did not become true; {self.complaints}"
             time.sleep(0.02)
+
+    def _holds(self, expression: str) -> bool:
+        try:
+            return bool(self.js(expression))
+        except PageLeftError:
+            return False
 
     def open(self, page: Path | str, *, ready: str = "document.readyState === 'complete'") -> None:
         """Go to a page and wait."""
@@ -144,7 +158,10 @@ class Browser:
         while (answer := self._receive()).get("id") != self._number:
             if answer.get("sessionId") in self._tabs:
                 self._tabs[answer["sessionId"]].note(answer)
-        assert "error" not in answer, f"{method}: {answer['error']}"
+        if "error" in answer:
+            raise (PageLeftError if answer["error"]["message"] in _LEFT else AssertionError)(
+                f"{method}: {answer['error']}"
+            )
         found: dict[str, Any] = answer["result"]
         return found
 
