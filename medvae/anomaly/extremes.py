@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
+
+from medvae.prepare.pieces import CORNERS, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEPT = 50  # regions per scan
-NEIGHBOURS = np.ones((3, 3, 3), bool)  # 26: voxels that share a face, an edge or a corner
 RATES = (0.001, 0.002, 0.005, 0.01, 0.05)  # of healthy voxels, for which thresholds are given
 FORMING = 0.005  # share of the given scans' voxels above the level that regions are formed at
 TAIL = np.array([*np.geomspace(0.5, 1e-4, 48), 0.0])  # shares of voxels that lie above the kept quantiles
@@ -186,8 +186,7 @@ class Extremes:
 
 def regions_above(values: NDArray[np.float32], level: float) -> NDArray[np.int32]:
     """The connected regions (26 neighbours) of values above a level, numbered from 1, 0 elsewhere."""
-    labels: NDArray[np.int32] = ndimage.label(values > level, NEIGHBOURS)[0]
-    return labels
+    return numbered(values > level, CORNERS)[0]
 
 
 def region_masses(values: NDArray[np.float32], regions: NDArray[np.int32], *, level: float) -> NDArray[np.float32]:

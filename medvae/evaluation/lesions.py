@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 from sklearn.metrics import precision_recall_curve
 
-from medvae.anomaly.extremes import NEIGHBOURS
 from medvae.evaluation.metrics import Draws, ScanVoxels, interval
 from medvae.evaluation.truth import LOWEST
 from medvae.io.formats import nifti
 from medvae.io.reading import read_mask
+from medvae.prepare.pieces import CORNERS, numbered
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -141,6 +140,6 @@ class Curve:
 
 def _parts_touched(parts: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """For each connected part, whether the other mask touches it."""
-    labels, count = ndimage.label(parts, NEIGHBOURS)
-    touched: NDArray[np.bool_] = np.bincount(labels[other], minlength=count + 1)[1:] > 0
+    numbers, sizes = numbered(parts, CORNERS)
+    touched: NDArray[np.bool_] = np.bincount(numbers[other], minlength=len(sizes) + 1)[1:] > 0
     return touched

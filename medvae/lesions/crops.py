@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from medvae.lesions.fill import harmonic_fill
+from medvae.prepare.pieces import CORNERS, numbered
 from medvae.vae.distances import signed_distance
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ FAR = 0.5  # distances to the border are clipped here
 _BALL = 5**0.5  # radius of a ball over the standard deviation of its places along an axis
 _PROFILE = (-1.0, 3.0)  # a change over its mean is clipped here
 _NO_CHANGE = 0.02  # mean change, prepared units, that says nothing of a profile
-_TOUCHING = np.ones((3, 3, 3))  # 26 neighbours
 _FINE, _ENOUGH, _SHELL = 1.0, 8, 3  # σ in voxels of what is no detail; voxels for its spread; width of the ring
 
 
@@ -132,11 +132,10 @@ class _Piece:
 
 def _pieces(lesions: Mask, least: int) -> Iterator[_Piece]:
     """Connected lesions of at least so many voxels."""
-    numbers, _ = ndimage.label(lesions, _TOUCHING)
+    numbers, sizes = numbered(lesions, CORNERS)
     for number, box in enumerate(ndimage.find_objects(numbers), start=1):
-        piece = _Piece(numbers, number, box)
-        if piece.inside(box).sum() >= least:
-            yield piece
+        if sizes[number - 1] >= least:
+            yield _Piece(numbers, number, box)
 
 
 def _crop(piece: _Piece, geometry: Geometry, *, source: str) -> Crop:

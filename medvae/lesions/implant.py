@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from medvae.lesions.crops import FAR, REACH, SIDE, frame
 from medvae.lesions.fill import harmonic_fill
+from medvae.prepare.pieces import CORNERS, largest_piece
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     Values = NDArray[np.float32]
     Mask = NDArray[np.bool_]
 
-_TOUCHING = np.ones((3, 3, 3))
 _MARGIN = 2  # voxels around a lesion from which the tissue under it is continued
 
 
@@ -89,7 +89,7 @@ def place_lesion(lesion: Lesion, place: NDArray[np.float64], geometry: Geometry)
     at = ((own / REACH + 1) * (SIDE - 1) / 2).reshape(index.shape)
     beyond = np.maximum(np.abs(own).max(axis=0) - REACH, 0).reshape(index.shape[1:])
     distance = np.float32(FAR) * _sampled(lesion.distance, at) - beyond.astype(np.float32)
-    mask = _largest(distance > 0)
+    mask = largest_piece(distance > 0, CORNERS)  # lesions are counted by pieces
     return Placed(lesion, (x, y, z), at, distance, mask) if mask.any() else None
 
 
@@ -124,11 +124,3 @@ def _sampled(values: Values, at: NDArray[np.float64]) -> Values:
     """Values of a lesion's own array at places in it, linearly interpolated."""
     flat = ndimage.map_coordinates(values, at.reshape(3, -1), order=1, mode="nearest", output=np.float32)
     return np.asarray(flat.reshape(at.shape[1:]))
-
-
-def _largest(mask: Mask) -> Mask:
-    """The largest connected piece; lesions are counted by pieces."""
-    pieces, count = ndimage.label(mask, _TOUCHING)
-    if count < 2:
-        return mask
-    return np.asarray(pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:])))

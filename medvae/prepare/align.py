@@ -20,6 +20,7 @@ from medvae.errors import ScanError
 from medvae.prepare import template
 from medvae.prepare.grid import nearest_ras, resample, resample_labels
 from medvae.prepare.likeness import likeness, overlap
+from medvae.prepare.pieces import largest_piece
 from medvae.scan import Geometry
 
 if TYPE_CHECKING:
@@ -302,9 +303,8 @@ def _local_mean(data: NDArray[np.float32], where: NDArray[np.bool_], *, sigma: A
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest part after an erosion, which cuts thin bridges; all of it where nothing is left."""
-    labels, count = ndimage.label(ndimage.binary_erosion(mask))
-    largest: NDArray[np.bool_] = labels == np.bincount(labels.ravel())[1:].argmax() + 1 if count else mask
-    return largest
+    inner = ndimage.binary_erosion(mask)
+    return largest_piece(inner) if inner.any() else mask
 
 
 @cache

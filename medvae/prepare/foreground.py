@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from medvae.prepare.background import find_background
+from medvae.prepare.pieces import largest_piece
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,10 +80,7 @@ def _body(scan: Scan, threshold: float) -> NDArray[np.bool_]:
     steps = [max(1, int(_BODY_MM / mm)) for mm in scan.geometry.spacing]
     thin = scan.data[tuple(slice(None, None, step) for step in steps)]
     dense = ndimage.binary_opening(thin > threshold)  # cuts the table's thin contact off
-    labels, count = ndimage.label(dense)
-    if count == 0:
-        return np.zeros(scan.data.shape, bool)
-    found = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    found = largest_piece(dense)
     axial = int(np.abs(scan.geometry.affine[2, :3]).argmax())  # the array axis nearest to head-foot
     slices = np.moveaxis(found, axial, 0)
     found = np.moveaxis(np.stack([ndimage.binary_fill_holes(one) for one in slices]), 0, axial)

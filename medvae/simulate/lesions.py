@@ -16,6 +16,7 @@ from medvae.io.formats import nifti
 from medvae.prepare import intensity
 from medvae.prepare.grid import box_around, resample
 from medvae.prepare.noise import noise_of
+from medvae.prepare.pieces import CORNERS, numbered
 from medvae.settings import PrepareSettings, ReadSettings
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ def _mean_by_piece(
     missing: NDArray[np.float32], weight: NDArray[np.float32], truth: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Per connected piece of the truth, the value that times `weight` adds up to the missing mean; 0 elsewhere."""
-    labels, count = ndimage.label(truth, structure=np.ones((3, 3, 3)))
-    numbers = np.arange(1, count + 1)
+    labels, sizes = numbered(truth, CORNERS)
+    numbers = np.arange(1, len(sizes) + 1)
     share = ndimage.sum(missing, labels, numbers) / ndimage.sum(weight, labels, numbers)
     spread_out: NDArray[np.float32] = np.concatenate([[0], share]).astype(np.float32)[labels]
     return spread_out

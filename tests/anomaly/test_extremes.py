@@ -16,7 +16,6 @@ from medvae.anomaly.configured import configured
 from medvae.anomaly.extremes import (
     FORMING,
     KEPT,
-    NEIGHBOURS,
     RATES,
     TAIL,
     Extremes,
@@ -56,7 +55,7 @@ def of(maps: list[np.ndarray[Any, Any]], *, scale: float = 1.0) -> Extremes:
 
 def masses(values: np.ndarray[Any, Any], level: float) -> list[float]:
     """Of the regions above a level, voxels of 0.5 mL, by a plain loop."""
-    labels, count = ndimage.label(values > level, NEIGHBOURS)
+    labels, count = ndimage.label(values > level, np.ones((3, 3, 3)))
     return [float((values[labels == k] - level).sum()) / 2 for k in range(1, count + 1)]
 
 

@@ -72,6 +72,9 @@ def test_the_background_of_nnunet_is_called_so() -> None:
         ({"channel_names": None}, "no dataset of nnU-Net v2: the list has no channel_names"),
         ({"file_ending": None, "channel_names": None}, "the list has no channel_names, file_ending"),
         ({"labels": ["background", "organ"]}, "the list has no labels"),
+        ({"dataset": {"a": {"label": "labelsTr/a.nii.gz"}}}, "a case of `dataset` has no list `images`"),
+        ({"dataset": {"a": {"images": ["imagesTr/a_0000.nii.gz"]}}}, "or no path `label`"),
+        ({"dataset": ["a"]}, "a case of `dataset`"),
         ({"labels": {"background": 0, "organ": 2}}, r"labels \[1\], which the real set does not name"),
     ],
 )
@@ -93,6 +96,14 @@ def test_a_datalist_of_another_form_is_refused(training: str, out: Path, tmp_pat
     """Its scans would be missing from the list of both sets."""
     (tmp_path / "dataset.json").write_text(f'{{"training": {training}}}', "utf-8")
     with pytest.raises(InputError, match=r"dataset\.json: `training` is no list of objects") as caught:
+        write_set(out, "monai", merge_with=tmp_path)
+    assert caught.value.hint
+
+
+def test_a_datalist_with_several_images_per_item_is_refused(out: Path, tmp_path: Path) -> None:
+    """Samples have one: a list of both would train on scans of two kinds."""
+    (tmp_path / "dataset.json").write_text('{"training": [{"image": ["t1.nii.gz", "t2.nii.gz"]}]}', "utf-8")
+    with pytest.raises(InputError, match=r"an item of `training` has several images, samples have one") as caught:
         write_set(out, "monai", merge_with=tmp_path)
     assert caught.value.hint
 

@@ -77,6 +77,9 @@ class Layout(BaseLayout):
             message = "synthetic scans have one channel and end in .nii.gz, the real set has other ones"
             raise InputError(message, path=folder / "dataset.json", hint=_RAW)
         cases = tree.get("dataset") or _cases(folder)
+        if not isinstance(cases, dict) or not all(map(_is_case, cases.values())):
+            message = "a case of `dataset` has no list `images` with one path, or no path `label`"
+            raise InputError(message, path=folder / "dataset.json", hint=_RAW)
         root = folder.absolute()
         scans = [RealScan(name, root / case["images"][0], case) for name, case in sorted(cases.items())]
         return RealSet(root, {key: value for key, value in tree.items() if key != "dataset"}, tuple(scans))
@@ -135,6 +138,13 @@ def _cases(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         name: {"images": [f"imagesTr/{name}_0000{_ENDING}"], "label": f"labelsTr/{name}{_ENDING}"} for name in names
     }
+
+
+def _is_case(case: object) -> bool:
+    """Whether an entry of `dataset` names one image and its label map."""
+    if not isinstance(case, dict) or not isinstance(case.get("images"), list):
+        return False
+    return len(case["images"]) == 1 and all(isinstance(one, str) for one in (*case["images"], case.get("label")))
 
 
 def _moved(scan: RealScan, folder: Path, out: Path) -> dict[str, Any]:
