@@ -81,7 +81,7 @@ def _measured(law: Law, n: int, rng: np.random.Generator) -> dict[str, list[floa
         module, settings = configure("samplers", name, {})
         fitted: FittedSampler = module.fit(cast("Model", SimpleNamespace(latents=latents)), settings)
         seconds = time.process_time() - start
-        draws = np.stack([fitted.draw(None, rng, {}).z for _ in range(n)])  # type: ignore[union-attr]
+        draws = np.stack([fitted.draw(None, rng, {}, 0).z for _ in range(n)])  # type: ignore[union-attr]
         rows[name] = _row(draws.astype(np.float64), real, training, seconds)
     for k, wide in ((SIZE, True), (SIZE, False), (2, True), (2, False)):
         name = f"geometry, {k} directions, {'largest' if wide else 'median'} T"

@@ -39,7 +39,7 @@ class Crossover:
         labels = list(self.latents.labels)
         return {label: labels.count(label) / len(labels) for label in dict.fromkeys(labels)}
 
-    def draw(self, label, generator, conditions):
+    def draw(self, label, generator, conditions, point):
         """One code."""
         rows = [row for row, one in enumerate(self.latents.labels) if one == label]
         a, b = generator.choice(rows, 2)

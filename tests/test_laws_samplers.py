@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def fitted(name: str, *, seed: int = 5, conditions: dict[str, float | str] | Non
 def draws(synthesizer: Synthesizer, count: int, *, seed: int = 0) -> list[Draw]:
     """Draws of the classes in turn."""
     generator, labels = np.random.default_rng(seed), list(synthesizer.fitted.shares)
-    return [synthesizer.fitted.draw(labels[i % len(labels)], generator, {}) for i in range(count)]
+    return [synthesizer.fitted.draw(labels[i % len(labels)], generator, {}, i * 0.618 % 1) for i in range(count)]
 
 
 def content(draw: Draw) -> np.ndarray:
@@ -272,7 +273,28 @@ def test_every_prefix_has_nearly_the_wanted_shares(shares: list[float], count: i
     picked = [generate.pick(weights, index) for index in range(count)]
     for label, share in weights.items():
         wanted = count * share / sum(shares)
-        assert abs(picked.count(label) - wanted) <= 2 + np.log(count + 1), "better than random picks, whose error is √n"
+        points = np.sort([point for found, point in picked if found == label])
+        few = 2 + np.log(count + 1)
+        assert abs(len(points) - wanted) <= few, "better than random picks, whose error is √n"
+        assert np.all((points >= 0) & (points < 1))
+        assert np.abs(points * len(points) - np.arange(len(points))).max(initial=0) <= few, "nor do points cluster"
+
+
+@pytest.mark.parametrize("sampler", ["classical", "jitter", "interpolate"])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_training_scan_is_used_often_while_others_are_not(sampler: str, seed: int) -> None:
+    """Chance would take one of eight scans five times or more in every second set of sixteen."""
+    model = toy_model(n=8, labels=("a", "b"))
+    synthesizer = generate.fit(model, AugmentSettings(sampler=sampler), seed=seed)
+    used = Counter(synthesizer.sample(index).sources[0] for index in range(16))
+    assert len(used) == 8
+    assert max(used.values()) <= 3
+
+
+def test_another_seed_begins_with_another_scan() -> None:
+    model = toy_model(n=8)
+    first = {generate.fit(model, AugmentSettings(sampler="classical"), seed=i).sample(0).sources for i in range(8)}
+    assert len(first) > 2
 
 
 def test_balanced_classes() -> None:

@@ -91,7 +91,7 @@ Draw = LatentDraw | ImageDraw
 class FittedSampler(Protocol):
     """A sampler after `fit`.
 
-    - The same label, the same conditions and the same state of the generator give the same draw.
+    - The same label, conditions and point, and the same state of the generator, give the same draw.
     - A draw does not change the sampler.
     - A draw for a class uses no scan of another class, apart from what `fit` pooled over all classes.
 
@@ -104,7 +104,9 @@ class FittedSampler(Protocol):
         """Class -> share."""
         ...
 
-    def draw(self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]) -> Draw:
+    def draw(
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
+    ) -> Draw:
         """One new sample.
 
         Args:
@@ -113,6 +115,8 @@ class FittedSampler(Protocol):
             conditions: what the sample will be decoded with, by column (age, sex, ...), unless the draw has conditions
                 of its own: those of a training scan of the class, and the values that the user has fixed
                 (`augment.conditions`). Fixed values are used whatever the draw says.
+            point: in [0, 1); those of the samples of a class are spread evenly, so that a sampler that takes its
+                donors by them (`_shared.at_point`) takes each nearly as often.
         """
         ...
 

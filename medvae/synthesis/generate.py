@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from medvae.synthesis.texture import Texture
 
 _TEXTURE_SCANS = 16  # residuals of so many scans give the spectrum of all
+_GOLDEN = 0.6180339887498949  # its multiples, modulo 1, are spread evenly
 Key = tuple[int, int]  # number of a sample, and of the attempt to draw it
 _DRAW, _TEXTURE, _INTENSITY, _COPY, _CONDITIONS = range(5)  # random streams of one sample: one never shifts another
 
@@ -109,9 +110,11 @@ class Synthesizer:
             index: of the sample.
             attempt: another one gives another draw of the same class.
         """
-        label, key = pick(self.weights, index), (index, attempt)
+        (label, point), key = pick(self.weights, index), (index, attempt)
+        start = np.random.default_rng(self.seed).random()  # sets of other seeds begin with other donors
+        point = (point + start + attempt * _GOLDEN) % 1.0  # and another attempt has another one
         given = self._given(label, key)
-        draw = self.fitted.draw(label, self._generator(key, _DRAW), given)
+        draw = self.fitted.draw(label, self._generator(key, _DRAW), given, point)
         conditions = self._with_fixed(given if draw.conditions is None else draw.conditions)
         parts, parameters = self._on_grid(draw, conditions, key), draw.parameters
         source, intensity = self._intensity(label, draw.sources, key)
@@ -242,16 +245,20 @@ def fit(model: Model, settings: AugmentSettings, *, seed: int) -> Synthesizer:
     )
 
 
-def pick(weights: Mapping[str | None, float], position: int) -> str | None:
-    """The class of the sample at a position, so that every prefix of a set has nearly the wanted shares.
+def pick(weights: Mapping[str | None, float], position: int) -> tuple[str | None, float]:
+    """The class of the sample at a position, and its point in [0, 1) among those of the class.
+
+    Every prefix of a set has nearly the wanted shares of the classes, and points that are spread nearly evenly.
 
     Multiples of the golden ratio, modulo 1, spread evenly over [0, 1) at every length (Weyl, 1916); unlike random picks
     they cannot leave a small class out by bad luck, and unlike quotas they do not depend on the number of samples.
     """
-    point = (position + 0.5) * 0.6180339887498949 % 1.0
-    edges = np.cumsum(list(weights.values()))
-    found = int(np.searchsorted(edges / edges[-1], point, side="right"))
-    return list(weights)[min(found, len(weights) - 1)]
+    point = (position + 0.5) * _GOLDEN % 1.0
+    edges = np.concatenate([[0.0], np.cumsum(list(weights.values()))])
+    edges /= edges[-1]
+    found = min(int(np.searchsorted(edges, point, side="right")) - 1, len(weights) - 1)
+    inside = (point - edges[found]) / (edges[found + 1] - edges[found])
+    return list(weights)[found], float(min(max(inside, 0.0), np.nextafter(1.0, 0.0)))
 
 
 def _is_known(value: float | str | None) -> TypeGuard[float | str]:

@@ -30,7 +30,7 @@ def model_of(codes: np.ndarray, *, labels: list[str | None] | None = None, varia
 
 def draws(fitted: _density.Density, count: int, label: str | None = None) -> np.ndarray:
     rng = np.random.default_rng(1)
-    return np.stack([fitted.draw(label, rng, {}).z.ravel() for _ in range(count)])
+    return np.stack([fitted.draw(label, rng, {}, 0).z.ravel() for _ in range(count)])
 
 
 @given(n=st.integers(3, 40), size=st.integers(1, 60), seed=st.integers(0, 1000))
@@ -80,7 +80,7 @@ def test_spread_scales_the_distance_to_the_mean() -> None:
     model = model_of(np.random.default_rng(0).normal(size=(50, 5)))
     wide, narrow = (density.fit(model, density.Settings(spread=spread)) for spread in (1.0, 0.5))
     middle = wide.means[None]
-    a, b = (one.draw(None, np.random.default_rng(3), {}).z - middle for one in (wide, narrow))
+    a, b = (one.draw(None, np.random.default_rng(3), {}, 0).z - middle for one in (wide, narrow))
     assert b == pytest.approx(a / 2, abs=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_many_dimensions_and_few_scans_are_quick_and_small() -> None:
     """16 000 dimensions: a covariance would need 1 GiB; the shape of the code is kept."""
     codes = np.random.default_rng(0).normal(size=(20, 4, 16, 16, 16)).astype(np.float32)
     fitted = density.fit(model_of(codes), density.Settings())
-    assert fitted.draw(None, np.random.default_rng(0), {}).z.shape == (4, 16, 16, 16)
+    assert fitted.draw(None, np.random.default_rng(0), {}, 0).z.shape == (4, 16, 16, 16)
     held = fitted.deviations.nbytes + fitted.variance.nbytes
     assert held < 2 * codes.nbytes
 

@@ -23,7 +23,7 @@ def test_a_sample_in_plain_steps(conditions: tuple[str, ...]) -> None:
     model = toy_model(labels=("a", "b"), conditions=conditions)
     synthesizer = generate.fit(model, AugmentSettings(texture=True), seed=SEED)
     sample = synthesizer.sample(INDEX)
-    draw = synthesizer.fitted.draw(sample.label, stream(0), {})
+    draw = synthesizer.fitted.draw(sample.label, stream(0), {}, 0.0)
     assert isinstance(draw, LatentDraw)
     assert sample.z is not None
     assert np.array_equal(sample.z, draw.z)

@@ -27,7 +27,7 @@ def with_subjects(model: Model, subjects: list[str]) -> Model:
 
 def test_jitter_without_scale_is_the_posterior_mean_of_its_source() -> None:
     model = toy_model()
-    draw = jitter.fit(model, jitter.Settings(scale=0)).draw(None, np.random.default_rng(0), {})
+    draw = jitter.fit(model, jitter.Settings(scale=0)).draw(None, np.random.default_rng(0), {}, 0)
     row = list(model.latents.ids).index(draw.sources[0])
     assert np.array_equal(draw.z, model.latents.mean[row])
 
@@ -36,14 +36,14 @@ def test_jitter_has_the_posterior_spread() -> None:
     model = toy_model(n=1)
     fitted = jitter.fit(model, jitter.Settings(scale=2))
     rng = np.random.default_rng(0)
-    codes = np.stack([fitted.draw(None, rng, {}).z for _ in range(4000)])
+    codes = np.stack([fitted.draw(None, rng, {}, 0).z for _ in range(4000)])
     assert codes.std(axis=0) == pytest.approx(2 * np.exp(model.latents.log_variance[0] / 2), rel=0.1)
 
 
 def test_interpolation_lies_on_the_line_of_its_sources() -> None:
     model = toy_model()
     fitted = interpolate.fit(model, interpolate.Settings(keep_variance=False))
-    draw = fitted.draw(None, np.random.default_rng(0), {})
+    draw = fitted.draw(None, np.random.default_rng(0), {}, 0)
     a, b = (model.latents.mean[list(model.latents.ids).index(one)] for one in draw.sources)
     t = draw.parameters["t"]
     assert draw.z == pytest.approx((1 - t) * a + t * b, abs=1e-5)
@@ -55,7 +55,7 @@ def test_interpolation_keeps_the_variance_of_codes(*, keep: bool, reach: float, 
     model = toy_model(n=200, keep=0)
     fitted = interpolate.fit(model, interpolate.Settings(keep_variance=keep, reach=reach))
     rng = np.random.default_rng(0)
-    codes = np.stack([fitted.draw(None, rng, {}).z for _ in range(4000)])
+    codes = np.stack([fitted.draw(None, rng, {}, i / 4000).z for i in range(4000)])
     assert codes.var(axis=0).mean() / model.latents.mean.var(axis=0).mean() == pytest.approx(share, abs=0.07)
 
 
@@ -64,8 +64,8 @@ def test_interpolation_never_pairs_scans_of_one_subject() -> None:
     model = with_subjects(model, ["a", "a", "a", "b"])
     fitted = interpolate.fit(model, interpolate.Settings())
     rng = np.random.default_rng(0)
-    for _ in range(30):
-        assert "scan-03" in fitted.draw(None, rng, {}).sources
+    for i in range(30):
+        assert "scan-03" in fitted.draw(None, rng, {}, i / 30).sources
 
 
 def test_interpolation_needs_two_subjects_in_each_class() -> None:

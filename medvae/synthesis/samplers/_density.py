@@ -55,8 +55,12 @@ class Density:
     spread: float
 
     def draw(
-        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
     ) -> LatentDraw:
+        """One code of a class."""
+        return self.code(label, generator)
+
+    def code(self, label: str | None, generator: np.random.Generator) -> LatentDraw:
         """One code of a class: weighted sums of the deviations have their covariance, and need no factorisation."""
         n, size = self.deviations.shape
         weights = _weights(generator, n, self.pooled[label] / (n - len(self.rows)))

@@ -31,6 +31,11 @@ def rows(labels: Sequence[str | None]) -> Rows:
     return {label: np.flatnonzero([one == label for one in labels]) for label in shares(labels)}
 
 
+def at_point(members: NDArray[np.intp], point: float) -> int:
+    """One of the scans of a class: points that are spread evenly over [0, 1) take each nearly as often."""
+    return int(members[int(point * len(members))])
+
+
 def conditions(latents: Latents, row: int) -> ConditionValues:
     """Conditions of one training scan; empty where none are known."""
     return dict(latents.conditions[row]) if latents.conditions else {}

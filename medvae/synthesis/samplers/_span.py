@@ -56,7 +56,7 @@ class Span:
 
     def draw(self, label: str | None, point: NDArray[np.float32], generator: np.random.Generator) -> LatentDraw:
         """The code of a point `(k,)`; in all other directions it is a draw of the Gaussian."""
-        gaussian = self.density.draw(label, generator, {})
+        gaussian = self.density.code(label, generator)
         middle = self.density.means[label]
         step = (gaussian.z.ravel() - middle) / np.float32(self.density.spread)
         step += (self.drawn * point - self.basis @ step) @ self.basis

@@ -45,7 +45,8 @@ class Anatomy:
     """The scan j at φ_j⁻¹(φ_z(x)): one composition, one resampling of image, label map and mask.
 
     φ_z takes a voxel of the new scan to its place in the template, φ_j⁻¹ takes that to its place in the donor. z is
-    drawn as the sampler `density` draws it, the donor among the kept training scans of the class.
+    drawn as the sampler `density` draws it; the kept training scans of the class are donors nearly
+    equally often.
 
     Attributes:
         model: the checkpoint; its network is `deform`.
@@ -70,11 +71,11 @@ class Anatomy:
         return {label: len(members) / total for label, members in self.rows.items()}
 
     def draw(
-        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
     ) -> ImageDraw:
         """One new scan; it has the conditions of its (first) donor."""
-        first = self.codes.draw(label, generator, conditions)
-        donors = self._donors(label, first.z, generator)
+        first = self.codes.code(label, generator)
+        donors = self._donors(label, first.z, point, generator=generator)
         given = _shared.conditions(self.model.latents, self.latents[donors[0].row])
         maps, z, redrawn = self._unfolded(label, first.z, donors, generator=generator)
         weights = self._weights(donors, generator)
@@ -100,15 +101,18 @@ class Anatomy:
             conditions=given,
         )
 
-    def _donors(self, label: str | None, z: NDArray[np.float32], generator: np.random.Generator) -> list[Donor]:
-        """Kept training scans of the class; of two, different scans where there are any."""
+    def _donors(
+        self, label: str | None, z: NDArray[np.float32], point: float, *, generator: np.random.Generator
+    ) -> list[Donor]:
+        """Kept training scans of the class, nearly equally often; a second one is any other, where there is one."""
         members = self.rows[label]
         if self.donor == "nearest":
-            chosen = [min(members, key=lambda row: self._distance(z, int(row)))]
+            chosen = [int(min(members, key=lambda row: self._distance(z, int(row))))]
         else:
-            count = min(len(members), 2 if self.donor == "two" else 1)
-            chosen = list(generator.choice(members, count, replace=False))
-        return [load_donor(self.model, int(row), self.latents[int(row)], matched=len(chosen) > 1) for row in chosen]
+            chosen = [_shared.at_point(members, point)]
+        if self.donor == "two" and len(members) > 1:
+            chosen.append(int(generator.choice(members[members != chosen[0]])))
+        return [load_donor(self.model, row, self.latents[row], matched=len(chosen) > 1) for row in chosen]
 
     def _unfolded(
         self, label: str | None, z: NDArray[np.float32], donors: Sequence[Donor], *, generator: np.random.Generator
@@ -118,7 +122,7 @@ class Anatomy:
             maps = self._maps(z, donors)
             if all(_extremes(u, one.mask_at(u))[0] > 0 for u, one in zip(maps, donors, strict=True)):
                 return maps, z, redrawn
-            z = self.codes.draw(label, generator, {}).z
+            z = self.codes.code(label, generator).z
         message = f"the maps of {_TRIES} codes that were drawn all fold"
         raise ModelError(message, hint="train longer, or with a higher model.options.smooth")
 

@@ -33,7 +33,7 @@ class Settings(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Classical:
-    """A change of one kept training scan (`synthesis.changes`), drawn uniformly among those of the class.
+    """A change of one kept training scan (`synthesis.changes`); those of the class are used nearly equally often.
 
     Attributes:
         training: the kept training scans.
@@ -53,11 +53,11 @@ class Classical:
         return _shared.shares(self.labels)
 
     def draw(
-        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
     ) -> ImageDraw:
         """One training scan of the class, to be changed."""
         scans = self.training
-        row = int(generator.choice(_shared.rows(self.labels)[label]))
+        row = _shared.at_point(_shared.rows(self.labels)[label], point)
         return ImageDraw(
             scans.images[row].astype("float32"),
             scans.masks[row],

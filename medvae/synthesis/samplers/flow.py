@@ -61,7 +61,7 @@ class Flow:
         return self.span.density.shares
 
     def draw(
-        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
     ) -> LatentDraw:
         """One code of a class."""
         start = generator.standard_normal(len(self.span.drawn), dtype=np.float32)

@@ -48,11 +48,11 @@ class Interpolate:
         return _shared.shares(self.latents.labels)
 
     def draw(
-        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
     ) -> LatentDraw:
         """One code between, or slightly beyond, two training scans of the class; conditions of the nearer one."""
         rows, subjects = self.rows[label], self.latents.subjects
-        first = int(generator.choice(rows))
+        first = _shared.at_point(rows, point)
         others = [int(row) for row in rows if subjects[row] != subjects[first]]
         second = int(generator.choice(others))
         t = float(generator.uniform(-self.reach, 1 + self.reach))

@@ -27,7 +27,7 @@ class Settings(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Jitter:
-    """z = μᵢ + scale·σᵢ·ε, with i drawn evenly among the scans of the class and ε ~ N(0, I)."""
+    """z = μᵢ + scale·σᵢ·ε, with each scan i of the class nearly equally often and ε ~ N(0, I)."""
 
     latents: Latents = field(repr=False)
     scale: float
@@ -38,10 +38,10 @@ class Jitter:
         return _shared.shares(self.latents.labels)
 
     def draw(
-        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
     ) -> LatentDraw:
         """One code near a training scan of the class."""
-        source = int(generator.choice(_shared.rows(self.latents.labels)[label]))
+        source = _shared.at_point(_shared.rows(self.latents.labels)[label], point)
         mean, log_variance = self.latents.mean[source], self.latents.log_variance[source]
         noise = generator.standard_normal(mean.shape, dtype=np.float32)
         z = mean + np.float32(self.scale) * np.exp(log_variance / 2) * noise

@@ -88,10 +88,10 @@ class Lesions:
         return _shared.shares([label for label in self.labels if label in ill or not ill])
 
     def draw(
-        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
     ) -> ImageDraw:
         """One scan with new lesions; it has the class and conditions of its donor."""
-        training, row = self.model.training, self._donor(label, generator)
+        training, row = self.model.training, self._donor(label, point)
         labels = np.zeros(training.masks[row].shape[1:], np.int16)
         if training.label_maps is not None:
             labels = only_channel(training.label_maps[row]).copy()
@@ -130,11 +130,11 @@ class Lesions:
         millilitres = float(inside.sum()) * grid.voxel_volume / 1000
         return host.with_lesion(image, placed), {"ml": millilitres, "change": change}
 
-    def _donor(self, label: str | None, generator: np.random.Generator) -> int:
+    def _donor(self, label: str | None, point: float) -> int:
         """A kept training scan of the class, without lesions where there is one."""
         members = _shared.rows(self.labels)[label]
         free = members[self.counts[members] == 0]
-        return int(generator.choice(free if len(free) else members))
+        return _shared.at_point(free if len(free) else members, point)
 
     def _one(
         self, host: Host, change: float | None, generator: np.random.Generator
@@ -150,7 +150,7 @@ class Lesions:
 
     def _lesion(self, change: float | None, generator: np.random.Generator) -> tuple[Lesion, dict[str, Any]]:
         """A lesion in its own frame, and where it comes from."""
-        code = self.density.draw(None, generator, {}).z
+        code = self.density.code(None, generator).z
         z, sizes, learned = code[:-4], self._sizes(code[-4:-1]), self._change(float(code[-1]))
         row = int(generator.integers(len(self.codes.sources)))
         turn = Rotation.from_rotvec(np.radians(generator.normal(0, _TURN_DEGREES, 3))).as_matrix()

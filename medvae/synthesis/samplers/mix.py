@@ -56,9 +56,11 @@ class Mix:
         """Those of the other sampler."""
         return self.inner.shares
 
-    def draw(self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]) -> Draw:
+    def draw(
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
+    ) -> Draw:
         """One draw of the other sampler, to be changed."""
-        draw = self.inner.draw(label, generator, conditions)
+        draw = self.inner.draw(label, generator, conditions, point)
         parameters = {"of": self.of, **draw.parameters}
         return replace(draw, parameters=parameters, change=Change.draw(generator, self.randomize))
 

@@ -36,7 +36,7 @@ class Prior:
         return {None: 1.0}
 
     def draw(
-        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str]
+        self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
     ) -> LatentDraw:
         """One code; `label` is None."""
         z = generator.standard_normal(self.shape, dtype=np.float32) * np.float32(self.spread)

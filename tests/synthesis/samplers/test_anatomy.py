@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def draw(label: str | None = None, *, seed: int = 0, donor: str = "random", **more: object) -> ImageDraw:
     model = toy_deform(n=8, label_maps=True, **more)  # type: ignore[arg-type]
     fitted = anatomy.fit(model, Settings.model_validate({"donor": donor}))
-    return fitted.draw(label, np.random.default_rng(seed), {})
+    return fitted.draw(label, np.random.default_rng(seed), {}, 0)
 
 
 def test_a_code_that_is_the_donors_own_gives_the_donor_back() -> None:
@@ -51,7 +51,7 @@ def test_image_labels_and_mask_move_together() -> None:
     training.images[:, :, : SHAPE[0] // 2] *= -1
     assert training.label_maps is not None
     training.label_maps[:] = np.where(training.images > 0, 5, np.where(training.images < 0, 2, 0))
-    found = anatomy.fit(model, Settings()).draw(None, np.random.default_rng(1), {})
+    found = anatomy.fit(model, Settings()).draw(None, np.random.default_rng(1), {}, 0)
     assert found.label_map is not None
     assert found.label_map.dtype == np.int16
     assert set(np.unique(found.label_map)) == {0, 2, 5}
@@ -65,13 +65,13 @@ def test_the_mask_is_the_only_border_of_the_tissue() -> None:
     """Background never mixes into the foreground: the donor is continued outwards before it is resampled."""
     model = toy_deform(n=8)
     model.training.images[:] = np.where(model.training.masks, 3.0, -10.0)
-    found = anatomy.fit(model, Settings()).draw(None, np.random.default_rng(2), {})
+    found = anatomy.fit(model, Settings()).draw(None, np.random.default_rng(2), {}, 0)
     np.testing.assert_allclose(found.image[found.mask], 3.0, atol=1e-4)
 
 
 def test_a_field_of_view_stays_a_block() -> None:
     model = toy_deform(n=8, prepare={"foreground": "whole"})
-    found = anatomy.fit(model, Settings()).draw(None, np.random.default_rng(2), {})
+    found = anatomy.fit(model, Settings()).draw(None, np.random.default_rng(2), {}, 0)
     assert np.array_equal(found.mask, model.training.masks[0])
     assert np.isfinite(found.image).all()
 
@@ -91,8 +91,8 @@ def test_donors_are_named_with_their_share_and_distance() -> None:
 def test_the_nearest_donor_is_the_nearest() -> None:
     model = toy_deform(n=8)
     fitted = anatomy.fit(model, Settings(donor="nearest"))
-    found = fitted.draw(None, np.random.default_rng(3), {})
-    z = fitted.codes.draw(None, np.random.default_rng(3), {}).z
+    found = fitted.draw(None, np.random.default_rng(3), {}, 0)
+    z = fitted.codes.draw(None, np.random.default_rng(3), {}, 0).z
     distances = [fitted._distance(z, row) for row in range(8)]
     assert found.sources == (model.training.ids[int(np.argmin(distances))],)
     assert found.parameters["donor_distance"] == [pytest.approx(min(distances))]

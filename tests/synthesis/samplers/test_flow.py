@@ -45,7 +45,7 @@ def fitted(codes: np.ndarray, *, labels: Sequence[str | None] = (), **options: f
 
 def draws(sampler: flow.Flow | density.Density, count: int, label: str | None = None, *, seed: int = 1) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return np.stack([sampler.draw(label, rng, {}).z.ravel() for _ in range(count)])
+    return np.stack([sampler.draw(label, rng, {}, 0).z.ravel() for _ in range(count)])
 
 
 def two_modes(n: int, *, size: int = 6, seed: int = 0) -> np.ndarray:
@@ -95,7 +95,7 @@ def test_training_codes_are_not_repeated(bimodal: flow.Flow) -> None:
 def test_spread_and_record(bimodal: flow.Flow) -> None:
     narrow = replace(bimodal, span=replace(bimodal.span, density=replace(bimodal.span.density, spread=0.5)))
     middle = bimodal.span.density.means[None]
-    wide, half = (one.draw(None, np.random.default_rng(0), {}) for one in (bimodal, narrow))
+    wide, half = (one.draw(None, np.random.default_rng(0), {}, 0) for one in (bimodal, narrow))
     np.testing.assert_allclose(half.z - middle, (wide.z - middle) / 2, atol=1e-5)
     assert wide.sources == ()
     assert wide.parameters["flow_steps"] == bimodal.choice.steps > 0
@@ -196,7 +196,7 @@ def test_many_dimensions_and_few_scans() -> None:
     codes = np.random.default_rng(0).normal(size=(20, 4, 16, 16, 16))
     model = fitted(codes)
     assert model.span.basis.shape[0] <= 4, "five scans to a direction"
-    assert model.draw(None, np.random.default_rng(0), {}).z.shape == (4, 16, 16, 16)
+    assert model.draw(None, np.random.default_rng(0), {}, 0).z.shape == (4, 16, 16, 16)
 
 
 @pytest.mark.parametrize(

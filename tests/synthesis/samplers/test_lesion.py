@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def draw(model: Model, *, seed: int = 0, label: str | None = None, **options: object) -> ImageDraw:
     fitted = lesion.fit(model, Settings.model_validate(options))
-    return fitted.draw(label, np.random.default_rng(seed), {})
+    return fitted.draw(label, np.random.default_rng(seed), {}, 0)
 
 
 def change_of(found: ImageDraw, model: Model) -> np.ndarray:

@@ -65,7 +65,7 @@ def test_image_mask_and_labels_move_by_one_map(make: Any) -> None:
     """The change that the sidecar records, done again on the other sampler's sample, gives the sample."""
     synthesizer = fitted(make() if make is toy_joint else make(label_maps=True), randomize=WARP)
     before, sample = plain(synthesizer), synthesizer.sample(0)
-    draw = synthesizer.fitted.draw(None, synthesizer._generator((0, 0), generate._DRAW), {})
+    draw = synthesizer.fitted.draw(None, synthesizer._generator((0, 0), generate._DRAW), {}, 0)
     assert draw.change is not None
     assert draw.change.seed == sample.parameters["seed"]
     parts = Parts(before.image, before.mask, before.label_map)
