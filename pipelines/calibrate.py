@@ -87,7 +87,7 @@ def run(
     readings = Readings.of(verdicts)
     trained = load(model, device=device)
     settings = adjust(trained.settings, config, overrides, uses=("read", "detect"))
-    names = usable(trained)
+    names = usable(trained, settings.detect.maps)
     check_options(trained, settings.detect, names=names)
     behind = statistics_for_site(trained).behind if thresholds_only else ()
     if thresholds_only and settings.detect != trained.settings.detect:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.anomaly.base_map import BaseMap, MapArrays
-from medvae.anomaly.configured import configured, needs_alignment, needs_detector
+from medvae.anomaly.configured import configured, is_costly, needs_alignment, needs_detector
 from medvae.anomaly.reference import reference_of
 from medvae.detector.network import USUAL_STEPS
 from medvae.errors import SettingsError
@@ -150,7 +150,8 @@ def unknown_map(name: str, *, aligned: bool) -> SettingsError:
         return SettingsError(
             message, hint=f"calibrate the model again, or train one and set detector.steps={USUAL_STEPS}"
         )
-    return SettingsError(f"map {name!r} was not calibrated", hint="calibrate the model again")
+    hint = f"calibrate the model and set detect.maps=[fused,{name}]" if is_costly(name) else "calibrate the model again"
+    return SettingsError(f"map {name!r} was not calibrated", hint=hint)
 
 
 def _require_same(name: str, wanted: BaseMap, known: BaseMap) -> None:

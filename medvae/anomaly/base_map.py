@@ -37,6 +37,7 @@ class BaseMap:
         NEEDS_DETECTOR: whether the model has to have a detector.
         STANDARDISED: whether values are divided by their root mean square over healthy scans.
         KEEPS_TRAINING: whether calibration keeps the arrays of the training scans.
+        COSTLY: whether its healthy statistics are computed only where `detect.maps` names it.
         OF_ONE_NETWORK: whether `statistics` is in coordinates of the network, such as codes: sums over scans of several
             networks mean nothing.
         FIXED_OPTIONS: options that the statistics of the training scans depend on: calibration cannot change them.
@@ -51,6 +52,7 @@ class BaseMap:
     NEEDS_DETECTOR: ClassVar[bool] = False
     STANDARDISED: ClassVar[bool] = False
     KEEPS_TRAINING: ClassVar[bool] = False
+    COSTLY: ClassVar[bool] = False
     OF_ONE_NETWORK: ClassVar[bool] = False
     FIXED_OPTIONS: ClassVar[tuple[str, ...]] = ()
     USES: ClassVar[tuple[str, ...]] = ()

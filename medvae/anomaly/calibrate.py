@@ -100,7 +100,8 @@ def make_reference(
             trained it has none, and these scans are the training scans.
         scans: healthy ones, prepared for the model; each is asked for two or three times.
         calibrated: whether training had not seen these scans.
-        names: of the maps; all that the model can have if None. Maps that they use come along.
+        names: of the maps; if None, all that the model can have, costly ones only where `detect.maps` names them. Maps
+            that they use come along.
         detect: options of the maps, draws, and what makes a score; the model's settings if None.
         on_progress: called after each scan of each pass.
 
@@ -134,7 +135,7 @@ def reference_from(
         on_progress: called after each scan of each pass.
     """
     detect = detect or model.settings.detect
-    names = usable(model) if names is None else names
+    names = usable(model, detect.maps) if names is None else names
     training: Mapping[str, Arrays] = {}
     if calibrated:
         check_options(model, detect, names=names)
@@ -204,7 +205,7 @@ def with_training(model: Model, scans: PreparedScans, *, on_progress: Callable[[
     """A model with the statistics of its training scans and no more: no map of theirs is looked at, as a fold needs."""
     detect = model.settings.detect
     found = _Inferred(model, scans, detect.draws)
-    statistics = Statistics(configured(usable(model), detect.options), model.preparation.grid.spacing, {})
+    statistics = Statistics(configured(usable(model, detect.maps), detect.options), model.preparation.grid.spacing, {})
     statistics.fit_to(_Steps(found, len(statistics.passes()) * len(found), on_progress))
     reference = Reference(
         maps={},

@@ -11,7 +11,7 @@ from medvae.errors import SettingsError
 from medvae.settings import configure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from medvae.checkpoint.model import Model
 
@@ -85,15 +85,32 @@ def needs_detector(name: str) -> bool:
     return any(method.NEEDS_DETECTOR for method in configured([name], {}).values())
 
 
-def usable(model: Model) -> tuple[str, ...]:
-    """The names of all maps that a model can have; one that cannot be used is logged as a warning and left out."""
+def is_costly(name: str) -> bool:
+    """Whether healthy statistics of a map, or of one that it uses, are computed only where `detect.maps` names it.
+
+    Raises:
+        SettingsError: an unknown map, or one that cannot be imported.
+    """
+    return any(method.COSTLY for method in configured([name], {}).values())
+
+
+def usable(model: Model, named: Collection[str] = ()) -> tuple[str, ...]:
+    """The names of all maps that a model can have, costly ones only if they are among those named (`detect.maps`).
+
+    One that cannot be used is logged as a warning and left out.
+    """
     has = model.preparation.aligned, model.detector is not None
     names = []
     for name in plugins.usable("maps"):
         try:
-            needs = needs_alignment(name), needs_detector(name)
+            needs, costly = (needs_alignment(name), needs_detector(name)), is_costly(name)
         except SettingsError as problem:
             log.warning("%s; it is left out", problem)
             continue
-        names += [name] if all(there or not needed for needed, there in zip(needs, has, strict=True)) else []
+        left_out = costly and name not in named
+        names += (
+            [name]
+            if not left_out and all(there or not needed for needed, there in zip(needs, has, strict=True))
+            else []
+        )
     return tuple(names)

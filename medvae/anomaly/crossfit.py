@@ -42,7 +42,7 @@ def cross_fitted(
         folds: each with its own; together they leave out every training scan once.
         scans: healthy training scans of the model.
         new: healthy scans that no training has seen.
-        names: of the maps; all that the model can have if None.
+        names: of the maps; as `make_reference` has them if None.
         detect: options of the maps, draws, and what makes a score; the model's settings if None.
         on_progress: called after each scan of each pass.
 

@@ -50,7 +50,9 @@ def test_maps_that_use_each_other_are_refused(
     )
     with pytest.raises(SettingsError, match="use each other in a circle: b -> c -> b"):
         configured(["a"], {})
-    assert usable(linear_model.bare_model()) == OURS
+    model = linear_model.bare_model()
+    assert usable(model, ["restoration"]) == OURS
+    assert {*OURS} - {*usable(model)} == {"restoration"}
     assert "circle" in caplog.text
 
 
@@ -65,7 +67,7 @@ def test_one_that_cannot_be_used_is_left_out_of_calibration(
 ) -> None:
     outside_maps.install(tmp_path, monkeypatch, broken=outside_maps.BROKEN, old=outside_maps.OLD)
     made = make_reference(linear_model.bare_model(), linear_model.healthy(2), calibrated=False)
-    assert set(made.maps) == set(OURS)
+    assert set(made.maps) == {*OURS} - {"restoration"}
     assert "a_package_that_is_not_installed" in caplog.text
     assert "the map 'old' has no class Map" in caplog.text
     with pytest.raises(SettingsError, match="cannot be imported"):

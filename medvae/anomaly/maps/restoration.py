@@ -37,6 +37,7 @@ class Map(Normative):
     It begins from the winsorised scan: from the scan itself it ends where the network has copied a lesion.
     """
 
+    COSTLY = True  # as much as all other maps together
     FIXED_OPTIONS = ("weight", "steps", "winsor")
     USES = ("atlas",)
 
