@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from medvae import plugins
 from medvae.cli import console
 from medvae.cli.main import main
 from medvae.io.formats import nifti
@@ -123,4 +124,14 @@ def model_folder(brains: Path, trained_folder: Path, tmp_path_factory: pytest.Te
     out = tmp_path_factory.mktemp("calibrated") / "model"
     shutil.copytree(trained_folder, out)
     assert main(["calibrate", "--model", str(out), str(brains / "healthy"), "--quiet", "--workers", "0"]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def model_of_every_map(brains: Path, trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, calibrated for the costly maps, too. Do not write into it."""
+    out = tmp_path_factory.mktemp("every-map") / "model"
+    shutil.copytree(trained_folder, out)
+    maps = ["--set", f"detect.maps=[{','.join(plugins.names('maps'))}]"]
+    assert main(["calibrate", "--model", str(out), str(brains / "healthy"), *maps, "--quiet", "--workers", "0"]) == 0
     return out

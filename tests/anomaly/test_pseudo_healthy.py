@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from typing import TYPE_CHECKING
 
 import nibabel as nib
@@ -21,27 +20,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def restoring(brains: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model, calibrated for a map that takes too long to be calibrated unasked."""
-    out = tmp_path_factory.mktemp("restoring") / "model"
-    shutil.copytree(model_folder, out)
-    maps = ["--set", "detect.maps=[residual,restoration]"]
-    assert main(["calibrate", "--model", str(out), str(brains / "healthy"), *maps, "--quiet", "--workers", "0"]) == 0
-    return out
-
-
-def test_it_is_calibrated_only_if_asked_for(brains: Path, model_folder: Path, restoring: Path) -> None:
-    known, more = (reference_of(load(folder)).maps for folder in (model_folder, restoring))
+def test_it_is_calibrated_only_if_asked_for(brains: Path, model_folder: Path, model_of_every_map: Path) -> None:
+    known, more = (reference_of(load(folder)).maps for folder in (model_folder, model_of_every_map))
     assert set(more) - set(known) == {"restoration"}
     with pytest.raises(SettingsError, match="map 'restoration' was not calibrated") as caught:
         medvae.detect(brains / "new" / "ill.nii.gz", model_folder, maps="restoration")
     assert "detect.maps=[fused,restoration]" in (caught.value.hint or "")
 
 
-def test_it_is_the_scan_but_for_what_is_unusual(restoring: Path, brains: Path, tmp_path: Path) -> None:
+def test_it_is_the_scan_but_for_what_is_unusual(model_of_every_map: Path, brains: Path, tmp_path: Path) -> None:
     path = brains / "new" / "ill.nii.gz"
-    found = medvae.detect(path, restoring, maps=["residual", "restoration"])
+    found = medvae.detect(path, model_of_every_map, maps=["residual", "restoration"])
     scan, image = medvae.read(path), found.pseudo_healthy
     assert image is not None
     assert image.dtype == np.float32
@@ -63,9 +52,9 @@ def test_no_other_map_has_one(model_folder: Path, brains: Path, tmp_path: Path) 
     assert not (found.save(tmp_path) / "pseudo_healthy.nii.gz").exists()
 
 
-def test_the_page_holds_it(restoring: Path, brains: Path, tmp_path: Path) -> None:
+def test_the_page_holds_it(model_of_every_map: Path, brains: Path, tmp_path: Path) -> None:
     out, maps = tmp_path / "out", ["--map", "residual", "--map", "restoration"]
-    command = ["detect", str(brains / "new"), "--model", str(restoring), "--out", str(out), *maps, "--quiet"]
+    command = ["detect", str(brains / "new"), "--model", str(model_of_every_map), "--out", str(out), *maps, "--quiet"]
     assert main([*command, "--workers", "0"]) == 0
     page = (out / "review" / "scans" / "ill.html").read_text("utf-8")
     assert 'id="volume_pseudo_healthy"' in page

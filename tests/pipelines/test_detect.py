@@ -32,11 +32,11 @@ def rows(out: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def detected(brains: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def detected(brains: Path, model_of_every_map: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All maps of the two new brains."""
     out = tmp_path_factory.mktemp("detected") / "out"
     every = [text for name in plugins.names("maps") for text in ("--map", name)]
-    assert detect(brains / "new", model_folder, out, "--workers", "0", *every) == 0
+    assert detect(brains / "new", model_of_every_map, out, "--workers", "0", *every) == 0
     return out
 
 
@@ -97,9 +97,11 @@ def test_a_model_that_the_mean_image_beats_is_warned_of(detected: Path) -> None:
     assert all(warning in row["warnings"] for row in rows(detected).values())
 
 
-def test_workers_and_company_change_no_byte(brains: Path, model_folder: Path, tmp_path: Path, detected: Path) -> None:
-    alone = brains / "new" / "ill.nii.gz"
-    assert detect(alone, model_folder, tmp_path / "out", "--workers", "1", "--map", "residual_z", "--map", "elbo") == 0
+def test_workers_and_company_change_no_byte(
+    brains: Path, model_of_every_map: Path, tmp_path: Path, detected: Path
+) -> None:
+    alone, few = brains / "new" / "ill.nii.gz", ("--map", "residual_z", "--map", "elbo")
+    assert detect(alone, model_of_every_map, tmp_path / "out", "--workers", "1", *few) == 0
     for name in ("residual_z", "elbo"):
         mine = (tmp_path / "out" / "scans" / "ill" / f"{name}.nii.gz").read_bytes()
         assert mine == (detected / "scans" / "ill" / f"{name}.nii.gz").read_bytes()

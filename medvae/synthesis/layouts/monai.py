@@ -50,7 +50,7 @@ class Layout(BaseLayout):
             hint = "name a folder with a datalist of MONAI, or set augment.layout=medvae"
             raise InputError("`training` is no list of objects", path=folder / "dataset.json", hint=hint)
         if any(not isinstance(item.get("image", ""), str) for item in items):
-            hint = "make a datalist with one image per item, or set augment.layout=medvae"
+            hint = "name a datalist with one image per item, or set augment.layout=medvae"
             raise InputError(
                 "an item of `training` has several images, samples have one", path=folder / "dataset.json", hint=hint
             )
