@@ -311,7 +311,7 @@ def _pool(vae: VAE, settings: Settings, training: Scans, device: torch.device) -
     edge, pool = synthesizer.outline, []
     assert edge is not None
     for index in range(POOL):
-        draw = synthesizer.fitted.draw(None, np.random.default_rng([100, index]), {}, 0.618 * index % 1)
+        draw = synthesizer.fitted.draw(None, np.random.default_rng([100, index]), {}, 0)
         z = draw.z  # type: ignore[union-attr]
         mask = edge.mask(z, np.zeros(0, np.float32))
         pool.append((torch.from_numpy(z).to(device), torch.from_numpy(mask).to(device)))

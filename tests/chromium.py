@@ -159,9 +159,8 @@ class Browser:
             if answer.get("sessionId") in self._tabs:
                 self._tabs[answer["sessionId"]].note(answer)
         if "error" in answer:
-            raise (PageLeftError if answer["error"]["message"] in _LEFT else AssertionError)(
-                f"{method}: {answer['error']}"
-            )
+            kind = PageLeftError if answer["error"]["message"] in _LEFT else AssertionError
+            raise kind(f"{method}: {answer['error']}")
         found: dict[str, Any] = answer["result"]
         return found
 

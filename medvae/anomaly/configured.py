@@ -99,18 +99,15 @@ def usable(model: Model, named: Collection[str] = ()) -> tuple[str, ...]:
 
     One that cannot be used is logged as a warning and left out.
     """
-    has = model.preparation.aligned, model.detector is not None
+    aligned, has_detector = model.preparation.aligned, model.detector is not None
     names = []
     for name in plugins.usable("maps"):
         try:
-            needs, costly = (needs_alignment(name), needs_detector(name)), is_costly(name)
+            possible = (aligned or not needs_alignment(name)) and (has_detector or not needs_detector(name))
+            wanted = name in named or not is_costly(name)
         except SettingsError as problem:
             log.warning("%s; it is left out", problem)
             continue
-        left_out = costly and name not in named
-        names += (
-            [name]
-            if not left_out and all(there or not needed for needed, there in zip(needs, has, strict=True))
-            else []
-        )
+        if possible and wanted:
+            names.append(name)
     return tuple(names)
