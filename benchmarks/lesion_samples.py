@@ -1,6 +1,7 @@
 """Does the sampler `lesion` help a segmenter that has few scans with lesions? Simulated lesions of real MS shapes.
 
-    python benchmarks/lesion_samples.py [--data FOLDER] [--draws 3] [--scans 5,10] [--steps 200] [--kind dark]
+    python benchmarks/lesion_samples.py [--data FOLDER] [--draws 3] [--scans 5,10] [--kind dark]
+    python benchmarks/lesion_samples.py --tune
 
 The test generator (`medvae.simulate.lesions`) implants the masks of MS patients in brains of `brains-t1/split.csv`:
 masks 01-15 in training brains, 16-30 in test brains. In each draw, n brains have lesions and ten others have none. From
@@ -8,6 +9,9 @@ these scans alone lesions are learned, and `lesion` puts new ones into the ten. 
 of the real scans, or half of them and half of the samples: the same augmentation (turns, scale, mirror, gamma, noise),
 the same number of steps, the same seed. A lesion is found where one of its voxels is marked. Differences are paired by
 draw; intervals are 95% bootstrap intervals over the test scans, of the means over the draws.
+
+`--tune` compares learning rates and steps of the segmenter without samples: ten scans with masks 01-10, tested on the
+calibration brains with masks 11-15.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
+from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 from scipy import ndimage
@@ -48,7 +54,10 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HEALTHY, SAMPLES = 10, 40  # scans without lesions, and samples, of a draw
-PATCH, BATCH, LR, ON_LESION = 32, 6, 3e-3, 0.6
+PATCH, BATCH, ON_LESION = 32, 6, 0.6
+LR, STEPS = 3e-3, 400  # of `--tune`
+TRIED = tuple(product((1e-3, 3e-3, 1e-2), (200, 400, 800)))
+MEASURES = ("sensitivity", "dice", "false")
 DRAWS = 2000  # of the bootstrap
 
 
@@ -77,14 +86,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--scans", default="5,10", help="scans with lesions")
-    parser.add_argument("--steps", type=int, default=200, help="of the segmenter")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the segmenter")
     parser.add_argument("--lesion-steps", type=int, default=250, help="of the network of lesion crops")
     parser.add_argument("--kind", choices=get_args(Kind), default="dark")
     parser.add_argument("--contrast", type=float, default=CONTRAST)
+    parser.add_argument("--tune", action="store_true")
     options = parser.parse_args()
     begun = time.monotonic()
     settings = settings_of(options.lesion_steps)
     shapes = sorted((options.data / "ms-lesion-masks").glob("*.nii.gz"))
+    if options.tune:
+        tune(options, shapes[:15], settings)
+        return
     test = test_cases(options, shapes[15:], settings)
     sizes = [len(np.unique(ndimage.label(one.lesions, np.ones((3, 3, 3)))[0])) - 1 for one in test]
     print(f"{len(test)} test scans, {sum(sizes)} lesions; {options.kind}, contrast {options.contrast}")
@@ -92,6 +105,20 @@ def main() -> None:
         results = [one_draw(options, shapes[:15], settings, test, count=count, seed=s) for s in range(options.draws)]
         report(count, results)
         print(f"  {time.monotonic() - begun:.0f} s so far", flush=True)
+
+
+def tune(options: argparse.Namespace, shapes: Sequence[Path], settings: Settings) -> None:
+    """Print what the segmenter without samples finds, per learning rate and steps; means over draws of the brains."""
+    test = [
+        case(brain, shape, settings, options)
+        for brain, shape in zip(brains_of(options.data, "calibrate"), shapes[10:], strict=True)
+    ]
+    drawn = [cases_of_draw(options, shapes[:10], settings, count=10, seed=seed) for seed in range(options.draws)]
+    for lr, steps in TRIED:
+        nets = [train([(1.0, cases)], steps=steps, lr=lr, seed=seed) for seed, cases in enumerate(drawn)]
+        found = [judge(net, one) for net in nets for one in test]
+        means = {name: np.mean([getattr(one, name) for one in found]) for name in MEASURES}
+        print(f"{lr:g}, {steps} steps: {', '.join(f'{name} {value:.3f}' for name, value in means.items())}", flush=True)
 
 
 def settings_of(lesion_steps: int) -> Settings:
@@ -151,16 +178,22 @@ def one_draw(
     seed: int,
 ) -> dict[str, list[Found]]:
     """Both segmenters of a draw, on all test scans."""
+    real = cases_of_draw(options, shapes, settings, count=count, seed=seed)
+    samples = samples_of(lesion_model(real, settings), seed=seed)
+    arms = {"classical": [(1.0, real)], "+ lesion": [(0.5, real), (0.5, samples)]}
+    nets = {name: train(pools, steps=options.steps, lr=LR, seed=seed) for name, pools in arms.items()}
+    return {name: [judge(net, one) for one in test] for name, net in nets.items()}
+
+
+def cases_of_draw(
+    options: argparse.Namespace, shapes: Sequence[Path], settings: Settings, *, count: int, seed: int
+) -> list[Case]:
+    """Training brains: `count` with lesions, and others without."""
     rng = np.random.default_rng(seed)
     brains = rng.permutation(np.array(brains_of(options.data, "train"), object))
     chosen = rng.permutation(np.array(shapes, object))[:count]
     ill = [case(brain, shape, settings, options) for brain, shape in zip(brains, chosen, strict=False)]
-    healthy = [case(brain, None, settings, options) for brain in brains[-HEALTHY:]]
-    model = lesion_model([*ill, *healthy], settings)
-    samples = samples_of(model, seed=seed)
-    arms = {"classical": [(1.0, [*ill, *healthy])], "+ lesion": [(0.5, [*ill, *healthy]), (0.5, samples)]}
-    nets = {name: train(pools, steps=options.steps, seed=seed) for name, pools in arms.items()}
-    return {name: [judge(net, one) for one in test] for name, net in nets.items()}
+    return [*ill, *(case(brain, None, settings, options) for brain in brains[-HEALTHY:])]
 
 
 def lesion_model(cases: Sequence[Case], settings: Settings) -> Model:
@@ -196,13 +229,13 @@ def samples_of(model: Model, *, seed: int) -> list[Case]:
     return made
 
 
-def train(pools: Sequence[tuple[float, list[Case]]], *, steps: int, seed: int) -> UNet:
+def train(pools: Sequence[tuple[float, list[Case]]], *, steps: int, lr: float, seed: int) -> UNet:
     """A segmenter; patches come from each pool of scans with its probability."""
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 1])
     net = UNet(3, 1, 1, channels=(12, 24, 48), strides=(2, 2), num_res_units=1)
-    optimizer, loss = torch.optim.AdamW(net.parameters(), LR), DiceCELoss(sigmoid=True, batch=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps)
+    optimizer, loss = torch.optim.AdamW(net.parameters(), lr), DiceCELoss(sigmoid=True, batch=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     for _ in range(steps):
         pairs = [patch(pick(pools, rng), rng) for _ in range(BATCH)]
         x, y = augmented(*(torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True)), rng)
@@ -238,7 +271,8 @@ def augmented(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> tup
     turn = torch.linalg.matrix_exp(torch.from_numpy(skew)).numpy() * zoom
     turn[:, :, 2] *= rng.choice([-1, 1], (size, 1))  # the last axis of the grid of torch is x of the scan
     theta = torch.from_numpy(np.concatenate([turn, np.zeros((size, 3, 1))], 2).astype(np.float32))
-    moved = F.grid_sample(torch.cat([x, y], 1), F.affine_grid(theta, [size, 2, *x.shape[2:]], align_corners=False))
+    grid = F.affine_grid(theta, [size, 2, *x.shape[2:]], align_corners=False)
+    moved = F.grid_sample(torch.cat([x, y], 1), grid, align_corners=False)
     gain, offset = (torch.from_numpy(rng.normal(m, 0.1, (size, 1, 1, 1, 1)).astype(np.float32)) for m in (1, 0))
     image = moved[:, :1] * gain + offset
     bent = image.sign() * image.abs() ** float(np.exp(rng.normal(0, 0.15)))
@@ -248,8 +282,11 @@ def augmented(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> tup
 
 def judge(net: UNet, one: Case) -> Found:
     """The share of lesions that are found, Dice, and marked regions without a lesion."""
-    with torch.inference_mode():
-        marked = (net(torch.from_numpy(one.image)[None, None])[0, 0].numpy() > 0) & one.mask
+    image = torch.from_numpy(one.image)[None, None]
+    with torch.inference_mode():  # by patches: the network normalises by the statistics of what it sees
+        values = sliding_window_inference(image, (PATCH,) * 3, BATCH, net, overlap=0.5, mode="gaussian")
+    assert isinstance(values, torch.Tensor)
+    marked = (values[0, 0].numpy() > 0) & one.mask
     touching = np.ones((3, 3, 3))
     numbers, count = ndimage.label(one.lesions, touching)
     hit = len(np.unique(numbers[marked & one.lesions]))
@@ -263,7 +300,7 @@ def report(count: int, results: Sequence[dict[str, list[Found]]]) -> None:
     """Means per arm, and the paired difference with its interval."""
     print(f"\n{count} scans with lesions, {len(results)} draws")
     rng = np.random.default_rng(0)
-    for name in ("sensitivity", "dice", "false"):
+    for name in MEASURES:
         arms: dict[str, Any] = {
             arm: np.array([[getattr(one, name) for one in result[arm]] for result in results]) for arm in results[0]
         }

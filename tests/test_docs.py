@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import pkgutil
 import re
 import shlex
 import shutil
@@ -13,8 +16,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from pydantic import BaseModel
 
+import medvae
 from medvae import plugins
 from medvae.cli.main import main
 from medvae.cli.parser import make_parser
@@ -88,6 +93,26 @@ def test_the_python_block_runs(place: Path, model_folder: Path) -> None:
     assert np.isfinite(names["average"]).all()
     assert (place / "out" / "case" / "residual_z.nii.gz").is_file()
     assert (place / "out" / "synthetic" / "images" / "synthetic-00001.nii.gz").is_file()
+
+
+def examples() -> list[doctest.DocTest]:
+    """Those of all docstrings."""
+    names = (one.name for one in pkgutil.walk_packages(medvae.__path__, "medvae."))
+    modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+    return [one for module in modules for one in doctest.DocTestFinder().find(module) if one.examples]
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda one: one.name)
+def test_the_examples_of_docstrings_run(example: doctest.DocTest, place: Path, model_folder: Path) -> None:
+    """Beside `case.nii.gz`, `scans/`, `new-scans/` and `model/`; the trained model is `model`."""
+    shutil.copytree(model_folder, place / "model")
+    shutil.copy(place / "new-scans" / "case.nii.gz", "case.nii.gz")
+    model = medvae.load_model("model")
+    names = {"medvae": medvae, "np": np, "torch": torch, "model": model, "z": model.encode("case.nii.gz")}
+    example.globs = {**names, "array": np.arange(120.0).reshape(4, 5, 6)}
+    said: list[str] = []
+    failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append).failed
+    assert not failed, "".join(said)
 
 
 def test_every_command_and_preset_is_in_the_readme() -> None:

@@ -157,7 +157,7 @@ class Model:
             the foreground. For binary shapes a probability, times the highest value of the scan.
 
         Example:
-            >>> medvae.write("reconstruction.nii.gz", model.reconstruct("case.nii.gz"))
+            >>> path = medvae.write("reconstruction.nii.gz", model.reconstruct("case.nii.gz"))
         """
         loaded = self._load(scan, affine, conditions)
         return on_own_grid(self.reconstruct_prepared(loaded.prepared), loaded.prepared, loaded.scan)
@@ -179,7 +179,7 @@ class Model:
             ValueError: z is of another shape.
 
         Example:
-            >>> at_80 = model.decode(z, conditions={"age": 80})
+            >>> of_the_mean = model.decode(np.zeros_like(z))
         """
         self.conditions.require(conditions or {})
         return on_model_grid(self._decoded(self._code(z), conditions or {}), self.training, self.preparation)

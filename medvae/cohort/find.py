@@ -92,7 +92,8 @@ def find(what: Wanted | Iterable[Wanted], settings: ReadSettings | Settings | No
 
     Example:
         >>> cohort = medvae.find("scans")
-        >>> len(cohort), cohort[0].id, cohort.subjects
+        >>> all(ref.subject in cohort.subjects for ref in cohort)
+        True
     """
     if isinstance(what, Cohort):
         return what

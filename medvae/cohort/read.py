@@ -49,7 +49,7 @@ def read(
 
     Example:
         >>> scan = medvae.read("case.nii.gz")
-        >>> scan = medvae.read(array, affine=numpy.diag([1, 1, 2, 1]), modality="MR")
+        >>> scan = medvae.read(array, affine=np.diag([1, 1, 2, 1]), modality="MR")
     """
     options, known = read_settings(settings), _modality(modality)
     if isinstance(what, str | Path | ScanRef | Scan | Cohort):
