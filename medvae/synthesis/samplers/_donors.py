@@ -48,18 +48,19 @@ class Donor:
     inverse: torch.Tensor = field(repr=False)
     block: bool
 
-    def image_at(self, displacement: torch.Tensor) -> torch.Tensor:
-        """Values at x + u(x), by cubic B-splines (Unser, IEEE Signal Process. Mag. 1999), `(1, X, Y, Z)`.
+    def image_at(self, displacement: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Values at x + u(x) of the voxels x that are `inside`, by cubic B-splines; 0 elsewhere. `(1, X, Y, Z)`.
 
         Linear interpolation would average neighbours: samples would be softer than scans. Where splines overshoot,
         values are those of the donor's extremes; beyond the grid they are those of its border.
         """
-        u = displacement[0].cpu().numpy()
-        last = np.array(u.shape[1:], np.float32)[:, None, None, None] - 1
-        at = np.clip(np.indices(u.shape[1:], np.float32) + u, 0, last)
-        values = ndimage.map_coordinates(self.image, at, order=3, mode="mirror")
-        within = np.clip(values, self.image.min(), self.image.max())
-        return torch.from_numpy(within)[None].to(displacement.device)
+        where = inside[0].cpu().numpy()
+        last = np.array(where.shape, np.float32)[:, None] - 1
+        places = np.stack(np.nonzero(where)).astype(np.float32) + displacement[0].cpu().numpy()[:, where]
+        values = ndimage.map_coordinates(self.image, np.clip(places, 0, last), order=3, mode="mirror")
+        found = np.zeros(where.shape, np.float32)
+        found[where] = np.clip(values, self.image.min(), self.image.max())
+        return torch.from_numpy(found)[None].to(displacement.device)
 
     def mask_at(self, displacement: torch.Tensor) -> torch.Tensor:
         """Foreground at x + u(x), bool `(1, X, Y, Z)`."""
