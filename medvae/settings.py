@@ -359,7 +359,7 @@ def _read_yaml(config: str) -> dict[str, Any]:
 def _base(name: Any, config: str) -> dict[str, Any]:
     """The preset that a file builds on."""
     if name not in presets():
-        raise SettingsError(f"base: {name!r} is no preset", path=config, hint=suggest(str(name), presets()))
+        raise SettingsError(f"base: {name!r} is not a preset", path=config, hint=suggest(str(name), presets()))
     return _read_yaml(name)
 
 

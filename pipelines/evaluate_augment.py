@@ -196,7 +196,7 @@ def _task(name: str, sets: Sets, extras: Mapping[str, ImageSet], *, spacing: tup
     assert sets.held_out is not None
     others = [sets.held_out, *extras.values()]
     if len(set(sets.held_out.subjects)) < FEWEST_TEST:
-        raise InputError("one held-out subject", code="too_few", hint="use at least 20 for an interval that tells")
+        raise InputError("one held-out subject", code="too_few", hint="use at least 20 for a meaningful interval")
     if name == "segmentation":
         return Segmentation.of(sets.training, others, spacing=spacing)
     return Classification.of(sets.training, others)

@@ -131,8 +131,8 @@ class Reference:
         people = {int(number) for one in self.maps.values() for number in one.extremes.subjects}
         if not self.calibrated or len(people) >= _FEW:
             return ()
-        what = f"thresholds and p are of {plural(len(people), 'healthy subject')}"
-        return (f"few_healthy: {what}; those of fewer than {_FEW} say little",)
+        what = f"thresholds and p rest on {plural(len(people), 'healthy subject')}"
+        return (f"few_healthy: {what}; with fewer than {_FEW} they say little",)
 
     @property
     def hash(self) -> str:

@@ -85,7 +85,7 @@ def find_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
-        raise RunError(f"{name!r} is no device", hint="choose one of: auto, cpu, cuda, cuda:N")
+        raise RunError(f"{name!r} is not a device", hint="choose one of: auto, cpu, cuda, cuda:N")
     number = int(name.partition(":")[2] or 0)
     if name.startswith("cuda") and number >= torch.cuda.device_count():
         raise RunError(

@@ -135,8 +135,8 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thresholds-only",
         action="store_true",
-        help="keep the mean and spread of each voxel that the model has; thresholds, scores and p are of these scans:"
-        " a few healthy ones of another site",
+        help="keep the model's mean and spread of each voxel; take thresholds, scores and p from these scans:"
+        " a few healthy ones from another site",
     )
     _add_machine(parser)
     _add_common(parser, commands.calibrate, config="a YAML file with changes")
@@ -159,13 +159,14 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
         "--template-dicom",
         metavar="DIR",
         type=Path,
-        help="the series that one NIfTI scan was made from: its DICOM objects belong to it (with --dicom or --fusion)",
+        help="the DICOM series that the NIfTI scan was made from; the DICOM objects then belong to that series",
     )
     parser.add_argument(
         "--fusion",
         action="store_const",
         const="true",
-        help="also write a DICOM series to be fused with the scan, and the picture, for scans read from DICOM",
+        help="also write the map as a DICOM series to be fused with the scan, and the picture as DICOM, for scans read"
+        " from DICOM",
     )
     _add_machine(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
@@ -199,7 +200,9 @@ def _add_evaluate_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
     parser.add_argument("--truth", metavar="MASKS", type=Path, help="folder of masks, named as the scans")
     parser.add_argument("--verdicts", metavar="FILE", type=Path, help="verdicts of a reader that the pages exported")
-    parser.add_argument("--healthy", action="store_true", help="scans without a mask are healthy, not left out")
+    parser.add_argument(
+        "--healthy", action="store_true", help="count scans without a mask as healthy, instead of leaving them out"
+    )
     _add_loudness(parser, commands.evaluate)
 
 
@@ -227,7 +230,7 @@ def _add_evaluate_augment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", metavar="N", type=_count, default=10, help="trainings per arm (default: 10)")
     parser.add_argument("--steps", metavar="N", type=_count, help="optimiser steps per training (default: 500)")
     parser.add_argument(
-        "--mirror", action="store_true", help="flip left and right: the labels do not tell left from right"
+        "--mirror", action="store_true", help="also flip left and right; only where labels do not tell left from right"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="random seed")
     _add_machine(parser, workers=False)
@@ -265,7 +268,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-doubtful",
         choices=("accept", "reject"),
-        help="scans that resemble the template too little to be sure (default: accept, with a warning)",
+        help="scans of doubtful alignment or tissue contrast (default: accept, with a warning)",
     )
 
 
@@ -317,7 +320,7 @@ def _add_loudness(parser: argparse.ArgumentParser, call: Callable[[argparse.Name
 
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:N")
     return text
 
 
@@ -333,11 +336,11 @@ def _positive(text: str) -> float:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def _count_or_none(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)

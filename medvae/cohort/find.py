@@ -159,7 +159,7 @@ def _once(found: Iterable[Candidate]) -> list[Candidate]:
             seen[key] = one
         elif entries(first) != entries(one):
             hint = "name it once, or with the same subject, label, masks, split and conditions"
-            raise InputError("the scan is there twice, with other entries", path=one.ref.path, hint=hint)
+            raise InputError("the scan is listed twice, with different entries", path=one.ref.path, hint=hint)
     return list(seen.values())
 
 
@@ -172,7 +172,7 @@ def _nothing(found: Found, selection: Selection) -> InputError:
         return InputError(message, path=path, hint=hint)
     if found.left_out:
         names = ", ".join(sorted({folder.name for folder in found.left_out}))
-        return InputError(f"no scan but in {names}", path=path, hint=f"name one of them, e.g. {found.left_out[0]}")
+        return InputError(f"no scan except in {names}", path=path, hint=f"name one of them, e.g. {found.left_out[0]}")
     if not found.rest:
         return InputError("no files in it", path=path, hint=f"check the path; {READS}")
     kinds = Counter(Path(file).suffix.lower() or "without suffix" for file in found.rest)

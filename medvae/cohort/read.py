@@ -67,7 +67,7 @@ def _modality(text: str | None) -> Modality | None:
     if text is None:
         return None
     if text.upper() not in MODALITIES:
-        raise InputError(f"modality {text!r} is none of CT, MR, PT, SHAPE", hint="correct it, or leave it out")
+        raise InputError(f"modality {text!r} is not one of CT, MR, PT, SHAPE", hint="correct it, or leave it out")
     return MODALITIES[text.upper()]
 
 

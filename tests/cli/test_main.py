@@ -167,13 +167,13 @@ def test_wrong_settings(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["augment", "--model", "m", "--out", "o", "--count", "0"], "'0' is not a whole number from 1"),
-        (["augment", "--model", "m", "--out", "o", "--count", "x"], "'x' is not a whole number from 1"),
+        (["augment", "--model", "m", "--out", "o", "--count", "0"], "'0' is not a whole number of at least 1"),
+        (["augment", "--model", "m", "--out", "o", "--count", "x"], "'x' is not a whole number of at least 1"),
         (["augment", "--model", "m", "--out", "o"], "--count"),
         (["train", "x", "--config", "demo", "--out", "o", "--minutes", "0"], "'0' is not a number above 0"),
         (["train", "x", "--config", "demo", "--out", "o", "--minutes", "soon"], "'soon' is not a number above 0"),
         (["train", "x", "--config", "demo", "--out", "o", "--workers", "-1"], "-1"),
-        (["train", "x", "--config", "demo", "--out", "o", "--device", "gpu"], "'gpu' is none of auto, cpu, cuda"),
+        (["train", "x", "--config", "demo", "--out", "o", "--device", "gpu"], "'gpu' is not one of auto, cpu, cuda"),
         (["train", "x", "--out", "o"], "--config"),
         (["info", "x", "--chek"], "no option --chek"),
         (["detect", "x", "--modle", "m", "--out", "o"], "no option --modle"),
