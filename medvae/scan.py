@@ -146,7 +146,7 @@ class ScanRef:
 
     Attributes:
         id: safe as a file name, unique within a run, free of patient identity.
-        format: name of the module in `medvae.io` that reads it, e.g. "nifti".
+        format: name of the module in `medvae.io.formats` that reads it, e.g. "nifti".
         paths: the files it consists of, in a fixed order.
         subject: who was scanned; splits are made by it. Defaults to the id.
         label: class of the scan, if a list gives one.
@@ -215,7 +215,7 @@ class Selection:
     """Which scans a run is about: where to look, and what to take of it.
 
     Attributes:
-        inputs: directories, files, CSV or JSON lists; one path stands for itself.
+        inputs: directories, files, CSV, TSV or JSON lists; one path stands for itself.
         include: globs, or one glob; where there are any, a file must match one.
         exclude: globs, or one glob; a file that matches one is left out.
         split: only rows of this split of a list.

@@ -85,6 +85,9 @@ def evaluate_augment(
             last digits.
         on_progress: called after each scan and each training.
 
+    Returns:
+        The folder `evaluation`, the contents of its `augment.json` (`tree`), and the report as text (`lines`).
+
     Raises:
         InputError: no run of `augment`, too few scans, no label maps or classes for the task; `subjects_overlap` for
             held-out scans that something was trained on.

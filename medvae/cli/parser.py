@@ -258,7 +258,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="INPUT", type=Path, nargs="+", help="folders, files, CSV or JSON lists")
+    parser.add_argument("input", metavar="INPUT", type=Path, nargs="+", help="folders, files, CSV, TSV or JSON lists")
     parser.add_argument("--include", metavar="GLOB", action="append", default=[], help="only files that match")
     parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="skip files that match")
     parser.add_argument("--split", metavar="NAME", help="only this split of a list")

@@ -63,7 +63,7 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
 
     Raises:
         ModelError: the folder cannot be read, or the model holds too few training scans for the sampler.
-        SettingsError: an unknown sampler or option, or a count that is no whole number of at least 0.
+        SettingsError: an unknown sampler or option, or a count that is not a whole number of at least 0.
 
     Example:
         >>> scans = medvae.SyntheticDataset("model", 100, sampler="classical")
@@ -125,7 +125,7 @@ class RandSyntheticd(RandomizableTransform, MapTransform):  # type: ignore[misc]
     Args:
         keys: what is replaced.
         model: the model, or its folder.
-        prob: how often.
+        prob: probability that an item is replaced.
         parts: for each key, which part of the synthetic scan it gets ("image", "label" or "class"); None where the keys
             are called so.
         sampler: name of a sampler; None for that of the model's settings.
