@@ -1,4 +1,4 @@
-"""The packages of the design, checked over the syntax tree: imports go only downward, without circles, heavy ones apart.
+"""The packages of the design, checked over the syntax tree: imports go downward, without circles, heavy ones apart.
 
 Imports for type checking count, too: a type that only the package above knows does not belong below.
 """
@@ -131,8 +131,8 @@ def _layer(name: str) -> tuple[int, str]:
 
 
 def _allowed(name: str, target: str) -> bool:
-    (rank, package), (other, their_room) = _layer(name), _layer(target)
-    return other < rank or package == their_room
+    (rank, package), (other, their_package) = _layer(name), _layer(target)
+    return other < rank or package == their_package
 
 
 MODULES = _modules()
