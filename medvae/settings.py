@@ -176,7 +176,7 @@ class DetectorSettings(Frozen):
 class LesionSettings(Frozen):
     """A further network: it learns the lesions that the label maps of the scans mark, for the sampler `lesion`."""
 
-    steps: int = Field(0, ge=0, description="optimiser steps, beside train.minutes; 0: no lesions are learned")
+    steps: int = Field(0, ge=0, description="optimiser steps, in addition to train.minutes; 0: no lesions are learned")
     labels: tuple[int, ...] = Field(
         (),
         description="label values of lesions; new lesions get the first; none: all above 0, and new lesions get 1",
