@@ -49,8 +49,8 @@ def evaluate(
 
     Args:
         out: output folder of `detect`; the evaluation is written into its folder `evaluation`.
-        truth: folder of masks on the scans' grids. The mask of a scan has its file name, or the same path below the
-            folder; whatever is not 0 is lesion.
+        truth: folder of masks on the scans' grids. The mask of a scan is named by its id, or has the same path below
+            the folder as the scan below the input; whatever is not 0 is lesion.
         healthy: count scans without a mask as healthy; else they are left out.
         verdicts: JSON that the pages exported.
 

@@ -34,7 +34,8 @@ class _Parser(argparse.ArgumentParser):
         """The help, with one line per plug-in at the end."""
         if self._lists is not None:
             names = plugins.presets() if self._lists == "presets" else plugins.names(self._lists)
-            lines = (f"  {name:<18}{plugins.summary(self._lists, name)}" for name in names)
+            width = max(map(len, names), default=0) + 2
+            lines = (f"  {name:<{width}}{plugins.summary(self._lists, name)}" for name in names)
             self.epilog = "\n".join([f"{self._lists}:", *lines])
         return super().format_help()
 
@@ -175,7 +176,10 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
 def _add_review(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="OUT", type=Path, help="folder of `medvae detect`, `augment` or `train`")
     parser.add_argument(
-        "--truth", metavar="MASKS", type=Path, help="detect: folder of masks, named as the scans, to be outlined"
+        "--truth",
+        metavar="MASKS",
+        type=Path,
+        help="detect: folder of masks, named by the ids of the scans, to be outlined",
     )
     parser.add_argument(
         "--verdicts",
@@ -198,7 +202,7 @@ def _add_evaluate(parser: _Parser) -> None:
 
 def _add_evaluate_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
-    parser.add_argument("--truth", metavar="MASKS", type=Path, help="folder of masks, named as the scans")
+    parser.add_argument("--truth", metavar="MASKS", type=Path, help="folder of masks, named by the ids of the scans")
     parser.add_argument("--verdicts", metavar="FILE", type=Path, help="verdicts of a reader that the pages exported")
     parser.add_argument(
         "--healthy", action="store_true", help="count scans without a mask as healthy, instead of leaving them out"

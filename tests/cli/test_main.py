@@ -23,6 +23,7 @@ import pytest
 import small_model
 
 import medvae
+from medvae import plugins
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import save
@@ -365,6 +366,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"medvae {medvae.__version__}\n"
+
+
+@pytest.mark.parametrize(("command", "kind"), [("train", "presets"), ("detect", "maps"), ("augment", "samplers")])
+def test_names_in_the_help_stand_apart_from_what_they_are(
+    command: str, kind: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = plugins.presets() if kind == "presets" else plugins.names(kind)
+    for name in names:
+        assert f"  {name} " in helped(capsys, command), name
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["detect", "--help"], ["augment"]])
