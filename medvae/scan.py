@@ -43,12 +43,12 @@ class Geometry:
     """Where the voxels of an image lie.
 
     Inside medvae coordinates are RAS+ millimetres: x grows to the patient's right,
-    y to the front, z to the head. LPS exists only inside the DICOM and ITK corners.
+    y to the front, z to the head. LPS exists only inside the DICOM and ITK code.
 
     Attributes:
         shape: voxels along the three array axes, `(X, Y, Z)`.
         affine: 4×4 float64, voxel index (centre of voxel at integers) -> RAS+ mm. Shear is legal.
-        stored: how the file that it comes from writes it down, for the writer; no part of what is equal.
+        stored: how the source file stores it, for the writer; not compared.
     """
 
     shape: Shape
@@ -212,7 +212,7 @@ class ScanRef:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which scans a run is about: where to look, and what to take of it.
+    """Which scans a run is about: where to look, and what to take from there.
 
     Attributes:
         inputs: directories, files, CSV, TSV or JSON lists; one path stands for itself.

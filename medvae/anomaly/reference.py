@@ -112,12 +112,12 @@ class Reference:
 
     @property
     def behind(self) -> tuple[str, ...]:
-        """Hashes of the scans that mean and spread are of."""
+        """Hashes of the scans that mean and spread come from."""
         return self.statistics_of or self.scan_hashes
 
     @property
     def all_hashes(self) -> frozenset[str]:
-        """Of the healthy scans, and of those that mean and spread are of."""
+        """Hashes of the healthy scans, and of those that mean and spread come from."""
         return frozenset((*self.scan_hashes, *self.behind))
 
     @property

@@ -43,8 +43,8 @@ class Cohort(Sequence[ScanRef]):
 
     Attributes:
         refs: the scans.
-        ignored: how many files are no scans, in no format that medvae reads; without those that were named themselves,
-            which are warned of.
+        ignored: how many files are in no format that medvae reads, except those that were named one by one, which
+            cause a warning.
         origins: per scan, how its subject is known: "list", "patient" (the PatientID of DICOM), "study" (of DICOM
             without a usable PatientID), "bids" (the names of BIDS), or "scan": nothing says who was scanned, and the
             scan is a subject of its own.

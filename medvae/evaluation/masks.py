@@ -1,4 +1,4 @@
-"""Masks of known lesions in a folder, and which scan each belongs to: by its name, or its path below, as a scan's id."""
+"""Masks of known lesions in a folder, and which scan each belongs to: its name, or its path, is the id of a scan."""
 
 from __future__ import annotations
 
