@@ -228,7 +228,7 @@ def reference_of(model: Model) -> Reference:
     if (reference.model_hash, reference.preparation_hash) != (model.hash, model.preparation.hash):
         raise ModelError("the Reference belongs to another model or another preparation", path=model.path, hint=_AGAIN)
     if reference.folds not in ((), fold_hashes(model)):
-        raise ModelError("the Reference was made with other folds than the model's", path=model.path, hint=_AGAIN)
+        raise ModelError("the Reference was made with folds that are not the model's", path=model.path, hint=_AGAIN)
     return reference
 
 
