@@ -33,7 +33,7 @@ class Donor:
     Attributes:
         row: of `model.training`.
         id: of the scan.
-        image: `(1, 1, X, Y, Z)` float32; outside the mask the value of the nearest foreground voxel.
+        image: `(X, Y, Z)` float32; outside the mask the value of the nearest foreground voxel.
         mask: `(1, 1, X, Y, Z)` float32.
         label_map: `(1, 1, X, Y, Z)` float32, or None; outside a field of view the nearest label, too.
         inverse: displacement of φ_j⁻¹, from the template to the scan, `(1, 3, X, Y, Z)` voxels.
@@ -42,15 +42,25 @@ class Donor:
 
     row: int
     id: str
-    image: torch.Tensor = field(repr=False)
+    image: NDArray[np.float32] = field(repr=False)
     mask: torch.Tensor = field(repr=False)
     label_map: torch.Tensor | None = field(repr=False)
     inverse: torch.Tensor = field(repr=False)
     block: bool
 
-    def image_at(self, displacement: torch.Tensor) -> torch.Tensor:
-        """Values at x + u(x), linearly interpolated, `(1, X, Y, Z)`."""
-        return self._at(self.image, displacement)
+    def image_at(self, displacement: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Values at x + u(x) of the voxels x that are `inside`, by cubic B-splines; 0 elsewhere. `(1, X, Y, Z)`.
+
+        Linear interpolation would average neighbours: samples would be softer than scans. Where splines overshoot,
+        values are those of the donor's extremes; beyond the grid they are those of its border.
+        """
+        where = inside[0].cpu().numpy()
+        last = np.array(where.shape, np.float32)[:, None] - 1
+        places = np.stack(np.nonzero(where)).astype(np.float32) + displacement[0].cpu().numpy()[:, where]
+        values = ndimage.map_coordinates(self.image, np.clip(places, 0, last), order=3, mode="mirror")
+        found = np.zeros(where.shape, np.float32)
+        found[where] = np.clip(values, self.image.min(), self.image.max())
+        return torch.from_numpy(found)[None].to(displacement.device)
 
     def mask_at(self, displacement: torch.Tensor) -> torch.Tensor:
         """Foreground at x + u(x), bool `(1, X, Y, Z)`."""
@@ -81,7 +91,7 @@ def load_donor(model: Model, row: int, at: int, *, matched: bool) -> Donor:
     z = torch.from_numpy(model.latents.mean[at])[None].to(model.device)
     mask = only_channel(training.masks[row])
     nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
-    image = _tensor(only_channel(training.images[row])[tuple(nearest)], model)
+    image = only_channel(training.images[row]).astype(np.float32)[tuple(nearest)]
     block = model.preparation.settings.foreground == "whole"
     labels = None
     if training.label_maps is not None:
@@ -90,7 +100,7 @@ def load_donor(model: Model, row: int, at: int, *, matched: bool) -> Donor:
     with torch.inference_mode():
         if matched:
             gain, offset = network.change(z, c)
-            image = (image - offset) / (1 + gain)
+            image = ((_tensor(image, model) - offset) / (1 + gain))[0, 0].cpu().numpy()
         inverse = network.displacement(z, c, inverse=True)
     return Donor(row, training.ids[row], image, _tensor(mask, model), labels, inverse, block)
 

@@ -77,13 +77,13 @@ class Anatomy:
         first = self.codes.code(label, generator)
         donors = self._donors(label, first.z, point, generator=generator)
         given = _shared.conditions(self.model.latents, self.latents[donors[0].row])
-        maps, z, redrawn = self._unfolded(label, first.z, donors, generator=generator)
+        maps, jacobians, z, redrawn = self._unfolded(label, first.z, donors, generator=generator)
         weights = self._weights(donors, generator)
-        images = torch.stack([one.image_at(u) for one, u in zip(donors, maps, strict=True)])
+        mask = donors[0].mask_at(maps[0])
+        images = torch.stack([one.image_at(u, mask) for one, u in zip(donors, maps, strict=True)])
         image = (weights * images).sum(0)
         if len(donors) > 1:
             image = self._with_contrast(image, z, donors[0])
-        mask = donors[0].mask_at(maps[0])
         shares = [float(one[mask].mean()) for one in weights.expand(len(donors), *mask.shape)]
         return ImageDraw(
             image.cpu().numpy(),
@@ -96,7 +96,7 @@ class Anatomy:
                 "donor_share": shares,
                 "donor_distance": [self._distance(z, one.row) for one in donors],
                 "redrawn": redrawn,
-                "jacobian": [_extremes(u, mask) for u in maps],
+                "jacobian": jacobians,
             },
             conditions=given,
         )
@@ -116,12 +116,15 @@ class Anatomy:
 
     def _unfolded(
         self, label: str | None, z: NDArray[np.float32], donors: Sequence[Donor], *, generator: np.random.Generator
-    ) -> tuple[list[torch.Tensor], NDArray[np.float32], int]:
-        """The maps of a code to the donors, the code, and how many were drawn before it because theirs folded."""
+    ) -> tuple[list[torch.Tensor], list[list[float]], NDArray[np.float32], int]:
+        """The maps of a code to the donors, their extreme determinants, the code, and how many were drawn before it
+        because theirs folded.
+        """
         for redrawn in range(_TRIES):
             maps = self._maps(z, donors)
-            if all(_extremes(u, one.mask_at(u))[0] > 0 for u, one in zip(maps, donors, strict=True)):
-                return maps, z, redrawn
+            jacobians = [_extremes(u, one.mask_at(u)) for u, one in zip(maps, donors, strict=True)]
+            if all(least > 0 for least, _ in jacobians):
+                return maps, jacobians, z, redrawn
             z = self.codes.code(label, generator).z
         message = f"the maps of {_TRIES} codes that were drawn all fold"
         raise ModelError(message, hint="train longer, or with a higher model.options.smooth")
