@@ -6,7 +6,8 @@ MedVAEError
     ├── SettingsError     an unknown key, a wrong type, an unknown name
     ├── InputError        nothing usable among the inputs, a list that cannot be read
     ├── ModelError        a checkpoint that is missing, damaged or of another kind
-    └── OutputError       the output folder cannot be used, the disk is full
+    ├── OutputError       the output folder cannot be used, the disk is full
+    └── TrainingError     training went wrong in a way that a setting can correct (`medvae.training.learner`)
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ CODES: dict[str, Code] = {
     "not_a_scan": Code(
         "rejected", "the file is not what its name says", "replace it with the real file, or exclude it"
     ),
-    "not_image": Code("skipped", "the DICOM object holds no image volume", "ignore it: nothing is to be done"),
+    "not_image": Code("skipped", "the DICOM object holds no image volume", "ignore it: there is nothing to do"),
     "truncated": Code("rejected", "the file ends too early", "copy or export the file again"),
     "corrupt": Code("rejected", "the file's contents are damaged", "copy or export the file again"),
     "malformed": Code("rejected", "a header value is invalid", "export the file again, or repair the named field"),
@@ -71,7 +72,7 @@ CODES: dict[str, Code] = {
     "non_finite": Code("rejected", "NaN or infinite voxels", "fill them: set read.fill_non_finite=true"),
     "blank": Code("rejected", "all voxels have the same value", "check the export"),
     "wrong_modality": Code(
-        "rejected", "the scan has another modality than the model", "use a model trained on that modality"
+        "rejected", "the modality of the scan is not that of the model", "use a model trained on that modality"
     ),
     "mask_mismatch": Code(
         "rejected",
@@ -80,7 +81,7 @@ CODES: dict[str, Code] = {
     ),
     "template_mismatch": Code(
         "rejected",
-        "the template series of the DICOM objects has not the voxels of the scan",
+        "the template series of the DICOM objects does not have the voxels of the scan",
         "name the folder of the series that the scan was made from",
     ),
     "no_foreground": Code(
@@ -93,7 +94,7 @@ CODES: dict[str, Code] = {
     ),
     "doubtful_contrast": Code(
         "rejected",
-        "the scan has not the tissue contrast of T1",
+        "the scan does not have the tissue contrast of T1",
         "use a model of its contrast, or train one with prepare.contrast=any",
     ),
     "registration_failed": Code(
@@ -104,7 +105,7 @@ CODES: dict[str, Code] = {
     "unknown_condition": Code(
         "rejected",
         "a condition has a value that training did not have",
-        "correct the value, or leave it empty: it is missing then",
+        "correct the value, or leave it empty (missing)",
     ),
     "seen_in_training": Code(
         "skipped", "the scan or its subject was used in training", "ignore it: it is not used for calibration"
@@ -120,7 +121,7 @@ CODES: dict[str, Code] = {
     "implausible": Code(
         "rejected",
         "every draw of a synthetic scan was implausible or a near-copy",
-        "train longer or on more scans, choose another sampler, or set augment.reject=false to write it all the same",
+        "train longer or on more scans, choose another sampler, or set augment.reject=false to write it anyway",
     ),
     "claimed": Code(
         "skipped",

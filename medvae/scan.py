@@ -43,12 +43,12 @@ class Geometry:
     """Where the voxels of an image lie.
 
     Inside medvae coordinates are RAS+ millimetres: x grows to the patient's right,
-    y to the front, z to the head. LPS exists only inside the DICOM and ITK corners.
+    y to the front, z to the head. LPS exists only inside the DICOM and ITK code.
 
     Attributes:
         shape: voxels along the three array axes, `(X, Y, Z)`.
         affine: 4×4 float64, voxel index (centre of voxel at integers) -> RAS+ mm. Shear is legal.
-        stored: how the file that it comes from writes it down, for the writer; no part of what is equal.
+        stored: how the source file stores it, for the writer; not compared.
     """
 
     shape: Shape
@@ -146,7 +146,7 @@ class ScanRef:
 
     Attributes:
         id: safe as a file name, unique within a run, free of patient identity.
-        format: name of the module in `medvae.io` that reads it, e.g. "nifti".
+        format: name of the module in `medvae.io.formats` that reads it, e.g. "nifti".
         paths: the files it consists of, in a fixed order.
         subject: who was scanned; splits are made by it. Defaults to the id.
         label: class of the scan, if a list gives one.
@@ -212,10 +212,10 @@ class ScanRef:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which scans a run is about: where to look, and what to take of it.
+    """Which scans a run is about: where to look, and what to take from there.
 
     Attributes:
-        inputs: directories, files, CSV or JSON lists; one path stands for itself.
+        inputs: directories, files, CSV, TSV or JSON lists; one path stands for itself.
         include: globs, or one glob; where there are any, a file must match one.
         exclude: globs, or one glob; a file that matches one is left out.
         split: only rows of this split of a list.

@@ -67,18 +67,18 @@ class PrepareSettings(Frozen):
     modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality of the scans")
     spacing: Triple = Field((2.0, 2.0, 2.0), description="voxel size of the model's grid, mm")
     shape: Grid = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
-    align: Literal["none", "mni152"] = Field("none", description="template to register scans to (rigid, affine)")
+    align: Literal["none", "mni152"] = Field("none", description="template for registration (rigid, affine): mni152")
     centre: Literal["image", "foreground"] = Field(
-        "image", description="centre of the grid for scans that are not registered"
+        "image", description="centre of the grid for scans that are not registered: image or foreground"
     )
     foreground: Literal["nonzero", "air", "whole"] = Field(
-        "nonzero", description="foreground if no mask is given: not background, not air, or everything"
+        "nonzero", description="foreground without a mask; nonzero: not background; air: not air; whole: all voxels"
     )
     air_below: float = Field(-500.0, description="with foreground 'air': values below this are air (HU for CT)")
     contrast: Literal["t1", "any"] = Field(
-        "t1", description="with align 'mni152', of MR: warn of scans without the tissue contrast of T1, or take any"
+        "t1", description="MR aligned to mni152; t1: warn of scans without the tissue contrast of T1; any: no warning"
     )
-    field: Literal["none", "n4"] = Field("none", description="receive field of MR: left as it is, or divided out by N4")
+    field: Literal["none", "n4"] = Field("none", description="receive field of MR; n4: estimated by N4 and divided out")
     intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="intensity normalisation")
     window: tuple[float, float] = Field((-1000.0, 1000.0), description="with intensity 'window': what becomes -1 and 1")
 
@@ -99,7 +99,7 @@ class RandomizeSettings(Frozen):
     noise: float = Field(0.1, ge=0, le=1, description="probability of added noise")
     corrupt_noise: float = Field(0.0, ge=0, le=1, description="probability of coarse noise in the network's input")
     corrupt_boxes: float = Field(0.0, ge=0, le=1, description="probability of erased boxes in the network's input")
-    corrupt_anomalies: float = Field(0.0, ge=0, le=1, description="probability of simulated anomalies in its input")
+    corrupt_anomalies: float = Field(0.0, ge=0, le=1, description="probability of anomalies in the network's input")
 
 
 class ModelSettings(Frozen):
@@ -148,7 +148,7 @@ class TrainSettings(Frozen):
     )
     validation: float = Field(0.1, ge=0, lt=0.5, description="fraction of the subjects used for validation")
     validate_every: int = Field(100, ge=1, description="steps between two validations: one epoch")
-    folds: Folds = Field(0, description="parts for cross-fitting: one more network each, trained without it; 0: none")
+    folds: Folds = Field(0, description="parts for cross-fitting: for each, a network trained without it; 0: none")
     patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0: no early stopping")
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(str)] = Field(  # 32 is a number in YAML
         "auto", description="auto uses bf16 where it is faster"
@@ -167,7 +167,7 @@ class DetectorSettings(Frozen):
 
     steps: int = Field(0, ge=0, description="optimiser steps, if no time budget is given; 0: no detector")
     share: float = Field(0.5, gt=0, lt=1, description="share of train.minutes that the detector gets, if there is one")
-    channels: tuple[int, ...] = Field((16, 48, 128), min_length=2, description="width of each level; each halves space")
+    channels: tuple[int, ...] = Field((16, 48, 128), min_length=2, description="channels per level, each half as fine")
     batch: int = Field(2, ge=1, description="patches per step and process")
     patch: Grid = Field((64, 64, 64), description="voxels of a patch along R, A, S; less where the grid is smaller")
     lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
@@ -176,15 +176,15 @@ class DetectorSettings(Frozen):
 class LesionSettings(Frozen):
     """A further network: it learns the lesions that the label maps of the scans mark, for the sampler `lesion`."""
 
-    steps: int = Field(0, ge=0, description="optimiser steps, beside train.minutes; 0: no lesions are learned")
+    steps: int = Field(0, ge=0, description="optimiser steps, in addition to train.minutes; 0: no lesions are learned")
     labels: tuple[int, ...] = Field(
         (),
-        description="values of the label maps that are lesions, the first for new ones; none: all above 0, 1 for new",
+        description="label values of lesions; new lesions get the first; none: all above 0, and new lesions get 1",
     )
     least: int = Field(3, ge=1, description="smallest lesion that is learned, voxels of the grid")
     latent: int = Field(16, ge=1, description="length of the latent vector")
     channels: tuple[int, ...] = Field(
-        (16, 32), min_length=1, max_length=3, description="width of each level; each halves space"
+        (16, 32), min_length=1, max_length=3, description="channels per level, each half as fine"
     )
     batch: int = Field(16, ge=1, description="crops per step")
     lr: float = Field(4e-3, gt=0, description="peak learning rate of AdamW")
@@ -234,7 +234,7 @@ class AugmentSettings(Frozen):
         default_factory=dict, description="names of the label map's values, e.g. {1: anterior}; for the lists"
     )
     reject: bool = Field(
-        True, description="draw again what is implausible or, not being derived from named donors, a near-copy"
+        True, description="draw implausible samples again, and near-copies that are not derived from named donors"
     )
     review: bool = Field(True, description="write a worklist and a page per scan, to be reviewed in a browser")
     review_real: bool = Field(
@@ -359,7 +359,7 @@ def _read_yaml(config: str) -> dict[str, Any]:
 def _base(name: Any, config: str) -> dict[str, Any]:
     """The preset that a file builds on."""
     if name not in presets():
-        raise SettingsError(f"base: {name!r} is no preset", path=config, hint=suggest(str(name), presets()))
+        raise SettingsError(f"base: {name!r} is not a preset", path=config, hint=suggest(str(name), presets()))
     return _read_yaml(name)
 
 

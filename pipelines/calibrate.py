@@ -91,7 +91,7 @@ def run(
     check_options(trained, settings.detect, names=names)
     behind = statistics_for_site(trained).behind if thresholds_only else ()
     if thresholds_only and settings.detect != trained.settings.detect:
-        message = "thresholds alone are of the maps that the model was calibrated with, and detect.* cannot change"
+        message = "thresholds alone are for the maps that the model was calibrated with: detect.* cannot be changed"
         raise SettingsError(message, hint="leave detect.* out, or calibrate on all healthy scans")
     folds = load_folds(trained)
     refs = find(scans, settings.read).refs
@@ -178,7 +178,7 @@ def calibrate(
     """
     folder = model.path if isinstance(model, Model) else Path(model)
     if folder is None:
-        raise ModelError("the model is in no folder", hint="save it, and pass the folder")
+        raise ModelError("the model has not been saved to a folder", hint="save it, and pass the folder")
     if out is not None:
         folder = _copied(folder, Path(out))
     said = None if verdicts is None else Path(verdicts)
@@ -218,7 +218,7 @@ def _keep(
     if prepared.source_hash in trained.latents.hashes or (named and ref.subject in trained.latents.subjects):
         raise ScanError("training has seen this scan or its subject", code="seen_in_training")
     if prepared.source_hash in behind:
-        raise ScanError("the model's mean and spread are of this scan, among others", code="seen_in_training")
+        raise ScanError("this scan is among those that the model's mean and spread come from", code="seen_in_training")
     judged = readings.check(prepared.source_hash)
     trained.condition(prepared.conditions)
     file = StoredScan(f"cache/{ref.id}.safetensors", prepared)

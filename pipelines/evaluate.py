@@ -49,10 +49,13 @@ def evaluate(
 
     Args:
         out: output folder of `detect`; the evaluation is written into its folder `evaluation`.
-        truth: folder of masks on the scans' grids. The mask of a scan has its file name, or the same path below the
-            folder; whatever is not 0 is lesion.
-        healthy: scans without a mask are healthy; else they are left out.
+        truth: folder of masks on the scans' grids. The mask of a scan is named by its id, or has the same path below
+            the folder as the scan below the input; whatever is not 0 is lesion.
+        healthy: count scans without a mask as healthy; else they are left out.
         verdicts: JSON that the pages exported.
+
+    Returns:
+        The folder `evaluation`, the contents of its `evaluation.json` (`tree`), and the report as text (`lines`).
 
     Raises:
         InputError: no run of `detect` in the folder, no folder of masks, no lesion among them, two masks that could be

@@ -85,6 +85,9 @@ def evaluate_augment(
             last digits.
         on_progress: called after each scan and each training.
 
+    Returns:
+        The folder `evaluation`, the contents of its `augment.json` (`tree`), and the report as text (`lines`).
+
     Raises:
         InputError: no run of `augment`, too few scans, no label maps or classes for the task; `subjects_overlap` for
             held-out scans that something was trained on.
@@ -196,7 +199,7 @@ def _task(name: str, sets: Sets, extras: Mapping[str, ImageSet], *, spacing: tup
     assert sets.held_out is not None
     others = [sets.held_out, *extras.values()]
     if len(set(sets.held_out.subjects)) < FEWEST_TEST:
-        raise InputError("one held-out subject", code="too_few", hint="use at least 20 for an interval that tells")
+        raise InputError("one held-out subject", code="too_few", hint="use at least 20 for a meaningful interval")
     if name == "segmentation":
         return Segmentation.of(sets.training, others, spacing=spacing)
     return Classification.of(sets.training, others)

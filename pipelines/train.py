@@ -159,7 +159,7 @@ def train(
     """Train a model on healthy scans and write its folder, as `medvae train` does.
 
     Args:
-        scans: all that `medvae.find` takes: a folder, files, a list (CSV, JSON), a `Selection`, `ScanRef`s.
+        scans: all that `medvae.find` takes: a folder, files, a list (CSV, TSV, JSON), a `Selection`, `ScanRef`s.
         config: name of a preset ("brain-mri-t1"), path of a YAML file, or `Settings`; with `medvae.load_settings`
             single settings are changed, e.g. `load_settings("brain-mri-t1", ("train.minutes=30",))`.
         out: folder of the model.
@@ -182,6 +182,7 @@ def train(
         OutputError: the folder holds another training, or one of other scans; the disk is full.
         SettingsError: an unknown setting, a map that the model cannot have, a grid that does not fit.
         TrainingError: the loss is not a number, or the posterior has collapsed.
+        RunError: the device does not exist.
 
     Example:
         >>> model = medvae.train("scans", config="brain-mri-t1", out="model")

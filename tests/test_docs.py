@@ -167,6 +167,22 @@ def test_outputs_are_described(brains: Path, model_folder: Path, tmp_path: Path)
     assert {re.sub(longest_first, "<map>", name, count=1) for name in columns} <= told
 
 
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """To a file that is there and, where they name a section, to one of its headings."""
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text("utf-8")):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
 def table_of_codes() -> str:
     rows = [f"| `{name}` | {code.status} | {code.meaning} | {code.hint} |" for name, code in CODES.items()]
     return "\n".join(["| code | ends as | meaning | what to do |", "|---|---|---|---|", *rows]) + "\n"

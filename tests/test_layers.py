@@ -1,6 +1,6 @@
-"""The rooms of the design, checked over the syntax tree: imports go only downward, without circles, heavy ones apart.
+"""The packages of the design, checked over the syntax tree: imports go downward, without circles, heavy ones apart.
 
-Imports for type checking count, too: a type that only the room above knows does not belong below.
+Imports for type checking count, too: a type that only the package above knows does not belong below.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Lowest first; rooms of one row do not know each other. A module belongs to the longest prefix of its name.
+# Lowest first; packages of one row do not know each other. A module belongs to the longest prefix of its name.
 LAYERS = [
     ("medvae.errors",),
     ("medvae.plugins",),
@@ -118,21 +118,21 @@ def _resolve(module: str, name: str) -> str:
 
 
 def _layer(name: str) -> tuple[int, str]:
-    """Rank and room of a module."""
+    """Rank and package of a module."""
     found = [
-        (len(room), rank, room)
-        for rank, rooms in enumerate(LAYERS)
-        for room in rooms
-        if name == room or name.startswith(f"{room}.")
+        (len(package), rank, package)
+        for rank, packages in enumerate(LAYERS)
+        for package in packages
+        if name == package or name.startswith(f"{package}.")
     ]
-    assert found, f"{name} belongs to no room: give it one in this file"
-    _, rank, room = max(found)
-    return rank, room
+    assert found, f"{name} belongs to no package: give it one in this file"
+    _, rank, package = max(found)
+    return rank, package
 
 
 def _allowed(name: str, target: str) -> bool:
-    (rank, room), (other, their_room) = _layer(name), _layer(target)
-    return other < rank or room == their_room
+    (rank, package), (other, their_package) = _layer(name), _layer(target)
+    return other < rank or package == their_package
 
 
 MODULES = _modules()
@@ -144,7 +144,7 @@ def test_imports_go_only_downward(module: Module) -> None:
     if module.name == "medvae":
         return  # the lazy public names; test_public_api.py checks them
     wrong = sorted(target for target in module.ours - {"medvae"} if not _allowed(module.name, target))
-    assert not wrong, f"{module.name} imports from a room above it or beside it: {wrong}"
+    assert not wrong, f"{module.name} imports from a package above it or beside it: {wrong}"
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

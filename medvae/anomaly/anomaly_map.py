@@ -38,7 +38,12 @@ class AnomalyMap:
     unit: Unit
 
     def score(self, foreground: NDArray[np.bool_], *, top: float) -> float:
-        """The mean of the `top` share of the highest foreground voxels."""
+        """The mean over the `top` share (0 to 1) of the foreground voxels with the highest values.
+
+        Args:
+            foreground: bool `(X, Y, Z)` on the model's grid.
+            top: `detect.top`.
+        """
         inside = self.values[foreground]
         count = max(1, round(top * inside.size))
         return float(np.partition(inside, inside.size - count)[inside.size - count :].mean())
@@ -126,6 +131,9 @@ def anomaly_map(
         inference: of the scan (`medvae.infer`).
         reference: that of the model if None.
         options: of the map; those of the Reference if None.
+
+    Returns:
+        The map on the model's grid (axes R, A, S), not on the scan's own.
 
     Raises:
         ModelError: the model has no Reference.

@@ -50,7 +50,7 @@ __all__ = [
     "with_training",
 ]
 
-LIMIT = 0.999  # the colour scale of a map ends at this quantile of healthy foreground voxels
+LIMIT = 0.999  # the display limit of a map is this quantile of healthy foreground voxels
 
 
 class PreparedScans(Protocol):

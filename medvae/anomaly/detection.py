@@ -78,7 +78,8 @@ class Score:
 class Detection:
     """All that `detect` finds in one scan.
 
-    In a notebook it is shown as a picture: the scan, and the scan under its first map, at the three highest places.
+    In a notebook it is shown as a picture: the scan, and the scan under its first map, at the first three candidates
+    or, without any, where the map is highest.
 
     Attributes:
         id: of the scan.
@@ -90,12 +91,12 @@ class Detection:
         status: what z and p rest on: "calibrated, n=25", or "uncalibrated, n=18" (`Reference.status`).
         n: healthy scans behind p and the thresholds.
         warnings: what a reader should know.
-        candidates: regions of the first map that healthy scans do not have.
+        candidates: regions of the first map with more mass than those of healthy scans.
         picture: of the first map.
         with_montage: whether `files` has a picture, too (`detect.montage`).
         with_review: whether `files` has what the pages need besides (`detect.review`).
         modality: of the scan.
-        units: of the scan.
+        units: of the scan's values, e.g. "HU" or "a.u.".
         source_hash: of the scan (`medvae.scan.scan_hash`), by which a reader's verdicts find it again.
         to_mni: 4×4, the scanner's RAS+ mm -> mm of the template; None for a model that is not aligned.
         dicom: contents of the DICOM objects by name, where they are asked for (`detect.dicom`, `detect.fusion`).
@@ -129,7 +130,7 @@ class Detection:
 
     @property
     def evaluated_ml(self) -> float:
-        """Volume of the evaluated region in the scan."""
+        """Volume of the evaluated region in the scan, mL."""
         return evaluated_ml(self.coverage, self.first.geometry)
 
     @property

@@ -79,7 +79,7 @@ def template_of(path: Path | str, refs: Sequence[ScanRef], *, options: DetectSet
         raise InputError("the scan was read from DICOM: its objects belong to its own series", hint=hint)
     template = only(path, read)
     if template.format != "dicom":
-        raise InputError("the template is no DICOM series", path=path, hint="name the folder of a DICOM series")
+        raise InputError("the template is not a DICOM series", path=path, hint="name the folder of a DICOM series")
     return template
 
 

@@ -112,12 +112,12 @@ class Reference:
 
     @property
     def behind(self) -> tuple[str, ...]:
-        """Hashes of the scans that mean and spread are of."""
+        """Hashes of the scans that mean and spread come from."""
         return self.statistics_of or self.scan_hashes
 
     @property
     def all_hashes(self) -> frozenset[str]:
-        """Of the healthy scans, and of those that mean and spread are of."""
+        """Hashes of the healthy scans, and of those that mean and spread come from."""
         return frozenset((*self.scan_hashes, *self.behind))
 
     @property
@@ -131,8 +131,8 @@ class Reference:
         people = {int(number) for one in self.maps.values() for number in one.extremes.subjects}
         if not self.calibrated or len(people) >= _FEW:
             return ()
-        what = f"thresholds and p are of {plural(len(people), 'healthy subject')}"
-        return (f"few_healthy: {what}; those of fewer than {_FEW} say little",)
+        what = f"thresholds and p rest on {plural(len(people), 'healthy subject')}"
+        return (f"few_healthy: {what}; with fewer than {_FEW} they say little",)
 
     @property
     def hash(self) -> str:
@@ -228,7 +228,7 @@ def reference_of(model: Model) -> Reference:
     if (reference.model_hash, reference.preparation_hash) != (model.hash, model.preparation.hash):
         raise ModelError("the Reference belongs to another model or another preparation", path=model.path, hint=_AGAIN)
     if reference.folds not in ((), fold_hashes(model)):
-        raise ModelError("the Reference was made with other folds than the model's", path=model.path, hint=_AGAIN)
+        raise ModelError("the Reference was made with folds that are not the model's", path=model.path, hint=_AGAIN)
     return reference
 
 

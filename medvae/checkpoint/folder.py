@@ -85,7 +85,7 @@ def find_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
-        raise RunError(f"{name!r} is no device", hint="choose one of: auto, cpu, cuda, cuda:N")
+        raise RunError(f"{name!r} is not a device", hint="choose one of: auto, cpu, cuda, cuda:N")
     number = int(name.partition(":")[2] or 0)
     if name.startswith("cuda") and number >= torch.cuda.device_count():
         raise RunError(
@@ -96,11 +96,15 @@ def find_device(name: str) -> str:
 
 
 def load_model(folder: Path | str, *, device: str = "auto") -> Model:
-    """Load a checkpoint folder onto a device (`find_device`). Nothing in it is run, no path in it is opened.
+    """Load a model folder that `medvae train` wrote. No code in it is run, and no path in it is opened.
+
+    Args:
+        folder: of the model.
+        device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
 
     Raises:
         ModelError: it is missing, damaged, of another format, may not be read, or its parts do not belong together.
-        RunError: the device is not there.
+        RunError: the device does not exist.
     """
     folder, device = Path(folder), find_device(device)
     _require_permission(folder)

@@ -56,7 +56,8 @@ def load_folds(model: Model) -> tuple[FoldModel, ...]:
     """
     known = model.record.get(FOLDS, ())
     if known and model.path is None:
-        raise ModelError("the folds of a model lie in its folder, and it is in none", hint="pass its folder")
+        message = "the folds of a model lie in its folder, and this one was not loaded from a folder"
+        raise ModelError(message, hint="pass its folder")
     return tuple(_load(model, number, one) for number, one in enumerate(known, start=1))
 
 

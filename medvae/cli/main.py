@@ -86,6 +86,6 @@ def _as_error(problem: Exception, *, again: str) -> MedVAEError:
     if is_out_of_memory(problem):
         return RunError("memory ran out", hint="use --workers 0, a smaller batch, or a machine with more memory")
     if isinstance(problem, OSError) and name is not None:
-        return RunError(problem.strerror or str(problem), path=name, hint="check the path and its rights")
+        return RunError(problem.strerror or str(problem), path=name, hint="check the path and its permissions")
     text = " ".join(str(problem).split())
     return RunError(f"unexpected {type(problem).__name__}: {text}", hint="run again with --verbose and report it")

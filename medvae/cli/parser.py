@@ -34,7 +34,8 @@ class _Parser(argparse.ArgumentParser):
         """The help, with one line per plug-in at the end."""
         if self._lists is not None:
             names = plugins.presets() if self._lists == "presets" else plugins.names(self._lists)
-            lines = (f"  {name:<18}{plugins.summary(self._lists, name)}" for name in names)
+            width = max(map(len, names), default=0) + 2
+            lines = (f"  {name:<{width}}{plugins.summary(self._lists, name)}" for name in names)
             self.epilog = "\n".join([f"{self._lists}:", *lines])
         return super().format_help()
 
@@ -135,8 +136,8 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thresholds-only",
         action="store_true",
-        help="keep the mean and spread of each voxel that the model has; thresholds, scores and p are of these scans:"
-        " a few healthy ones of another site",
+        help="keep the model's mean and spread of each voxel; take thresholds, scores and p from these scans:"
+        " a few healthy ones from another site",
     )
     _add_machine(parser)
     _add_common(parser, commands.calibrate, config="a YAML file with changes")
@@ -159,13 +160,14 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
         "--template-dicom",
         metavar="DIR",
         type=Path,
-        help="the series that one NIfTI scan was made from: its DICOM objects belong to it (with --dicom or --fusion)",
+        help="the DICOM series that the NIfTI scan was made from; the DICOM objects then belong to that series",
     )
     parser.add_argument(
         "--fusion",
         action="store_const",
         const="true",
-        help="also write a DICOM series to be fused with the scan, and the picture, for scans read from DICOM",
+        help="also write the map as a DICOM series to be fused with the scan, and the picture as DICOM, for scans read"
+        " from DICOM",
     )
     _add_machine(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
@@ -174,7 +176,10 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
 def _add_review(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="OUT", type=Path, help="folder of `medvae detect`, `augment` or `train`")
     parser.add_argument(
-        "--truth", metavar="MASKS", type=Path, help="detect: folder of masks, named as the scans, to be outlined"
+        "--truth",
+        metavar="MASKS",
+        type=Path,
+        help="detect: folder of masks, named by the ids of the scans, to be outlined",
     )
     parser.add_argument(
         "--verdicts",
@@ -197,9 +202,11 @@ def _add_evaluate(parser: _Parser) -> None:
 
 def _add_evaluate_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
-    parser.add_argument("--truth", metavar="MASKS", type=Path, help="folder of masks, named as the scans")
+    parser.add_argument("--truth", metavar="MASKS", type=Path, help="folder of masks, named by the ids of the scans")
     parser.add_argument("--verdicts", metavar="FILE", type=Path, help="verdicts of a reader that the pages exported")
-    parser.add_argument("--healthy", action="store_true", help="scans without a mask are healthy, not left out")
+    parser.add_argument(
+        "--healthy", action="store_true", help="count scans without a mask as healthy, instead of leaving them out"
+    )
     _add_loudness(parser, commands.evaluate)
 
 
@@ -227,7 +234,7 @@ def _add_evaluate_augment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", metavar="N", type=_count, default=10, help="trainings per arm (default: 10)")
     parser.add_argument("--steps", metavar="N", type=_count, help="optimiser steps per training (default: 500)")
     parser.add_argument(
-        "--mirror", action="store_true", help="flip left and right: the labels do not tell left from right"
+        "--mirror", action="store_true", help="also flip left and right; only where labels do not tell left from right"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="random seed")
     _add_machine(parser, workers=False)
@@ -255,7 +262,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="INPUT", type=Path, nargs="+", help="folders, files, CSV or JSON lists")
+    parser.add_argument("input", metavar="INPUT", type=Path, nargs="+", help="folders, files, CSV, TSV or JSON lists")
     parser.add_argument("--include", metavar="GLOB", action="append", default=[], help="only files that match")
     parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="skip files that match")
     parser.add_argument("--split", metavar="NAME", help="only this split of a list")
@@ -265,7 +272,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-doubtful",
         choices=("accept", "reject"),
-        help="scans that resemble the template too little to be sure (default: accept, with a warning)",
+        help="scans of doubtful alignment or tissue contrast (default: accept, with a warning)",
     )
 
 
@@ -317,7 +324,7 @@ def _add_loudness(parser: argparse.ArgumentParser, call: Callable[[argparse.Name
 
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:N")
     return text
 
 
@@ -333,11 +340,11 @@ def _positive(text: str) -> float:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def _count_or_none(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)

@@ -7,6 +7,7 @@ import re
 _COMMANDS = "info|train|calibrate|detect|review|augment|demo"
 _OPTIONS = (
     "include|exclude|split|config|workers|device|minutes|count|sampler|map|out|model|truth|verdicts|real|holdout|draws"
+    "|merge_with"
 )
 _RULES: tuple[tuple[str, str], ...] = (
     (r"\bset read\.volume=", "use --volume "),
@@ -26,4 +27,4 @@ def translated(text: str) -> str:
     """A text of the library with Python's arguments as options, e.g. "overwrite=True" as "--overwrite"."""
     for pattern, option in _RULES:
         text = re.sub(pattern, option, text)
-    return text.replace("--hash_ids", "--hash-ids")
+    return text.replace("--hash_ids", "--hash-ids").replace("--merge_with", "--merge-with")

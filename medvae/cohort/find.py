@@ -43,8 +43,8 @@ class Cohort(Sequence[ScanRef]):
 
     Attributes:
         refs: the scans.
-        ignored: how many files are no scans, in no format that medvae reads; without those that were named themselves,
-            which are warned of.
+        ignored: how many files are in no format that medvae reads, except those that were named one by one, which
+            cause a warning.
         origins: per scan, how its subject is known: "list", "patient" (the PatientID of DICOM), "study" (of DICOM
             without a usable PatientID), "bids" (the names of BIDS), or "scan": nothing says who was scanned, and the
             scan is a subject of its own.
@@ -159,7 +159,7 @@ def _once(found: Iterable[Candidate]) -> list[Candidate]:
             seen[key] = one
         elif entries(first) != entries(one):
             hint = "name it once, or with the same subject, label, masks, split and conditions"
-            raise InputError("the scan is there twice, with other entries", path=one.ref.path, hint=hint)
+            raise InputError("the scan is listed twice, with different entries", path=one.ref.path, hint=hint)
     return list(seen.values())
 
 
@@ -172,7 +172,7 @@ def _nothing(found: Found, selection: Selection) -> InputError:
         return InputError(message, path=path, hint=hint)
     if found.left_out:
         names = ", ".join(sorted({folder.name for folder in found.left_out}))
-        return InputError(f"no scan but in {names}", path=path, hint=f"name one of them, e.g. {found.left_out[0]}")
+        return InputError(f"no scan except in {names}", path=path, hint=f"name one of them, e.g. {found.left_out[0]}")
     if not found.rest:
         return InputError("no files in it", path=path, hint=f"check the path; {READS}")
     kinds = Counter(Path(file).suffix.lower() or "without suffix" for file in found.rest)

@@ -55,7 +55,7 @@ def scan_of(
 def _check(what: Any, name: str, *, own: bool, given: bool) -> None:
     """Raises InputError where there are no voxels, or not exactly one affine."""
     if not own and not hasattr(what, "__array__"):
-        raise InputError(f"{name} is no scan", hint="give a path, an array with affine=, or an image")
+        raise InputError(f"{name} is not a scan", hint="give a path, an array with affine=, or an image")
     if not own and not given:
         raise InputError(f"{name} does not say where its voxels lie", hint=_AFFINE)
     if own and given:

@@ -36,10 +36,10 @@ def read(
             - a `ScanRef`, or a `Cohort` of one scan, as `find` gives them;
             - a `Scan`, which is returned as it is;
             - a NumPy array or torch tensor `(X, Y, Z)`, or with one channel first or last, and its `affine`;
-            - an image that knows where it lies: of nibabel, a MONAI `MetaTensor` (on LPS coordinates, too), of TorchIO.
+            - an image that knows where it lies: of nibabel, a MONAI `MetaTensor` (in LPS coordinates, too), of TorchIO.
 
         settings: how files are read; those on values that are not finite and on the modality hold for images in memory,
-            too, and that on the volume of a 4D image for those of nibabel. Of a 4D array pass one volume.
+            too, and that on the volume of a 4D image for those of nibabel. From a 4D array, pass one volume.
         affine: of an array: 4×4, voxel index -> RAS+ mm.
         modality: "CT", "MR", "PT" or "SHAPE", where the scan does not say it itself; DICOM does.
 
@@ -67,7 +67,7 @@ def _modality(text: str | None) -> Modality | None:
     if text is None:
         return None
     if text.upper() not in MODALITIES:
-        raise InputError(f"modality {text!r} is none of CT, MR, PT, SHAPE", hint="correct it, or leave it out")
+        raise InputError(f"modality {text!r} is not one of CT, MR, PT, SHAPE", hint="correct it, or leave it out")
     return MODALITIES[text.upper()]
 
 

@@ -65,7 +65,7 @@ def row(cells: Mapping[str, Any], where: str, path: Path, *, decimal_comma: bool
         raise InputError(f"{where} names no scan", path=path, hint=HINT)
     modality = texts.pop("modality", None)
     if modality is not None and modality.upper() not in MODALITIES:
-        message = f"{where}: modality {modality!r} is none of {', '.join(get_args(Modality))}"
+        message = f"{where}: modality {modality!r} is not one of {', '.join(get_args(Modality))}"
         raise InputError(message, path=path, hint="correct it, or leave the cell empty")
     known = MODALITIES[modality.upper()] if modality else None
     others = conditions(cells, decimal_comma=decimal_comma)

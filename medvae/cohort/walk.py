@@ -108,7 +108,7 @@ def _sort_in(here: Path, names: Iterable[str], tree: Tree) -> None:
     if denied:
         files = "1 file" if denied == 1 else f"{denied} files"
         log.warning(
-            "%s: the folder can be listed but not entered, %s cannot be opened; check its rights", here.name, files
+            "%s: the folder can be listed but not entered, %s cannot be opened; check its permissions", here.name, files
         )
 
 
@@ -118,7 +118,7 @@ def _link(path: Path, real: str, chain: tuple[str, ...]) -> _Start | None:
         return None
     target = os.path.realpath(path)
     if any(_holds(target, one) for one in (real, *chain)):
-        log.warning("%s: the link leads back to a folder that it lies in and is left out", path.name)
+        log.warning("%s: the link leads back to a folder that contains it; skipped", path.name)
         return None
     return _Start(path, target, (*chain, real))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DETECTOR = "detector"  # name of the network in a checkpoint
 USUAL_STEPS = 1500  # that hints name
-_STEM = 2  # how much space is folded into channels before the first convolution
+_STEM = 2  # voxels per axis folded into channels before the first convolution
 _RARE = -3.0  # log-odds before training: most voxels are usual
 
 

@@ -1,4 +1,4 @@
-"""Masks of known lesions in a folder, and which scan each belongs to: by its file name, or the same path below."""
+"""Masks of known lesions in a folder, and which scan each belongs to: its name, or its path, is the id of a scan."""
 
 from __future__ import annotations
 

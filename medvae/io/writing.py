@@ -70,9 +70,9 @@ def _parts(
     if geometry is not None:
         return data, geometry
     if affine is None:
-        raise ValueError("an array is written with geometry= or affine=")
+        raise ValueError("an array needs geometry= or affine=")
     if data.ndim != 3:
-        raise ValueError(f"an array of three axes is written, not of shape {data.shape}")
+        raise ValueError(f"an array must have three axes, got shape {data.shape}")
     x, y, z = data.shape
     return data, Geometry((x, y, z), np.asarray(affine, np.float64))
 
@@ -86,8 +86,8 @@ def _storable(data: NDArray[Any]) -> NDArray[Any]:
     if data.dtype.kind == "f":
         return data.astype(np.float32)
     if data.dtype.kind not in "iu":
-        raise ValueError(f"numbers or booleans are written, not {data.dtype}")
+        raise ValueError(f"only numbers and booleans can be written, not {data.dtype}")
     for kind in (np.int16, np.float32):
         if np.array_equal(data.astype(kind), data):
             return data.astype(kind)
-    raise ValueError("integers beyond int16 that float32 cannot hold are not written")
+    raise ValueError("integers beyond int16 that float32 cannot hold cannot be written")

@@ -24,13 +24,13 @@ def to_native(
     """Bring values on the model's grid onto the scan's own grid, exactly its shape.
 
     Args:
-        values: `(X, Y, Z)` on the model's grid, e.g. an anomaly map.
+        values: `(X, Y, Z)` on the model's grid, axes R, A, S, e.g. an anomaly map.
         prepared: the scan, as it was prepared for the model.
         labels: nearest neighbour, int16, so that the set of values is kept. Else linear, smoothed first where the scan
             is coarser than the grid.
 
     Returns:
-        `(X, Y, Z)` on the scan's grid, 0 outside the model's grid.
+        `(X, Y, Z)` on the scan's grid, in its axis order, 0 outside the model's grid; float32, or int16 for labels.
     """
     back = np.linalg.inv(np.asarray(prepared.to_input, np.float64))
     if labels:
@@ -39,9 +39,9 @@ def to_native(
 
 
 def coverage(prepared: Prepared) -> NDArray[np.uint8]:
-    """Which voxels of a scan are evaluated, `(X, Y, Z)` on its own grid: 1 = voxel was evaluated, 0 = not evaluated.
+    """Which voxels of a scan are evaluated, uint8 `(X, Y, Z)` on its own grid: 1 = evaluated, 0 = not evaluated.
 
-    Evaluated is the foreground that lies on the model's grid. 0 does not mean healthy.
+    The foreground that lies on the model's grid is evaluated. 0 does not mean healthy.
     """
     return to_native(only_channel(prepared.mask).astype(np.uint8), prepared, labels=True).astype(np.uint8)
 

@@ -151,8 +151,8 @@ def prepare(
         preparation: the recipe.
         id: of the scan, kept in the result.
         subject: who was scanned; the id if empty.
-        mask: foreground on the scan's grid, `(X, Y, Z)`; found by the recipe's rule if None.
-        label_map: labels on the scan's grid, `(X, Y, Z)`; go along by nearest neighbour.
+        mask: foreground on the scan's grid, bool `(X, Y, Z)`; found by the recipe's rule if None.
+        label_map: labels on the scan's grid, int16 `(X, Y, Z)`; resampled by nearest neighbour.
         conditions: what is known of the scan besides, by name; kept in the result.
 
     Raises:

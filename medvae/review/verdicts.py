@@ -58,7 +58,7 @@ def read(path: Path) -> list[Said]:
         return [_said(one) for one in tree["scans"]]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         hint = "pass a JSON file that the pages exported"
-        raise InputError("no file of verdicts", path=path, hint=hint) from None
+        raise InputError("not a file of verdicts", path=path, hint=hint) from None
 
 
 def _said(one: Mapping[str, Any]) -> Said:

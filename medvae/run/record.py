@@ -82,7 +82,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError):
         is_run = False
     if not is_run:
-        raise InputError("no run of medvae", path=folder, hint="pass the output folder of a run")
+        raise InputError("not an output folder of medvae", path=folder, hint="pass the output folder of a run")
     found: dict[str, Any] = record
     return found
 

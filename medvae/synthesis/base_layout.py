@@ -212,7 +212,7 @@ def read_json(path: Path) -> dict[str, Any]:
         hint = "name the folder of a set in the layout of augment.layout"
         raise InputError(f"the list of the real set cannot be read: {problem}", path=path, hint=hint) from None
     if not isinstance(tree, dict):
-        raise InputError("the list of the real set is no JSON object", path=path, hint="check the file")
+        raise InputError("the list of the real set is not a JSON object", path=path, hint="check the file")
     return tree
 
 

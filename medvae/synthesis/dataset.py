@@ -63,7 +63,7 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
 
     Raises:
         ModelError: the folder cannot be read, or the model holds too few training scans for the sampler.
-        SettingsError: an unknown sampler or option, or a count that is no whole number of at least 0.
+        SettingsError: an unknown sampler or option, or a count that is not a whole number of at least 0.
 
     Example:
         >>> scans = medvae.SyntheticDataset("model", 100, sampler="classical")
@@ -117,17 +117,17 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
 class RandSyntheticd(RandomizableTransform, MapTransform):  # type: ignore[misc]
     """MONAI dictionary transform: with a probability, a synthetic scan takes the place of the item's own.
 
-    It goes behind the reading and before everything that changes size or values: the synthetic scan is as a file of the
-    training scans, channel first. What is drawn comes from `self.R`, as in all of MONAI: `set_random_state` makes it
-    repeatable, and MONAI's loader seeds each worker. Where all draws of a synthetic scan are implausible, the one with
-    the next number is taken.
+    It belongs after loading and before every transform that changes size or values: the synthetic scan is like a file
+    of the training scans, channel first. What is drawn comes from `self.R`, as in all of MONAI: `set_random_state`
+    makes it repeatable, and MONAI's loader seeds each worker. Where all draws of a synthetic scan are implausible, the
+    one with the next number is taken.
 
     Args:
         keys: what is replaced.
         model: the model, or its folder.
-        prob: how often.
-        parts: for each key, which part of the synthetic scan it gets ("image", "label" or "class"); None where the keys
-            are called so.
+        prob: probability that an item is replaced.
+        parts: for each key, which part of the synthetic scan it gets ("image", "label" or "class"); None if the keys
+            have these names.
         sampler: name of a sampler; None for that of the model's settings.
         options: of the sampler.
         seed: of the scans; which of them are drawn is up to `set_random_state`.

@@ -88,7 +88,7 @@ def test_what_it_holds() -> None:
 def test_a_reference_made_with_other_folds_is_refused() -> None:
     model, others, reference = made()
     other = replace(model, record=folds_record(others[:1]))
-    with pytest.raises(ModelError, match="made with other folds"):
+    with pytest.raises(ModelError, match="made with folds that are not"):
         reference_of(with_reference(other, reference))
     assert not reference_of(other).folds, "that of the training scans is not of any fold"
 

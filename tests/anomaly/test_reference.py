@@ -182,6 +182,6 @@ def test_few_subjects_behind_the_thresholds_are_warned_of() -> None:
         return reference(maps={"x": one}, **changes)
 
     (warning,) = of([0, 1, 2, 3, 0, 1, 2, 3, 0, 1]).warnings
-    assert warning == "few_healthy: thresholds and p are of 4 healthy subjects; those of fewer than 5 say little"
+    assert warning == "few_healthy: thresholds and p rest on 4 healthy subjects; with fewer than 5 they say little"
     assert of([0, 1, 2, 3, 4]).warnings == ()
     assert of([0, 1], calibrated=False).warnings == ()

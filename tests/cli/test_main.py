@@ -23,6 +23,7 @@ import pytest
 import small_model
 
 import medvae
+from medvae import plugins
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.arrays import save_set
 from medvae.checkpoint.folder import save
@@ -167,13 +168,13 @@ def test_wrong_settings(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["augment", "--model", "m", "--out", "o", "--count", "0"], "'0' is not a whole number from 1"),
-        (["augment", "--model", "m", "--out", "o", "--count", "x"], "'x' is not a whole number from 1"),
+        (["augment", "--model", "m", "--out", "o", "--count", "0"], "'0' is not a whole number of at least 1"),
+        (["augment", "--model", "m", "--out", "o", "--count", "x"], "'x' is not a whole number of at least 1"),
         (["augment", "--model", "m", "--out", "o"], "--count"),
         (["train", "x", "--config", "demo", "--out", "o", "--minutes", "0"], "'0' is not a number above 0"),
         (["train", "x", "--config", "demo", "--out", "o", "--minutes", "soon"], "'soon' is not a number above 0"),
         (["train", "x", "--config", "demo", "--out", "o", "--workers", "-1"], "-1"),
-        (["train", "x", "--config", "demo", "--out", "o", "--device", "gpu"], "'gpu' is none of auto, cpu, cuda"),
+        (["train", "x", "--config", "demo", "--out", "o", "--device", "gpu"], "'gpu' is not one of auto, cpu, cuda"),
         (["train", "x", "--out", "o"], "--config"),
         (["info", "x", "--chek"], "no option --chek"),
         (["detect", "x", "--modle", "m", "--out", "o"], "no option --modle"),
@@ -365,6 +366,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"medvae {medvae.__version__}\n"
+
+
+@pytest.mark.parametrize(("command", "kind"), [("train", "presets"), ("detect", "maps"), ("augment", "samplers")])
+def test_names_in_the_help_stand_apart_from_what_they_are(
+    command: str, kind: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = plugins.presets() if kind == "presets" else plugins.names(kind)
+    for name in names:
+        assert f"  {name} " in helped(capsys, command), name
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["detect", "--help"], ["augment"]])

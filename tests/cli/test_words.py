@@ -26,6 +26,7 @@ from medvae.cli.words import translated
             "--include *.nii takes them; check --include, --exclude and --split",
         ),
         ("swap real= and holdout=", "swap --real and --holdout"),
+        ("leave merge_with= out", "leave --merge-with out"),
         ("score=3 at x=5", "score=3 at x=5"),
         ("read.max_gib", "read.max_gib"),
     ],

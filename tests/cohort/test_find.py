@@ -324,7 +324,7 @@ def test_a_scan_named_twice_is_one_unless_the_two_disagree(tmp_path: Path) -> No
     touch(tmp_path, "a.nii")
     assert len(listed(tmp_path, "scan,label\na.nii,x\n./a.nii,x\n")) == 1
     (tmp_path / "list.csv").write_text("scan,label\na.nii,x\na.nii,y\n", "utf-8")
-    assert "twice, with other entries" in str(refusal(tmp_path / "list.csv"))
+    assert "twice, with different entries" in str(refusal(tmp_path / "list.csv"))
 
 
 # ---------------------------------------------------------------------------------------------- nothing, and one scan

@@ -62,7 +62,7 @@ def test_lists_are_known_by_name(tmp_path: Path, path: str) -> None:
         ("scan,label\n", "the list has no rows"),
         ("scan,label\na.nii,x\n,y\n", "row 2 names no scan"),
         ("scan,label\na.nii,x,y\n", "row 1 has 3 cells, there are 2 columns"),
-        ("scan,modality\na.nii,XR\n", "row 1: modality 'XR' is none of CT, MR, PT, SHAPE"),
+        ("scan,modality\na.nii,XR\n", "row 1: modality 'XR' is not one of CT, MR, PT, SHAPE"),
         ('scan\n"a.nii\n', "not a table"),
         (b"PK\x03\x04\0\0scan\n", "not a text file"),
         (b"scan\n\x81.nii\n", "not a text file"),

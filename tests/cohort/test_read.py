@@ -70,7 +70,7 @@ def test_modality_and_settings_may_be_stated(path: Path, tmp_path: Path) -> None
     assert read(path, load(overrides=("read.modality=PT",))).modality == "PT"
     put(tmp_path / "series", slices(ramp()))
     assert read(tmp_path / "series", modality="PT").modality == "CT", "DICOM knows better"
-    assert "modality 'XR' is none of CT, MR, PT, SHAPE" in refusal(path, modality="XR")
+    assert "modality 'XR' is not one of CT, MR, PT, SHAPE" in refusal(path, modality="XR")
 
 
 # ----------------------------------------------------------------------------------------------------------- arrays
@@ -115,7 +115,7 @@ def test_an_array_that_cannot_be_used() -> None:
             read(data, affine=affine)
         assert (refused.value.hint or "").startswith("pass "), "no hint for the header of a file"
     assert "a batch, not one image" in refusal(DATA[None, None], affine=OBLIQUE)
-    assert "a dict is no scan" in refusal({})
+    assert "a dict is not a scan" in refusal({})
     for data, affine, code in (
         (DATA, np.zeros((4, 4)), "bad_affine"),
         (DATA, np.full((4, 4), np.nan), "bad_affine"),

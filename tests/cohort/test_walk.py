@@ -230,7 +230,7 @@ def test_what_is_named_of_a_bids_dataset_is_taken(bids: Path) -> None:
 
 def test_a_dataset_without_raw_scans_says_where_the_others_are(tmp_path: Path) -> None:
     touch(tmp_path, "dataset_description.json", "derivatives/fmriprep/sub-01/sub-01_T1w.nii")
-    with pytest.raises(InputError, match="no scan but in derivatives") as caught:
+    with pytest.raises(InputError, match="no scan except in derivatives") as caught:
         find(tmp_path)
     assert str(tmp_path / "derivatives") in (caught.value.hint or "")
 

@@ -56,7 +56,7 @@ def test_what_is_no_file_of_verdicts_on_this_run_is_refused(tmp_path: Path) -> N
         read_verdicts(other, out)
     for text in ("[]", "{", '{"format": "medvae-verdicts"}', '{"format": "x", "scans": []}'):
         other.write_text(text, "utf-8")
-        with pytest.raises(InputError, match="no file of verdicts"):
+        with pytest.raises(InputError, match="not a file of verdicts"):
             read_verdicts(other, out)
-    with pytest.raises(InputError, match="no file of verdicts"):
+    with pytest.raises(InputError, match="not a file of verdicts"):
         read_verdicts(tmp_path / "missing.json", out)

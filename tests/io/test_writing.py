@@ -73,7 +73,7 @@ def test_a_metatensor_brings_its_affine(tmp_path: Path) -> None:
         (ramp((4, 5)), {"affine": AFFINE}, "three axes"),
         (ramp((4, 5, 7)), {"geometry": GEOMETRY}, "does not fit"),
         (np.full((4, 5, 6), np.nan), {"affine": AFFINE}, "not finite"),
-        (ramp().astype(complex), {"affine": AFFINE}, "numbers or booleans"),
+        (ramp().astype(complex), {"affine": AFFINE}, "only numbers and booleans"),
     ],
 )
 def test_what_cannot_be_written(tmp_path: Path, data: Any, more: dict[str, Any], says: str) -> None:

@@ -80,7 +80,7 @@ def test_fewer_scans_than_before_are_warned_of(
     assert "replaced the Reference of 3 healthy scans" in said
     (warning,) = load(model_folder).warnings
     assert warning in said, "what is wrong with the model is said where it is used"
-    few = "few_healthy: thresholds and p are of 1 healthy subject; those of fewer than 5 say little"
+    few = "few_healthy: thresholds and p rest on 1 healthy subject; with fewer than 5 they say little"
     assert few in said
     assert json.loads((tmp_path / "model" / "calibration" / "run.json").read_text("utf-8"))["warnings"] == [
         warning,
@@ -185,7 +185,7 @@ def test_what_python_is_refused(trained_folder: Path, brains: Path, tmp_path: Pa
         calibrate(tmp_path / "model", seen)
     with pytest.raises(OutputError, match="exists already"):
         calibrate(trained_folder, healthy(brains), out=tmp_path)
-    with pytest.raises(ModelError, match="is in no folder"):
+    with pytest.raises(ModelError, match="has not been saved to a folder"):
         calibrate(replace(load(trained_folder), path=None), healthy(brains))
     with pytest.raises(ModelError, match="not a model folder"):
         calibrate(tmp_path / "gone", healthy(brains), out=tmp_path / "new")

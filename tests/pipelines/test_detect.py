@@ -92,7 +92,7 @@ def test_the_run_record_repeats_the_run(detected: Path) -> None:
 
 def test_a_model_that_the_mean_image_beats_is_warned_of(detected: Path) -> None:
     warning, few = json.loads((detected / "run.json").read_text("utf-8"))["warnings"]
-    assert few.startswith("few_healthy: thresholds and p are of 3 healthy subjects")
+    assert few.startswith("few_healthy: thresholds and p rest on 3 healthy subjects")
     assert warning.startswith("the model reconstructs worse than the mean of its training scans (error ")
     assert all(warning in row["warnings"] for row in rows(detected).values())
 

@@ -83,7 +83,7 @@ def test_outputs_say_what_is_of_which_scans(of_site: Path, site: Path, tmp_path:
     record = json.loads((out / "run.json").read_text("utf-8"))
     sentence = "thresholds of 3 healthy scans, mean and spread of 3 others"
     assert record["reference"] == sentence
-    few = "few_healthy: thresholds and p are of 3 healthy subjects; those of fewer than 5 say little"
+    few = "few_healthy: thresholds and p rest on 3 healthy subjects; with fewer than 5 they say little"
     assert few in record["warnings"]
     assert sentence in (out / "review" / "run.js").read_text("utf-8"), "the pages show it"
     short = "thresholds n=3, mean and spread n=3"
@@ -113,7 +113,7 @@ def test_again_the_statistics_are_those_of_the_first(of_site: Path, site: Path, 
 
 
 def test_scans_behind_the_statistics_are_refused(model_folder: Path, brains: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="mean and spread are of this scan"):
+    with pytest.raises(InputError, match="model's mean and spread come from"):
         medvae.calibrate(model_folder, brains / "healthy", out=tmp_path / "model", thresholds_only=True)
 
 
@@ -128,7 +128,7 @@ def test_a_calibration_that_was_interrupted_does_not_let_them_in(
     with pytest.raises(KeyboardInterrupt):
         medvae.calibrate(tmp_path / "model", brains / "healthy", on_progress=stop)
     assert list((tmp_path / "model" / "calibration").glob("*/manifest.jsonl")), "it has prepared them"
-    with pytest.raises(InputError, match="mean and spread are of this scan"):
+    with pytest.raises(InputError, match="model's mean and spread come from"):
         medvae.calibrate(tmp_path / "model", brains / "healthy", thresholds_only=True)
 
 
@@ -140,4 +140,4 @@ def test_what_is_refused(
     shutil.copytree(model_folder, tmp_path / "copy")
     words = ["calibrate", str(site), "--model", str(tmp_path / "copy"), "--thresholds-only"]
     assert main([*words, "--set", "detect.top=0.02"]) == 2
-    assert "detect.* cannot change" in capsys.readouterr().err
+    assert "detect.* cannot be changed" in capsys.readouterr().err

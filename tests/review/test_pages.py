@@ -241,7 +241,7 @@ def test_another_result_of_a_scan_has_another_key(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_of_detect_is_refused_and_no_id_leads_elsewhere(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run"):
+    with pytest.raises(InputError, match="not an output folder"):
         review.run(tmp_path)
     out = make_run(tmp_path / "out", [detection("a")])
     shutil.copytree(out / "scans" / "a", tmp_path / "elsewhere")

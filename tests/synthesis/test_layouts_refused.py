@@ -69,7 +69,7 @@ def test_the_background_of_nnunet_is_called_so() -> None:
     [
         ({"file_ending": ".nrrd"}, "one channel and end in .nii.gz"),
         ({"channel_names": {"0": "T1", "1": "T2"}}, "one channel and end in .nii.gz"),
-        ({"channel_names": None}, "no dataset of nnU-Net v2: the list has no channel_names"),
+        ({"channel_names": None}, "not an nnU-Net v2 dataset: the list has no channel_names"),
         ({"file_ending": None, "channel_names": None}, "the list has no channel_names, file_ending"),
         ({"labels": ["background", "organ"]}, "the list has no labels"),
         ({"dataset": {"a": {"label": "labelsTr/a.nii.gz"}}}, "a case of `dataset` has no list `images`"),
@@ -95,7 +95,7 @@ def test_a_folder_without_a_list_is_refused(layout: str, out: Path, tmp_path: Pa
 def test_a_datalist_of_another_form_is_refused(training: str, out: Path, tmp_path: Path) -> None:
     """Its scans would be missing from the list of both sets."""
     (tmp_path / "dataset.json").write_text(f'{{"training": {training}}}', "utf-8")
-    with pytest.raises(InputError, match=r"dataset\.json: `training` is no list of objects") as caught:
+    with pytest.raises(InputError, match=r"dataset\.json: `training` is not a list of objects") as caught:
         write_set(out, "monai", merge_with=tmp_path)
     assert caught.value.hint
 

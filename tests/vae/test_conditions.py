@@ -53,7 +53,7 @@ def test_what_training_never_saw_is_an_error_of_that_scan(fitted: Conditions, va
     with pytest.raises(ScanError, match=f"condition '{name}' is '{values[name]}'") as caught:
         fitted.vector(values)
     assert caught.value.code == "unknown_condition"
-    assert caught.value.hint == "correct the value, or leave it empty: it is missing then"
+    assert caught.value.hint == "correct the value, or leave it empty (missing)"
     assert ("F, M" if name == "sex" else "numbers") in str(caught.value)
     assert fitted.known({"age": 1.0, **values, "other": "x"}) == (
         {"age": 1.0, "other": "x"} if name == "sex" else {"other": "x"}

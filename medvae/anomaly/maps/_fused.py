@@ -25,9 +25,9 @@ _RIM_MM = 2.0  # so near to the border of the foreground a mask may hold dura or
 class Fused(BaseMap):
     """Base of maps that are made of −ln P_k: P_k is the share of healthy voxels with at least the value of witness k.
 
-    Beyond what one in 10⁴ healthy voxels reaches, ln P_k falls on along its slope between one in 10² and one in 10⁴.
-    P_k is no smaller than among the training scans: their own networks fit them too well, but they are more, and of
-    more kinds of people, than a few scans for calibration. The map is 0 within 2 mm of the border of the foreground,
+    Beyond what one in 10⁴ healthy voxels reaches, ln P_k is extrapolated with its slope between one in 10² and one in
+    10⁴. P_k is no smaller than among the training scans: their own networks fit them too well, but they are more, and
+    of more kinds of people, than a few scans for calibration. The map is 0 within 2 mm of the border of the foreground,
     where masks differ. A map derives from this class, has `USES`, its witnesses, and implements `combine`.
     """
 

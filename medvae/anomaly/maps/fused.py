@@ -1,4 +1,4 @@
-"""The default map: what several maps have to say, weighted."""
+"""The weighted evidence of several maps, in one map; the first map of brain-mri-t1."""
 
 from __future__ import annotations
 

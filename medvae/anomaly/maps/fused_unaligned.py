@@ -1,4 +1,4 @@
-"""Witnesses that need no alignment in one map: how rare each value is in healthy scans, as one p-value."""
+"""The evidence of maps that need no alignment, in one map: −ln of a harmonic mean p-value over healthy scans."""
 
 from __future__ import annotations
 

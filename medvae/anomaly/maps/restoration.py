@@ -23,7 +23,9 @@ class Settings(Frozen):
 
     scales_mm: Scales = (0.0, 3.0, 6.0)
     weight: float = Field(
-        1.0, gt=0, description="weight of total variation, in units of the noise: larger changes less, and only more"
+        1.0,
+        gt=0,
+        description="weight of total variation, in units of the noise: the larger, the fewer and stronger the changes",
     )
     steps: int = Field(3, ge=1, description="steps of the restoration; each costs a pass through the network and back")
     winsor: float = Field(

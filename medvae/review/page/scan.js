@@ -247,6 +247,6 @@
     review.note = text;
     write(facts.key, review);
   };
-  await stage.run({ start, act, note, verdicts, picture: "The picture shows the scan at its highest places." });
+  await stage.run({ start, act, note, verdicts, picture: "The picture shows the scan at its candidates or, without any, where the map is highest." });
   medvae.viewer = viewer;
 })();

@@ -43,7 +43,7 @@ class Layout(BaseLayout):
     @classmethod
     def read(cls, folder: Path) -> NoReturn:
         """There is no real set to be appended to: its lists could not hold series of other studies."""
-        hint = "leave merge_with= out, and give the real series to the training beside labels.csv"
+        hint = "leave merge_with= out, and train on the real series beside labels.csv"
         raise InputError("samples in the layout 'dicom' are not appended to a real set", path=folder, hint=hint)
 
     def check(self) -> None:

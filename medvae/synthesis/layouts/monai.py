@@ -48,7 +48,7 @@ class Layout(BaseLayout):
         items = tree.get("training", [])
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             hint = "name a folder with a datalist of MONAI, or set augment.layout=medvae"
-            raise InputError("`training` is no list of objects", path=folder / "dataset.json", hint=hint)
+            raise InputError("`training` is not a list of objects", path=folder / "dataset.json", hint=hint)
         if any(not isinstance(item.get("image", ""), str) for item in items):
             hint = "name a datalist with one image per item, or set augment.layout=medvae"
             raise InputError(

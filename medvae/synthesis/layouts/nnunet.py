@@ -71,7 +71,7 @@ class Layout(BaseLayout):
         """The training cases of a raw dataset."""
         tree = read_json(folder / "dataset.json")
         if missing := [name for name, kind in _KEYS.items() if not isinstance(tree.get(name), kind)]:
-            message = f"no dataset of nnU-Net v2: the list has no {', '.join(missing)}"
+            message = f"not an nnU-Net v2 dataset: the list has no {', '.join(missing)}"
             raise InputError(message, path=folder / "dataset.json", hint=_RAW)
         if tree["file_ending"] != _ENDING or len(tree["channel_names"]) != 1:
             message = "synthetic scans have one channel and end in .nii.gz, the real set has other ones"

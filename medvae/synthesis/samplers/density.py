@@ -17,7 +17,10 @@ class Settings(Frozen):
     """Options of this sampler."""
 
     shrinkage: float | None = Field(
-        None, ge=0, le=1, description="share of the covariance that is the same in all directions; none: by Ledoit-Wolf"
+        None,
+        ge=0,
+        le=1,
+        description="shrinkage of the covariance towards a multiple of the identity, 0 to 1; none: by Ledoit-Wolf",
     )
     spread: float = Field(1.0, gt=0, description="factor on the standard deviation; below 1 is closer to the average")
 

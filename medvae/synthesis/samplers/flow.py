@@ -34,7 +34,7 @@ class Settings(Frozen):
     """Options of this sampler."""
 
     directions: int = Field(
-        16, ge=1, description="the most that the flow learns; the others are Gaussian, as in density"
+        16, ge=1, description="most directions that the flow learns; the others are Gaussian, as in density"
     )
     spread: float = Field(1.0, gt=0, description="factor on the standard deviation; below 1 is closer to the average")
 

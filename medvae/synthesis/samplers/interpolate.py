@@ -25,7 +25,9 @@ class Settings(Frozen):
     """Options of this sampler."""
 
     reach: float = Field(0.25, ge=0, le=1, description="how far beyond the two scans, as a share of their distance")
-    keep_variance: bool = Field(True, description="undo that an average of two codes is nearer to the mean")
+    keep_variance: bool = Field(
+        True, description="rescale codes, as an average of two is nearer to the mean than either"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class Settings(Frozen):
     """Options of this sampler."""
 
-    scale: float = Field(1.0, ge=0, description="posterior standard deviations; 0 gives plain reconstructions")
+    scale: float = Field(
+        1.0, ge=0, description="factor on the posterior standard deviation; 0 gives plain reconstructions"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class ConvolutionalSettings(Frozen):
     """Options of such a network."""
 
-    stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
-    channels: tuple[int, ...] = Field((32, 96), min_length=1, description="width of each level; each halves space")
+    stem: int = Field(4, ge=1, description="voxels per axis folded into channels before the first convolution")
+    channels: tuple[int, ...] = Field((32, 96), min_length=1, description="channels per level, each half as fine")
     blocks: int = Field(1, ge=1, description="residual blocks per level")
     latent: int = Field(4, ge=1, description="channels of the latent")
 

@@ -33,13 +33,15 @@ _COARSE = 2.0  # voxels that a coarse velocity of 1 moves: those of N(0, I) are 
 class Settings(Frozen):
     """Options of the network."""
 
-    stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
-    channels: tuple[int, ...] = Field((32, 64), min_length=1, description="width of each level; each halves space")
+    stem: int = Field(4, ge=1, description="voxels per axis folded into channels before the first convolution")
+    channels: tuple[int, ...] = Field((32, 64), min_length=1, description="channels per level, each half as fine")
     blocks: int = Field(1, ge=1, description="residual blocks per level")
     latent: int = Field(4, ge=3, description="channels of the latent; the first three are a coarse velocity")
     velocity: int = Field(2, ge=1, description="voxels that a cell of the velocity field spans; it divides stem")
     smooth: int = Field(1, ge=0, description="how often the velocity is averaged over 3x3x3 of its cells")
-    passes: int = Field(2, ge=1, description="looks of the encoder; each corrects the reconstruction of the one before")
+    passes: int = Field(
+        2, ge=1, description="passes of the encoder; each corrects the reconstruction of the one before"
+    )
     labels: tuple[int, ...] = Field(
         (), description="labels that the template carries; none: those of the training label maps"
     )

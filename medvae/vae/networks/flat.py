@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Settings(Frozen):
     """Options of the network."""
 
-    stem: int = Field(4, ge=1, description="how much space is folded into channels before the first convolution")
-    channels: tuple[int, ...] = Field((32, 64, 128), min_length=1, description="width of each level; each halves space")
+    stem: int = Field(4, ge=1, description="voxels per axis folded into channels before the first convolution")
+    channels: tuple[int, ...] = Field((32, 64, 128), min_length=1, description="channels per level, each half as fine")
     blocks: int = Field(1, ge=1, description="residual blocks per level")
     narrow: int = Field(16, ge=1, description="channels that go into the vector")
     latent: int = Field(128, ge=1, description="length of the latent vector")
