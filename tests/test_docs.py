@@ -96,9 +96,10 @@ def test_the_python_block_runs(place: Path, model_folder: Path) -> None:
 
 
 def examples() -> list[doctest.DocTest]:
-    """Those of all docstrings."""
+    """Those of all docstrings but those of the commands, which need what other commands write."""
     names = (one.name for one in pkgutil.walk_packages(medvae.__path__, "medvae."))
-    modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+    left_out = ("medvae.__main__", "medvae.pipelines")
+    modules = [importlib.import_module(name) for name in names if not name.startswith(left_out)]
     return [one for module in modules for one in doctest.DocTestFinder().find(module) if one.examples]
 
 
