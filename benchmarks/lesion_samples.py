@@ -1,6 +1,6 @@
 """Does the sampler `lesion` help a segmenter that has few scans with lesions? Simulated lesions of real MS shapes.
 
-    python benchmarks/lesion_samples.py [--data FOLDER] [--draws 3] [--scans 5,10] [--kind dark]
+    python benchmarks/lesion_samples.py [--data FOLDER] [--draws 3] [--scans 5,10] [--kind bright]
     python benchmarks/lesion_samples.py --tune
 
 The test generator (`medvae.simulate.lesions`) implants the masks of MS patients in brains of `brains-t1/split.csv`:
@@ -56,7 +56,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 HEALTHY, SAMPLES = 10, 40  # scans without lesions, and samples, of a draw
 PATCH, BATCH, ON_LESION = 32, 6, 0.6
 WEIGHT = 10.0  # of a lesion voxel in the cross-entropy: they are 3 of 1000, and without it nothing is marked
-LR, STEPS = 1e-2, 400  # of `--tune`
+LR, STEPS = 1e-2, 800  # of `--tune`
 TRIED = tuple(product((3e-3, 1e-2), (400, 800)))
 MEASURES = ("sensitivity", "dice", "false")
 DRAWS = 2000  # of the bootstrap
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--scans", default="5,10", help="scans with lesions")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the segmenter")
     parser.add_argument("--lesion-steps", type=int, default=250, help="of the network of lesion crops")
-    parser.add_argument("--kind", choices=get_args(Kind), default="dark")
+    parser.add_argument("--kind", choices=get_args(Kind), default="bright")
     parser.add_argument("--contrast", type=float, default=CONTRAST)
     parser.add_argument("--tune", action="store_true")
     options = parser.parse_args()

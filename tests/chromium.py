@@ -115,6 +115,7 @@ class Browser:
         self._process = subprocess.Popen(
             ["/bin/bash", "-c", script, "bash", str(theirs_in), str(theirs_out), *command],
             pass_fds=(theirs_in, theirs_out),
+            env={**os.environ, "TMPDIR": self._profile},  # else it leaves folders in /tmp
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
