@@ -48,7 +48,7 @@ def main() -> None:
     """Train if needed, print the volumes, write the picture."""
     parser = argparse.ArgumentParser(description="the decoder at ages from 20 to 80")
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=12.0, help="of training, if MODEL does not exist")
+    parser.add_argument("--minutes", type=float, default=12.0, help="minutes of training, if MODEL does not exist")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with split.csv")
     parser.add_argument("--out", type=Path, default=Path("age.png"))
     options = parser.parse_args()
@@ -111,7 +111,7 @@ def volumes(model: Model) -> list[float]:
 
 
 def picture(path: Path, decoded: dict[int, Volume], grid: Geometry) -> None:
-    """Ages from left to right, and what differs between the last and the first."""
+    """Ages from left to right, and the difference between the last and the first."""
     figure = Figure(figsize=(2.2 * (len(decoded) + 1), 4.8), facecolor="black", layout="constrained")
     rows = figure.subplots(2, len(decoded) + 1)
     _, y, z = (int(n) for n in np.rint(grid.to_index((0, -10, 14))))

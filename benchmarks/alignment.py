@@ -1,10 +1,10 @@
-"""Alignment of diseased and degraded brains: how far they end from the same brain without the change.
+"""Alignment of diseased and degraded brains: how far the result is from that of the same brain without the change.
 
     python benchmarks/alignment.py [--data FOLDER] [--choose]
 
 Every stroke shape of `stroke-lesion-masks` is implanted into a healthy brain (dark, bright or mixed in turn), the
-tissue around it is displaced, and the result is degraded in one of several ways. The distance is that between the
-places of the template's brain under the two matrices, averaged over its voxels. What is no upright head must be
+tissue around it is displaced, and the result is degraded in one of several ways. The distance is between the positions
+of the template's brain under the two matrices, averaged over its voxels. Images that are not upright heads must be
 refused. By default the brains are those of the split `test`; `--choose` takes the others, on which thresholds were
 chosen.
 """
@@ -248,7 +248,7 @@ def no_heads(data: Path, brain: Brain) -> dict[str, tuple[Scan, Mask | None]]:
 
 
 def distances(found: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Between the places of the template's brain under two matrices, mm."""
+    """Distance between the positions of the template's brain under two matrices, mm."""
     grid = template.centred_grid((8, 8, 8), (24, 28, 24))
     points = grid.to_world(np.argwhere(template.on_grid(grid)[1]))
     apart = points @ (found - right)[:3, :3].T + (found - right)[:3, 3]

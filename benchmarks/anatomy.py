@@ -2,11 +2,12 @@
 
     python benchmarks/anatomy.py --model MODEL --scans LIST.csv [--split test] [--beside MODEL] [--count 20]
 
-For scans of a split that the model has not seen: squared error of the reconstruction (prepared intensities) beside that
-of the mean of the kept training scans, where scans are registered. For samples: the ratio of their power spectrum to
-that of real scans, per band up to half the Nyquist frequency; folded voxels; the distance to the nearest training scan
-beside that of real scans to each other; volumes of the labels beside those of real scans; seconds for one scan, sampled
-and written. `--beside` does the same for the sampler of another model, without its volumes.
+For scans of a split that the model has not seen: squared error of the reconstruction (prepared intensities), compared
+with that of the mean of the kept training scans, where scans are registered. For samples: the ratio of their power
+spectrum to that of real scans, per band up to half the Nyquist frequency; folded voxels; the distance to the nearest
+training scan, compared with that of real scans to each other; volumes of the labels, compared with those of real scans;
+seconds for one scan, sampled and written. `--beside` does the same for the sampler of another model, without its
+volumes.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description="sharpness, folds, novelty and labels of synthetic scans")
-    parser.add_argument("--model", type=Path, required=True, help="of the network deform")
+    parser.add_argument("--model", type=Path, required=True, help="model folder of the network deform")
     parser.add_argument("--scans", type=Path, required=True, help="list with a column split")
-    parser.add_argument("--split", default="test", help="of the scans that the model has not seen")
+    parser.add_argument("--split", default="test", help="split whose scans the model has not seen")
     parser.add_argument("--beside", type=Path, help="model of another network on the same grid, for its own sampler")
     parser.add_argument("--count", type=int, default=20, help="samples")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Can a reader tell synthetic scans from real ones? Numbered pictures of both in random order, and the count of right
+"""Can a reader tell synthetic scans from real ones? Numbered pictures of both in random order, and the number of right
 guesses.
 
     python benchmarks/blinded.py --model MODEL --scans LIST.csv [--split test] [--count 10] [--seed 0] --out FOLDER
@@ -6,9 +6,9 @@ guesses.
 
 The first command writes a picture per scan, `01.png` on (axial, coronal and sagittal plane through the middle, one grey
 window for all), as many synthetic as real ones, and `key.json`, which the reader must not see. Real scans are of a
-split that the model has not seen. The second prints how many of the scans are told apart by the numbers that the reader
-takes for synthetic, with the exact 95% binomial interval; half is chance. Scans of one reader are not independent of
-each other: a reader who has found one mark of all synthetic scans finds them all.
+split that the model has not seen. The second is given the numbers that the reader takes for synthetic, and prints how
+many scans are classified correctly, with the exact 95% binomial interval; half is chance. Scans of one reader are not
+independent of each other: a reader who has found one mark of all synthetic scans finds them all.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
     parser.add_argument("--model", type=Path, help="model folder, for its own sampler")
     parser.add_argument("--scans", type=Path, help="list of real scans")
-    parser.add_argument("--split", nargs="+", default=["test"], help="of the list: scans that the model has not seen")
+    parser.add_argument("--split", nargs="+", default=["test"], help="splits of the list that the model has not seen")
     parser.add_argument("--count", type=int, default=10, help="real scans at most, and as many synthetic ones")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples and the order")
-    parser.add_argument("--guesses", help="numbers that the reader takes for synthetic, with commas")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples and the order")
+    parser.add_argument("--guesses", help="numbers that the reader takes for synthetic, separated by commas")
     options = parser.parse_args()
     if options.guesses is None:
         write(options)

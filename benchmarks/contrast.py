@@ -1,11 +1,11 @@
-"""Tissue contrast: which scans are warned of as not T1 (`doubtful_contrast`), with their figures.
+"""Tissue contrast: which scans are flagged as not T1 (`doubtful_contrast`), with their figures.
 
     python benchmarks/contrast.py [--data FOLDER] [--choose]
 
 By default every real head of the data is prepared as by the preset brain-mri-t1, and its figures are printed. With
-`--choose`, on which the limits were chosen, training brains are given other scanners, lesions and tumours, which must
-change nothing, and simulated contrasts, which must be noticed. A contrast is simulated by new mean values for fluid,
-grey and white matter, found by three means, with straight lines between them.
+`--choose`, on which the limits were chosen, training brains are changed as by other scanners, lesions and tumours,
+which must not be flagged, and given simulated contrasts, which must be flagged. A contrast is simulated by new mean
+values for fluid, grey and white matter, found by three means, with straight lines between them.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ def noisy(image: Values, mask: Mask, rng: np.random.Generator) -> Values:
 
 
 def gamma(image: Values, mask: Mask, rng: np.random.Generator, *, exponent: float) -> Values:
-    """Another law of intensities."""
+    """A gamma change of intensities."""
     low, high = np.percentile(image[mask], (0.5, 99.5))
     return (np.clip((image - low) / (high - low), 0, 1.3) ** exponent).astype(np.float32)
 
 
 def wide_ventricles(image: Values, mask: Mask, rng: np.random.Generator, *, where: Mask) -> Values:
-    """Fluid in the place of the tissue around the ventricles."""
+    """Fluid in place of the tissue around the ventricles."""
     return np.where(where & mask, np.percentile(image[mask], 2) + 0.2 * rng.standard_normal(image.shape), image)
 
 
@@ -127,7 +127,7 @@ def scanner(image: Values, mask: Mask, rng: np.random.Generator, *, change: Chan
 
 
 def changes_of_t1(data: Path, grid: Geometry) -> dict[str, Changed]:
-    """What must not be noticed, by name."""
+    """Changes that must not be flagged, by name."""
     spacing = grid.spacing
     made: dict[str, Changed] = {one: partial(scanner, change=one, spacing=spacing) for one in CHANGES}
     made |= {"white matter at 30%, noise": weak, "receive field, a factor of three": field, "strong noise": noisy}

@@ -1,4 +1,4 @@
-"""The copy screen on real scans: what it flags of samples, and of people that the model has not seen.
+"""The copy screen on real scans: what it flags among samples, and among people that the model has not seen.
 
     python benchmarks/copies.py --model MODEL --samplers density,classical --scans LIST.csv [--split test] [--seed 5]
 
@@ -41,9 +41,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--samplers", required=True, help="separated by commas")
     parser.add_argument("--scans", type=Path, required=True, help="list with a column split")
-    parser.add_argument("--split", default="test", help="of the scans that the model has not seen")
+    parser.add_argument("--split", default="test", help="split whose scans the model has not seen")
     parser.add_argument("--count", type=int, default=10, help="samples")
-    parser.add_argument("--seed", type=int, default=5, help="of the samples")
+    parser.add_argument("--seed", type=int, default=5, help="seed of the samples")
     options = parser.parse_args()
     model = load(options.model)
     read = ReadAndPrepare(model.settings.read, model.preparation)

@@ -1,4 +1,4 @@
-"""Label maps that a network decodes with the image: how right on unseen scans, how like real ones in samples.
+"""Label maps that a network decodes with the image: how accurate on unseen scans, how like real ones in samples.
 
     python benchmarks/decoded_labels.py --model MODEL --scans LIST.csv [--split unseen] [--sampler density] [--count 20]
         [--picture FILE.png]
@@ -45,9 +45,9 @@ _COLOURS = ("tab:red", "tab:cyan", "tab:orange", "tab:green")
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description="decoded label maps: of unseen scans, and of samples")
-    parser.add_argument("--model", type=Path, required=True, help="of a network that decodes label maps")
+    parser.add_argument("--model", type=Path, required=True, help="model folder of a network that decodes label maps")
     parser.add_argument("--scans", type=Path, required=True, help="list with the columns split and label_map")
-    parser.add_argument("--split", default="unseen", help="of the scans that the model has not seen")
+    parser.add_argument("--split", default="unseen", help="split whose scans the model has not seen")
     parser.add_argument("--sampler", default="density")
     parser.add_argument("--count", type=int, default=20, help="samples; 0 for none")
     parser.add_argument("--picture", type=Path)

@@ -1,18 +1,18 @@
-"""False alarms in healthy brains: maps, candidates and p compared with what thresholds promise (cross-fitting).
+"""False alarms in healthy brains: maps, candidates and p compared with the nominal rates of thresholds (cross-fitting).
 
     python benchmarks/false_alarms.py --model MODEL [--data FOLDER] [--cache FOLDER] [--maps NAME ...]
                                       [--set KEY=VALUE ...] [--splits N] [--reference N] [--healthy-fpr N]
 
 The ten subjects of `split.csv` that the model was not trained on are split at random again and again: some make a
 Reference, as `calibrate` makes it, the others are held out, each equally often. The network is not trained again, and
-each scan is prepared and inferred once; no files are written but the cache of prepared scans. Training subjects are
-left out: their residuals are too small; but of a model trained with `--folds`, what the folds make of the scans that
-each has not seen is in every Reference.
+each scan is prepared and inferred once; no files are written except the cache of prepared scans. Training subjects are
+left out: their residuals are too small; but for a model trained with `--folds`, the maps that each fold makes of the
+scans it has not seen are in every Reference.
 
 The first table takes all of them into one Reference and leaves out one subject at a time: each scan's map is that
 against the others anyway, and the thresholds are those of the others, by the rules of `benchmarks/thresholds.py`. Ten
-subjects are few to check a rate by: in brackets is the share of tens drawn from these subjects, with replacement, whose
-mean lies within 30% of the promised rate.
+subjects are few to check a rate by: in brackets is the share of sets of ten drawn from these subjects, with
+replacement, whose mean lies within 30% of the nominal rate.
 
 Groups: the held-out OASIS subjects, first and second scan of one subject averaged; second scans of two training
 subjects, whose anatomy the network knows; five IXI subjects, another scanner and mask. Per map and group, means over
@@ -20,10 +20,10 @@ subjects with the lowest and highest subject, each the mean over the splits in w
 
 - the share of foreground voxels above the thresholds of 0.5%, 1% and 5% of healthy voxels;
 - candidates per scan at `--healthy-fpr`, with this map as the first;
-- p of first scans. p takes the values k/(n + 1) only; less a uniform number between 0 and 1/(n + 1) it would be uniform
-  if the scans were exchangeable (Vovk et al. 2005). D is the distance of Kolmogorov and Smirnov from that. Its own p
-  takes all values for independent, which they are not: the same subjects are in many splits. The last column is the one
-  to read, the share of simulations, exchangeable scores in the same splits, whose D is as large.
+- p of first scans. p takes the values k/(n + 1) only; minus a uniform number between 0 and 1/(n + 1) it would be
+  uniform if the scans were exchangeable (Vovk et al. 2005). D is the Kolmogorov-Smirnov distance from that. The p of D
+  assumes that all values are independent, which they are not: the same subjects are in many splits. The last column is
+  the one to read: the share of simulations (exchangeable scores in the same splits) whose D is at least as large.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def parse() -> argparse.Namespace:
 
 @dataclass(frozen=True, eq=False)
 class Healthy:
-    """What the model makes of the scan of a healthy subject, its group, and whether it is the subject's first scan."""
+    """The model's maps of a healthy subject's scan, its group, and whether it is the subject's first scan."""
 
     inference: Inference
     group: str
@@ -168,7 +168,7 @@ def find_scans(model: Model, data: Path, cache: Path, *, draws: int) -> list[Hea
 def random_splits(subjects: Sequence[str], *, count: int, size: int) -> list[frozenset[str]]:
     """The subjects of the Reference, `size` of them, in each of `count` splits.
 
-    A random order of the subjects is cut into blocks, each of which is held out once; then another order is.
+    A random order of the subjects is cut into blocks, each of which is held out once; then comes another order.
     """
     rng, splits, out = np.random.default_rng(0), list[frozenset[str]](), len(subjects) - size
     while len(splits) < count:
@@ -207,7 +207,7 @@ def report_left_out(reference: Reference, names: Sequence[str], *, fpr: float) -
 
 
 def left_out(extremes: Extremes, *, fpr: float) -> dict[str, NDArray[np.float64]]:
-    """By rule, of each scan the shares of voxels and the regions above the thresholds of the other subjects' scans."""
+    """By rule, each scan's shares of voxels and its regions above the thresholds of the other subjects' scans."""
     found: dict[str, list[list[float]]] = {"pooled": [], "left out": []}
     for index, subject in enumerate(extremes.subjects):
         kept = extremes.subjects != subject
@@ -269,7 +269,7 @@ def report_p(
 
 
 def smoothed(p: NDArray[np.float64], n: int, *, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Conformal p less a uniform number between 0 and 1/(n + 1): uniform for exchangeable scans."""
+    """Conformal p minus a uniform number between 0 and 1/(n + 1): uniform for exchangeable scans."""
     return p - rng.random(p.shape) / (n + 1)
 
 

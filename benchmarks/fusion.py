@@ -1,4 +1,4 @@
-"""The weights of the map `fused`: chosen on simulated anomalies, and what they are worth.
+"""The weights of the map `fused`: chosen on simulated anomalies, and how well they do.
 
     python benchmarks/fusion.py --model MODEL [--data FOLDER] [--cache FOLDER] [--per K] [--maps NAME ...]
 
@@ -8,11 +8,11 @@ intensities of another scanner (`simulate.scanners`). Scans are then prepared as
 intensities. No scan is compared with healthy statistics that contain it.
 
 Weights are chosen among 0, 1/4, 1/2 and 1 by coordinate ascent from those of `fused`; the maps that count alone in it
-stay. What rises is the mean over kinds of ln AP + ½ ln (s + 0.01), each less that of `asymmetry` alone: pooled voxel
-AP, and the share s of anomalous voxels above the threshold that 0.5% of healthy voxels exceed.
+stay. The criterion is the mean over kinds of ln AP + ½ ln (s + 0.01), each minus that of `asymmetry` alone: pooled
+voxel AP, and the share s of anomalous voxels above the threshold that 0.5% of healthy voxels exceed.
 
 Printed: the weights, and for `fused`, for `fused` with these weights, the harmonic mean p-value and each witness: AP
-and s per kind of anomaly, of the subjects that the choice has seen, and of brains of a second site with anomalies.
+and s per kind of anomaly, for the subjects that the choice has seen, and for brains of a second site with anomalies.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 RATE = 0.005  # of healthy voxels
 SEED = 11
-TRIED, GAIN = (0.0, 0.25, 0.5, 1.0), 0.004  # weights, and what a change has to gain
-THIN = 16  # one of so many healthy voxels is looked at while weights are chosen
+TRIED, GAIN = (0.0, 0.25, 0.5, 1.0), 0.004  # weights, and the least gain that a change needs
+THIN = 16  # one in this many healthy voxels is used while weights are chosen
 FIRST = "asymmetry"  # the best one alone, with weight 1
 HEALTHY = "healthy"
 
@@ -68,7 +68,7 @@ class Case:
     features: NDArray[np.float16] = field(repr=False)
 
     def thinned(self) -> Case:
-        """All anomalous voxels, and one of `THIN` healthy ones: AP keeps its order, not its size."""
+        """All anomalous voxels, and one in `THIN` healthy ones: this keeps the order of APs, not their size."""
         kept = self.truth | (np.arange(self.truth.size) % THIN == 0)
         return replace(self, truth=self.truth[kept], features=self.features[kept])
 
@@ -105,7 +105,7 @@ def parse() -> argparse.Namespace:
 
 
 class Witnesses:
-    """What the witnesses of a model say of a scan, compared with the healthy subjects but itself."""
+    """The witnesses of a model for a scan, compared with all healthy subjects but its own."""
 
     def __init__(self, model: Model, healthy: Sequence[Prepared], names: Sequence[str]) -> None:
         self.model, self.names = model, names
@@ -173,7 +173,7 @@ def chosen(cases: Sequence[Case], names: Sequence[str], alone: Sequence[int]) ->
 
 
 def worth(cases: Sequence[Case], combine: Combine, first: Combine) -> float:
-    """What the choice of weights raises."""
+    """The criterion that the choice of weights maximises."""
     gains = []
     for kind in KINDS:
         ours, plain = (figures(cases, cases, kind, one) for one in (combine, first))

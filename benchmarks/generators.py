@@ -1,8 +1,8 @@
-"""What makes the synthetic cases of `utility.py`: networks and samplers of medvae, and other packages beside them.
+"""Generators of the synthetic cases of `utility.py`: networks and samplers of medvae, and other packages.
 
-Each is given the real cases of one draw alone, and gives cases with label maps on the same grid. Other packages:
+Each is given only the real cases of one draw, and returns cases with label maps on the same grid. Other packages:
 
-- `torchio`: random affine and elastic transforms of the cases (TorchIO, Pérez-García et al. 2021), its own defaults;
+- `torchio`: random affine and elastic transforms of the cases (TorchIO, Pérez-García et al. 2021), with its defaults;
 - `autoencoderkl`: MONAI's AutoencoderKL on image and signed distances of the labels, with a Gaussian (shrunk as
   `density` is) over its codes;
 - `rhvae`: the RHVAE of pyraug (Chadebec et al. 2022), its own networks and defaults, on the same channels. Needs
@@ -98,7 +98,7 @@ def sampled(model: Model, sampler: str, how: How) -> ImageSet:
 
 
 def torchio(cases: Sequence[Prepared], how: How) -> ImageSet:
-    """Random affine and elastic transforms, what comes from beyond the grid by its own rule."""
+    """Random affine and elastic transforms; TorchIO fills what comes from beyond the grid."""
     import torchio as tio  # type: ignore[import-not-found]
 
     change = tio.Compose([tio.RandomAffine(), tio.RandomElasticDeformation()])
@@ -196,7 +196,7 @@ OTHERS: dict[str, Callable[[Sequence[Prepared], How], ImageSet]] = {
 
 
 def _train(loss: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, x: Tensor, how: How) -> int:
-    """Steps of batches of up to four cases, until the time is up; how many there were."""
+    """Steps of batches of up to four cases, until the time is up; returns their number."""
     generator, begun, steps = torch.Generator().manual_seed(how.seed), time.monotonic(), 0
     while time.monotonic() - begun < how.seconds:
         batch = x[torch.randperm(len(x), generator=generator)[:4]]

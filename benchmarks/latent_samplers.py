@@ -112,7 +112,7 @@ def _row(draws: Array, real: Array, training: Array, seconds: float) -> list[flo
 class Metric:
     """G⁻¹(z) = Σᵢ Σᵢ exp(−‖z − cᵢ‖²/T²) + λI over whitened codes, with diagonal Σᵢ, the posterior variances.
 
-    Chadebec et al., TPAMI 2022, with posteriors in the place of a learned Σᵢ.
+    Chadebec et al., TPAMI 2022, with posteriors in place of a learned Σᵢ.
 
     Attributes:
         centres: c, `(n, k)`.

@@ -4,7 +4,7 @@ second site.
     python benchmarks/maps.py --model MODEL [--beside MODEL ...] [--data FOLDER] [--cache FOLDER] [--maps NAME ...]
                               [--set KEY=VALUE ...] [--choose] [--shapes K]
 
-For development: no files are written but the cache of prepared scans. Lesions (stroke and MS shapes; dark, bright,
+For development: no files are written except the cache of prepared scans. Lesions (stroke and MS shapes; dark, bright,
 iso-intense) are implanted on the model's grid, and the intensities are fitted again. Maps are computed by the functions
 of `detect`. A scan is never compared with statistics that contain it: the healthy statistics of its maps are those of
 all other held-out subjects (cross-fitting).
@@ -220,7 +220,7 @@ def without_each(name: str, inference: Inference, methods: Mapping[str, BaseMap]
 
 
 def report_lesions(healthy: Sequence[Healthy], scans: Sequence[Prepared], data: Path, *, count: int, rank: int) -> None:
-    """Tables of AP, of the first map's AP less that of the others, and of lesion voxels above the threshold.
+    """Tables of AP, of the first map's AP minus that of the others, and of lesion voxels above the threshold.
 
     A row per map of each model, a column per set of shapes and kind of filling.
     """
@@ -248,7 +248,7 @@ def report_lesions(healthy: Sequence[Healthy], scans: Sequence[Prepared], data: 
 
 
 def chosen_shapes(folder: Path, count: int, *, rank: int) -> list[Path]:
-    """So many of the shapes of odd (`rank` 0) or even (1) rank by volume, evenly spread."""
+    """This many of the shapes of odd (`rank` 0) or even (1) rank by volume, evenly spread."""
     every = sorted(folder.glob("*.nii.gz"))
     ranked = spread_by_volume(every, len(every))[rank::2]
     return [ranked[int((i + 0.5) * len(ranked) / count)] for i in range(count)]

@@ -1,4 +1,4 @@
-"""Would matching of central quantiles to the training scans help? Measured before it is built.
+"""Would matching the central quantiles of a scan to those of the training scans help?
 
     python benchmarks/quantiles.py [--data FOLDER]
 
@@ -74,7 +74,7 @@ class Cohort:
         return cls(images.mean(axis=0), np.maximum(images.std(axis=0), LEAST_SD), quantiles)
 
     def matched(self, brain: Brain) -> Brain:
-        """With the quantiles of the cohort."""
+        """Matched to the quantiles of the cohort."""
         own = np.percentile(brain.image[brain.mask], LEVELS)
         far = 20.0
         ends = [own[0] - far, *own, own[-1] + far], [self.quantiles[0] - far, *self.quantiles, self.quantiles[-1] + far]

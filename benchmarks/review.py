@@ -9,7 +9,7 @@ the pages add to a run, in pairs, on a machine that others may use, too. Pin it 
 OUT is an output folder of `medvae detect` or `medvae augment` with pages. Building a page is timed from the files on
 the disk, as the run does it after it has written them (for `detect` with the picture of the scan), and compared with
 the seconds that the manifest has for the rest of the scan. The worklist of `detect` is opened in headless Chromium with
-the scans of OUT repeated to `--rows` rows; interactive is when all rows are laid out and a click has sorted them.
+the scans of OUT repeated to `--rows` rows; it is interactive when all rows are laid out and a click has sorted them.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def detected(scan: Path, model: Path, out: Path, *, review: bool) -> float:
 
 
 def detections(out: Path, *, rounds: int, rows: int) -> None:
-    """Print the time and size of each page of a run, and how soon a worklist of so many rows can be used."""
+    """Print the time and size of each page of a run, and how soon a worklist of this many rows can be used."""
     done = [one for one in done_in(out) if (out / ScanPage(one.id).name).is_file()]
     print("| scan | voxels | detect, s | page, CPU s | share | page, MB |\n|---|---|---|---|---|---|")
     for one in done:
@@ -155,7 +155,7 @@ def built(out: Path, name: str) -> float:
 
 
 def worklist(out: Path, place: Path, done: list[Outcome], *, rows: int) -> Path:
-    """The worklist of so many scans, copies of those that are there."""
+    """The worklist of this many scans, copies of those that are there."""
     outcomes = []
     for number in range(rows):
         one = done[number % len(done)]

@@ -29,7 +29,7 @@ class Slices(VAE):
     """A VAE of single axial slices, with a vector of length 128 for each (Baur et al., Med. Image Anal. 2021).
 
     Its encoder has four convolutions of 5×5 and stride 2, 32-64-128-128 wide, and 16 channels before the dense layers;
-    its decoder is the mirror image. GroupNorm stands in for BatchNorm, for the slices of two brains are no random
+    its decoder is the mirror image. GroupNorm replaces BatchNorm, because the slices of two brains are not a random
     batch. The code of a volume is that of all its slices.
     """
 
@@ -117,7 +117,7 @@ class Standardised(nn.Conv3d):
 
 
 class UNet(nn.Module):
-    """Four levels, 32-64-128-256 wide, half of the paper's width in two dimensions; means down, transposed up."""
+    """Four levels, 32-64-128-256 wide (half the paper's width in 2D); mean pooling, transposed convolutions."""
 
     WIDTHS = (32, 64, 128, 256)
 

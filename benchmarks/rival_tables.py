@@ -71,7 +71,7 @@ def ap_cell(of: Mapping[int, Any], form: str, column: str) -> str:
 
 
 def gain_cell(by_net: Mapping[str, Mapping[int, Any]], net: str, form: str, column: str) -> str:
-    """AP of ours less that of another, over the seeds that both have."""
+    """AP of ours minus that of another, over the seeds that both have."""
     both = sorted(set(by_net[OURS[0]]) & set(by_net[net]))
     pairs = [(by_net[OURS[0]][s]["ap"][OURS[1]][column], by_net[net][s]["ap"][form][column]) for s in both]
     value = fmean(ours["ap"] - theirs["ap"] for ours, theirs in pairs)

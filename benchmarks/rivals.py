@@ -1,4 +1,4 @@
-"""Other networks beside the VAE of medvae, trained for equal minutes: maps of simulated lesions and of MS patients.
+"""Other networks versus the VAE of medvae, trained for equal minutes: maps of simulated lesions and of MS patients.
 
     python benchmarks/rivals.py --prepare  --scans FOLDER [--data DATA]
     python benchmarks/rivals.py --train    --scans FOLDER --out OUT --minutes M [--device cuda]
@@ -252,7 +252,7 @@ class Rival:
     def __init__(self, net: VAE, material: Material, *, device: str) -> None:
         self.net, self.material, self.device = net.to(device).eval(), material, device
         self.spacing = material.training[0].grid.spacing
-        self.one_at_a_time = Lock()  # what many threads ask a device for at once does not fit into its memory
+        self.one_at_a_time = Lock()  # the requests of many threads at once do not fit into a device's memory
         self.prior, self.moments, self.own = {}, {}, {}
         for form in FORMS[2:]:
             residuals = [(self.residual(one, form), one.mask) for one in material.training]

@@ -1,4 +1,4 @@
-"""Throughput of synthetic scans: files of `classical` in bounded memory, and its chain of changes beside TorchIO's.
+"""Throughput of synthetic scans: files of `classical` in bounded memory, and its chain of changes versus TorchIO's.
 
     python benchmarks/samples.py --model MODEL [--count 1000] [--size 64]
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="throughput of synthetic scans")
     parser.add_argument("--model", type=Path, help="model folder; its training scans are altered")
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--size", type=int, default=64, help="voxels a side, for the chain")
+    parser.add_argument("--size", type=int, default=64, help="voxels per side, for the chain")
     options = parser.parse_args()
     compare(options.size)
     if options.model is not None:

@@ -8,13 +8,13 @@ and begin with the same weights. Arms, each with a weight:
 
 - `plain`: as `medvae train`. Its samples are measured with three changes as well: `texture` (`augment.texture`),
   `filter` (bands of frequency amplified to the power of training scans), `quilt` (residuals of training scans).
-- `gradient`: and Σ_axes ln(mean |∂x − ∂x̂|) over the foreground.
-- `amplitude`: and the mean |ln A(x) − ln A(x̂)| of the Fourier amplitudes of patches of 16³ voxels.
-- `bands`: the same of the mean power in bands of frequency of each patch, which says nothing of single coefficients.
+- `gradient`: plus Σ_axes ln(mean |∂x − ∂x̂|) over the foreground.
+- `amplitude`: plus the mean |ln A(x) − ln A(x̂)| of the Fourier amplitudes of patches of 16³ voxels.
+- `bands`: the same for the mean power in bands of frequency of each patch, which ignores single coefficients.
 - `adversarial`: `plain` for two thirds of the steps; from then on the encoder is frozen, and a patch discriminator
   (least squares, feature matching) judges reconstructions and, in every other step, decoded codes of the sampler
-  `density`. The weight is the norm of its gradient in the last convolution over that of the likelihood. A second
-  number is how often the batches of the last third are gone through (1). It needs `plain` among the arms before it.
+  `density`. The weight is the norm of its gradient in the last convolution over that of the likelihood. A second number
+  says how often the batches of the last third are used (1). It needs `plain` among the arms before it.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _drawn(model: Model, count: int, *, seed: int, **changes: Any) -> Pairs:
 def _filtered(model: Model, samples: Pairs, roles: Any) -> Pairs:
     """Samples whose bands are amplified to the power of training scans, measured on other samples.
 
-    Repeated, because a window lets the power of low bands into the bands beside them.
+    Repeated, because a window leaks the power of low bands into the neighbouring bands.
     """
     wanted = _patches([(one.image, one.mask) for one in _all(roles.training)])
     others, gain = _drawn(model, 8, seed=50), np.ones(BANDS)
@@ -215,8 +215,8 @@ def _amplified(
 def _quilted(model: Model, samples: Pairs, roles: Any) -> Pairs:
     """Samples and residuals of training scans, at each place of another scan: pieces of patients, who are sources.
 
-    The mean residual, which is nobody's, is added everywhere. Weights of what deviates from it are smooth, Σ w² = 1, so
-    that it keeps its power where two pieces meet.
+    The mean residual, which belongs to no single patient, is added everywhere. Weights of what deviates from it are
+    smooth, Σ w² = 1, so that it keeps its power where two pieces meet.
     """
     donors = [_residual(model, one) for one in _all(roles.training)]
     mean = np.mean(donors, axis=0)

@@ -43,7 +43,7 @@ POOL = 96  # codes that the discriminator is shown decoded
 START = 2 / 3  # of the training, where the discriminator begins
 LEAST_POWER = 1e-2  # per voxel: what is added before a logarithm
 CHANNELS = 16  # of the first layer of the discriminator
-RATE = 3e-4  # learning rate of decoder and discriminator beside each other
+RATE = 3e-4  # learning rate of decoder and discriminator when both are trained
 
 
 class Roles(NamedTuple):

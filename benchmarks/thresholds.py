@@ -2,17 +2,17 @@
 
     python benchmarks/thresholds.py [--repeats N]
 
-Healthy people differ. The voxels of a simulated subject's map are |N(0, 1)|, times a factor of the subject's own whose
-logarithm is drawn from N(0, 0.25²), or from Student's t with three degrees of freedom times 0.15, which has odd
-subjects. At a threshold that 0.5% of all voxels exceed, the highest of ten subjects has 2.6 or 3.7% above it, on
-average (3.1% of ten OASIS subjects, `benchmarks/false_alarms.py`). A subject's regions are as many as a Poisson number
-with mean 20; their masses are exponential, times the third power of the subject's factor.
+Healthy people differ. The voxels of a simulated subject's map are |N(0, 1)|, times a factor specific to the subject
+whose logarithm is drawn from N(0, 0.25²), or from Student's t with three degrees of freedom times 0.15, which gives
+outliers (odd subjects). At a threshold that 0.5% of all voxels exceed, the highest of ten subjects has 2.6 or 3.7%
+above it, on average (3.1% of ten OASIS subjects, `benchmarks/false_alarms.py`). The number of a subject's regions is
+Poisson with mean 20; their masses are exponential, times the third power of the subject's factor.
 
-n subjects make the thresholds, again and again. Rates of new scans are exact for voxels (a mean over many further
+n subjects set the thresholds, again and again. Rates of new scans are exact for voxels (a mean over many further
 subjects), and counted in further subjects for regions. Rules: "pooled" takes the quantile of the n scans' voxels, each
 scan weighing the same, and for regions the rank that would be right if no scan had two; "left out" is that of
-`medvae.anomaly.extremes`. Printed is what new scans have, divided by what was asked for: the mean over repetitions, and
-in brackets the 10% and 90% quantiles.
+`medvae.anomaly.extremes`. Printed are the rates in new scans divided by the nominal ones: the mean over repetitions,
+and in brackets the 10% and 90% quantiles.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SUBJECTS: dict[str, Callable[[np.random.Generator, int], Floats]] = {
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description="false alarms at thresholds of few healthy scans, by simulation")
-    parser.add_argument("--repeats", type=int, default=1000, help="of each number of scans")
+    parser.add_argument("--repeats", type=int, default=1000, help="repetitions for each number of scans")
     repeats = parser.parse_args().repeats
     console.configure(quiet=False)
     rows = []
@@ -79,7 +79,7 @@ def made(rng: np.random.Generator, factors: Floats) -> Extremes:
 
 
 def rates_of(extremes: Extremes, new: Floats, masses: Floats) -> Iterator[list[float]]:
-    """By rule, what new scans have at its thresholds, divided by what was asked for."""
+    """By rule, the rates in new scans at its thresholds divided by the nominal ones."""
     for voxel, mass in (
         ([pooled(extremes, rate) for rate in RATES], unclustered(extremes, FPR)),
         ([extremes.voxel_threshold(rate) for rate in RATES], extremes.mass_threshold(FPR)),

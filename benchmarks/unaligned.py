@@ -4,8 +4,8 @@
                                    [--choose]
 
 LIST has the columns `scan`, `subject` and `split` (`calibrate`, `test`); the model was trained on others. For
-development: no files are written but the cache of prepared scans. The healthy statistics of all maps are those of the
-split `calibrate`, a scan never among those that it is compared with.
+development: no files are written except the cache of prepared scans. The healthy statistics of all maps are those of
+the split `calibrate`; no scan is among those that it is compared with.
 
 `--choose` evaluates the split `calibrate` with lesions that are ellipsoids: for choosing options and what the presets
 use. The default evaluates the split `test` with lesions of real shapes, the largest pieces of masks of MS lesions. Each
@@ -82,7 +82,7 @@ def parse() -> argparse.Namespace:
 
 
 def report_lesions(healthy: Healthy, scans: Sequence[Prepared], *, real: bool) -> None:
-    """Tables of AP, of the first map's AP less that of the others, and of lesion voxels above the threshold."""
+    """Tables of AP, of the first map's AP minus that of the others, and of lesion voxels above the threshold."""
     titles, aps, gains, shares = [], [], [], []
     first, *others = healthy.names
     limits = {

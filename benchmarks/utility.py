@@ -12,9 +12,9 @@ One draw: n cases of the pool are drawn; a generator is trained on these alone a
 the network is trained with real + classical, and with real + classical + synthetic of each generator, from the same
 weights, with the same steps; all are tested on the 60. A model that had seen other cases of the pool would leak them
 into the synthetic arm. Networks of medvae are trained for `--steps`; other packages (`generators.py`) for as many
-seconds as `anatomy` took in the same draw, or for `--seconds`. Draws that are in RESULTS already are not done again, so
-that a run can be interrupted, and divided among processes (`--part K/N`, each with its own RESULTS); seconds and scores
-of each are kept. `--report` prints means and paired differences with intervals (nested bootstrap over draws and test
+seconds as `anatomy` took in the same draw, or for `--seconds`. Draws that are already in RESULTS are skipped, so that a
+run can be interrupted, and divided among processes (`--part K/N`, each with its own RESULTS); seconds and scores of
+each are kept. `--report` prints means and paired differences with intervals (nested bootstrap over draws and test
 cases).
 
 `--tune` compares learning rates, steps and flips for real + classical on pool cases alone: n of the first 40, tested on
@@ -89,7 +89,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[5, 10, 20, 40], help="real cases")
     parser.add_argument("--draws", type=int, default=10, help="draws of real cases per size")
     parser.add_argument("--generators", nargs="+", default=["anatomy"], choices=[*OURS, *OTHERS])
-    parser.add_argument("--seconds", type=float, help="of other packages; as long as `anatomy` took by default")
+    parser.add_argument(
+        "--seconds", type=float, help="training time of other packages; by default as long as `anatomy` took"
+    )
     options = parsed(parser)
     if options.report:
         report([line for path in options.out for line in lines(path)])
@@ -102,9 +104,9 @@ def main() -> None:
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The command line, with the options of all benchmarks of utility; torch takes as many threads as it may."""
     parser.add_argument("--out", type=Path, nargs="+", required=True, help="JSON lines; the first is appended to")
-    parser.add_argument("--steps", type=int, default=300, help="of the networks of medvae, per draw")
+    parser.add_argument("--steps", type=int, default=300, help="training steps of the networks of medvae, per draw")
     parser.add_argument("--count", type=int, default=100, help="synthetic cases per draw")
-    parser.add_argument("--device", default="cpu", help="of all networks")
+    parser.add_argument("--device", default="cpu", help="device for all networks")
     parser.add_argument("--part", default="1/1", help="K/N: every N-th draw, from the K-th")
     parser.add_argument("--stop-after", type=float, default=float("inf"), help="minutes: no draw is begun later")
     parser.add_argument("--tune", action="store_true")

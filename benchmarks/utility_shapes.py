@@ -6,11 +6,11 @@
     python benchmarks/utility_shapes.py --out TUNING.jsonl --tune
 
 VesselMNIST3D and AdrenalMNIST3D (MedMNIST v2, Yang et al. 2023), 28³. One draw: n shapes of each class of the training
-split; a VAE (preset `vessel-shape`) is trained on these alone and gives synthetic shapes of both classes (`--count`);
-a classifier is trained with real + classical, and with half of its draws from the synthetic shapes, from the same
+split; a VAE (preset `vessel-shape`) is trained on these alone and gives synthetic shapes of both classes (`--count`); a
+classifier is trained with real + classical, and with half of its draws from the synthetic shapes, from the same
 weights, with the same steps. Both are tested on the official test split: balanced accuracy, AUROC. Classical
 augmentation is spatial (rotation, scaling), by nearest neighbour. `--tune` compares learning rates and steps of real +
-classical on the validation split; what it says is still to be put into `PLAN`.
+classical on the validation split; its result still has to be put into `PLAN`.
 
 Also counted: pieces (26 neighbours) and the share of the largest one, of real and of synthetic shapes.
 """

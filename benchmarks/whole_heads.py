@@ -1,4 +1,4 @@
-"""Whole heads: the extracted brain beside given masks, what it keeps of lesions, and scores with and without it.
+"""Whole heads: the extracted brain compared with given masks, what it keeps of lesions, and scores with and without it.
 
     python benchmarks/whole_heads.py --model MODEL [--data FOLDER] [--shapes N]
 

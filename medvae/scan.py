@@ -156,8 +156,8 @@ class ScanRef:
         split: name of the split that a list puts it in.
         part: which part of a mixed series it is, in words; "" for a whole one.
         frames: which of the frames of its files belong to it, counted over all files in order; () for all.
-        conditions: by column, what a list says of the scan besides (age, sex, scanner, ...): a number, or a word.
-            A value that is missing is not in it.
+        conditions: by column, what a list says about the scan besides (age, sex, scanner, ...): a number, or a word. A
+            value that is missing is not in it.
     """
 
     id: str
@@ -192,7 +192,7 @@ class ScanRef:
         """SHA-256 of everything that reading and preparing depends on, besides the settings.
 
         That is the contents of all its files, mask and label map included, which frames are meant, and what a list says
-        of it: subject, modality and conditions. Names, places and times are no part of it: a copied or moved scan is
+        of it: subject, modality and conditions. Names, places and times are not part of it: a copied or moved scan is
         the same one. Neither are label and split, which say what a scan is used for.
 
         Raises:
@@ -237,7 +237,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class ScanInfo:
-    """What the headers alone say of a scan.
+    """What the headers alone say about a scan.
 
     Attributes:
         geometry: shape and affine.

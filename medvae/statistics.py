@@ -36,7 +36,7 @@ class Normal:
         return standard
 
     def interval(self, width: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean less and plus so many SD, each `(C, X, Y, Z)`."""
+        """Mean minus and plus this many SD, each `(C, X, Y, Z)`."""
         reach = np.float32(width) * self.sd
         return self.mean - reach, self.mean + reach
 

@@ -198,7 +198,7 @@ def calibrate(
 
 def _copied(model: Path, out: Path) -> Path:
     """A copy of a model folder, without what an earlier calibration has left in it."""
-    load(model, device="cpu")  # a folder that is no model is not copied
+    load(model, device="cpu")  # a folder that is not a model is not copied
     if out.exists():
         raise OutputError("the folder exists already", path=out, hint="choose a new folder")
     with disk_errors(out):

@@ -82,7 +82,7 @@ def run(
 
     Raises:
         ModelError: the checkpoint cannot be read.
-        InputError: no scan among the inputs; a template that is no series, or for several scans.
+        InputError: no scan among the inputs; a template that is not a series, or for several scans.
         SettingsError: an unknown map or setting, or one that the model or its Reference was not computed with.
         OutputError: the folder holds another run, or the disk is full.
     """
@@ -173,7 +173,7 @@ def _candidates(outcome: Outcome) -> list[dict[str, Any]]:
 def _thresholds(reference: Reference, options: DetectSettings) -> dict[str, Any]:
     """By map, the mass of candidates, and the values of voxels by the share of a healthy scan that exceeds them.
 
-    `left_out` has what healthy scans have that are left out in turn: more than promised where scans are few.
+    `left_out` has the rates of healthy scans that are left out in turn: above the nominal ones where scans are few.
     """
     found = {}
     for name in options.maps:

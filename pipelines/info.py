@@ -60,7 +60,7 @@ class Report:
 
     Attributes:
         entries: one per scan, in the order of the cohort.
-        ignored: how many files are no scans.
+        ignored: how many files are not scans.
     """
 
     entries: tuple[Entry, ...]
@@ -160,7 +160,7 @@ def _looks(cohort: Cohort, settings: Settings, *, check: bool) -> Iterator[Entry
 
 
 def _shared(cohort: Cohort) -> Path:
-    """The folder that all scans lie below, and that is no scan's own."""
+    """The folder that all scans lie below, and that is not one scan's own."""
     parents = {Path(os.path.abspath(ref.path.parent)) for ref in cohort}
     shared = Path(os.path.commonpath(parents))
     return shared.parent if shared in parents else shared

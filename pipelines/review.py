@@ -108,7 +108,7 @@ def _detect(
 
 
 def _outlined(masks: Masks, names: Sequence[str], found: int) -> tuple[str, ...]:
-    """How many scans got the outline of a mask, and which masks are of none."""
+    """How many scans got the outline of a mask, and which masks belong to none."""
     others = masks.without_scan(names)
     counts = f"masks of lesions: {found} of {plural(len(names), 'scan')}"
     return (counts, *((unmatched_in_words(others), f"  hint: {HINT}") if others else ()))

@@ -374,7 +374,7 @@ class Seen:
         subjects: NDArray[np.int32],
         voxel_ml: float,
     ) -> MapReference:
-        """What the maps give, divided by `scale`, beside what they were computed with."""
+        """What the maps give, divided by `scale`, together with what they were computed with."""
         scores = np.sort(np.array(self.scores, np.float32) / scale)
         extremes = Extremes.of_scans(self.ends, subjects=subjects, scale=scale, voxel_ml=voxel_ml)
         return MapReference(arrays, scale, scores, float(np.mean(self.limits)) / scale, options, extremes)

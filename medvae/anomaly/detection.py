@@ -213,7 +213,7 @@ class Detection:
 
     def show(self) -> None:
         """Show the picture with matplotlib."""
-        from matplotlib import pyplot  # here, for it chooses a display
+        from matplotlib import pyplot  # here, because it chooses a display
 
         image = self.pixels()
         height, width = image.shape[:2]

@@ -21,7 +21,7 @@ RATES = (0.001, 0.002, 0.005, 0.01, 0.05)  # of healthy voxels, for which thresh
 FORMING = 0.005  # share of the given scans' voxels above the level that regions are formed at
 TAIL = np.array([*np.geomspace(0.5, 1e-4, 48), 0.0])  # shares of voxels that lie above the kept quantiles
 _ROUNDING = 1e-9  # of shares and counts: 0.1 · 30 is 3
-_TOP = 0.05  # share of a scan's voxels that are kept until the level is known; a scan with more above it is far out
+_TOP = 0.05  # share of a scan's voxels that are kept until the level is known; a scan with more above it is extreme
 
 
 @dataclass(frozen=True, eq=False)

@@ -173,7 +173,7 @@ class Inference:
 
     @cached_property
     def log_odds(self) -> NDArray[np.float32]:
-        """What the detector says of each voxel, `(X, Y, Z)`, 0 outside the mask.
+        """What the detector says about each voxel, `(X, Y, Z)`, 0 outside the mask.
 
         Raises:
             ModelError: the model has no detector.

@@ -122,7 +122,7 @@ class Reference:
 
     @property
     def least_in_words(self) -> str:
-        """The smallest p that so many healthy scans allow."""
+        """The smallest p that this many healthy scans allow."""
         return f"the smallest possible p of a scan is {1 / (self.n + 1):.3f}"
 
     @property
@@ -202,7 +202,7 @@ class Reference:
 
 
 def _extremes(name: str, kept: ArraySet) -> Extremes:
-    """Those of a map; a set from before subjects were kept has each scan as its own."""
+    """Those of a map; in a set made before subjects were kept, each scan counts as its own."""
     masses, quantiles = kept.arrays[f"{name}/masses"], kept.arrays[f"{name}/quantiles"]
     subjects = kept.arrays.get(f"{name}/subjects", np.arange(len(masses), dtype=np.int32))
     return Extremes(masses, quantiles, subjects)

@@ -170,7 +170,7 @@ def _negative_elbo(image: Tensor, mask: Tensor, *, vae: VAE, c: Tensor | None) -
 
 
 def _noise(image: Tensor, mask: Tensor, *, vae: VAE, c: Tensor | None) -> float:
-    """σ̂: what the model usually leaves of this scan, without regard to what is far out; positive."""
+    """σ̂: what the model usually leaves of this scan, outliers disregarded; positive."""
     with torch.no_grad():
         expected = vae.decode(vae.encode(image, c).mean, c).mean
     apart = (image - expected).abs()[mask.expand_as(image)]

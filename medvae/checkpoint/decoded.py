@@ -38,7 +38,7 @@ def on_own_grid(values: NDArray[np.float32], prepared: Prepared, scan: Scan) -> 
     inside = (coverage(prepared) > 0) & (weight > 0)
     spread = to_native(np.where(mask > 0, real, np.float32(0)), prepared)
     data = np.full(scan.data.shape, scan.data.min(), np.float32)
-    data[inside] = spread[inside] / weight[inside]  # a mean of foreground voxels, without the background beside them
+    data[inside] = spread[inside] / weight[inside]  # a mean of foreground voxels, without the neighbouring background
     return scan.with_data(data)
 
 

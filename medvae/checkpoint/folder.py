@@ -132,7 +132,7 @@ load = load_model  # inside the package, where the module says what is loaded
 
 
 def _require_permission(folder: Path) -> None:
-    """Refuse a model that somebody else may read; safetensors says of such a file that it is not there."""
+    """Refuse a model that somebody else may read; safetensors says about such a file that it is not there."""
     for path in (folder / "model.json", *sorted(folder.glob("*.safetensors"))):
         try:
             with suppress(FileNotFoundError, NotADirectoryError), open(path, "rb"):

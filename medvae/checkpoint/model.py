@@ -40,7 +40,7 @@ MAIN = "vae"  # the network that every model has
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What a checkpoint gives back.
+    """What a checkpoint returns.
 
     Attributes:
         networks: by name, with the weights that training ended with, in eval mode; `vae` is always there, `detector`
@@ -238,7 +238,7 @@ class Model:
         return mean
 
     def _load(self, scan: Any, affine: ArrayLike | None, conditions: Mapping[str, float | str] | None) -> Loaded:
-        """The scan as read, and prepared for the model; what a ScanRef says of it is used unless given otherwise."""
+        """The scan as read, and prepared for the model; what a ScanRef says about it is used unless given otherwise."""
         self.conditions.require(conditions or {})
         if isinstance(scan, ScanRef):
             ref = scan if conditions is None else replace(scan, conditions=conditions)

@@ -4,7 +4,7 @@
   to be label maps are left out, unless `include` is given or nothing else is there.
 - A list (`medvae.cohort.lists`) tells label maps, masks, subjects and conditions by its columns. What a row names is a
   scan even if its file is not there: it ends as `unreadable`. So does a link to nothing that is called like a scan.
-- Files that are named one by one may come from a shell's glob: those that are no scans are left out.
+- Files that are named one by one may come from a shell's glob: those that are not scans are left out.
 - `include` and `exclude` are globs as in `fnmatch`, in which `*` crosses folders too. They are compared with the file's
   name and with its path below the folder or list.
 
@@ -140,7 +140,7 @@ def _understood(what: Wanted | Iterable[Wanted]) -> tuple[Selection, list[Candid
 
 
 def _once(found: Iterable[Candidate]) -> list[Candidate]:
-    """Every scan once, though it may be named twice; what a list says of it wins over what says nothing.
+    """Every scan once, though it may be named twice; what a list says about it wins over what says nothing.
 
     Raises:
         InputError: two lists or rows disagree on what it is.

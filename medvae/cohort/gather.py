@@ -196,7 +196,7 @@ def _no_list(path: Path, selection: Selection) -> InputError:
 
 
 def _in_list(path: Path, selection: Selection, settings: ReadSettings, *, of_glob: bool) -> Found:
-    """The scans of a list's rows; nothing where it is no list but a sidecar that a shell's glob has named."""
+    """The scans of a list's rows; nothing where it is not a list but a sidecar that a shell's glob has named."""
     if of_glob and offers.is_sidecar(path):
         return Found(rest=[path])
     try:

@@ -36,7 +36,7 @@ def scan_of(
         modality: as stated by the caller.
 
     Raises:
-        InputError: it is no image, has no affine or two of them, several channels, or is a batch.
+        InputError: it is not an image, has no affine or two of them, several channels, or is a batch.
         ScanError: as for a file: `not_3d`, `bad_affine`, `no_orientation`, `unsupported_type`, `non_finite`, `blank`.
     """
     name = _NAMES.get(type(what).__name__, f"a {type(what).__name__}")

@@ -99,7 +99,7 @@ def _renamed(ref: ScanRef, name: str) -> ScanRef:
 
 
 def entries(one: Candidate) -> tuple[object, ...]:
-    """What a list says of a scan, None where nothing does."""
+    """What a list says about a scan, None where nothing does."""
     ref, subject = one.ref, one.ref.subject if one.origin == "list" else None
     return subject, ref.label, ref.label_map, ref.mask, ref.modality, ref.split, dict(ref.conditions)
 

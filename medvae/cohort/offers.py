@@ -1,4 +1,4 @@
-"""Lists that lie in a folder beside its scans: the user is told of them, for they know subjects, labels and splits."""
+"""Lists that lie in a folder beside its scans: the user is told, as they name subjects, labels and splits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tell(folder: Path, files: Iterable[Path], scans: Collection[Path], *, named:
 
     Args:
         folder: an input.
-        files: those below it that are no scans.
+        files: those below it that are not scans.
         scans: those that are.
         named: all inputs.
     """

@@ -1,4 +1,4 @@
-"""What `participants.tsv` of a BIDS dataset says of its subjects (age, sex, group), as conditions of their scans."""
+"""What `participants.tsv` of a BIDS dataset says about its subjects (age, sex, group), as conditions of their scans."""
 
 from __future__ import annotations
 

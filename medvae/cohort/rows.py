@@ -73,7 +73,7 @@ def row(cells: Mapping[str, Any], where: str, path: Path, *, decimal_comma: bool
 
 
 def conditions(cells: Mapping[str, Any], *, decimal_comma: bool = False) -> dict[str, float | str]:
-    """The values of all columns that are not in `COLUMNS`; a missing one, or one that is no plain value, is left out.
+    """The values of all columns that are not in `COLUMNS`; a missing one, or one that is not plain, is left out.
 
     Args:
         cells: by column.

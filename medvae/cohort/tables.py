@@ -30,7 +30,7 @@ class Table:
     Attributes:
         columns: names, in their order; those without a name are left out.
         rows: cells by column; a row that ends early lacks the last ones. Empty rows are left out.
-        decimal_comma: the separator is no comma, so that `23,5` may be a number.
+        decimal_comma: the separator is not a comma, so that `23,5` may be a number.
         notes: what a user should know, in words.
     """
 
@@ -44,7 +44,7 @@ def read_text(path: Path) -> str:
     """The text of a file in UTF-8, UTF-16 or, where it is neither, Windows-1252 (an older Excel).
 
     Raises:
-        InputError: it cannot be opened, or it is no text.
+        InputError: it cannot be opened, or it is not text.
     """
     try:
         raw = path.read_bytes()
@@ -80,7 +80,7 @@ def parse(text: str, path: Path, *, ours: Collection[str]) -> Table:
         ours: columns that have a meaning. They are found in any case, and none may be there twice.
 
     Raises:
-        InputError: it is no table, a row is too long, or one of our columns is there twice.
+        InputError: it is not a table, a row is too long, or one of our columns is there twice.
     """
     separator, text = _separator(text, ours)
     try:
@@ -131,7 +131,7 @@ def _lines(text: str, separator: str, *, most: int | None = None) -> list[list[s
 def _unusable(
     names: Sequence[str], body: Sequence[Sequence[str]], path: Path, *, ours: Collection[str]
 ) -> tuple[set[int], list[str]]:
-    """Columns without a name or with one that two have, and what is to be told of them."""
+    """Columns without a name or with one that two have, and what to tell the user about them."""
     count = Counter(name for name in names if name)
     twice = [name for name, n in count.items() if n > 1]
     for name in twice:

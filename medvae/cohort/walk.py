@@ -1,4 +1,4 @@
-"""What lies below a folder: files behind links too, in a fixed order, without what is no input unless it is named.
+"""What lies below a folder: files behind links too, in a fixed order, without what is not input unless it is named.
 
 Links are followed wherever they lead, as DataLad, git-annex and the scratch disks of clusters need it; a link to a
 folder that the link itself lies in is left out. So are hidden files, folders that a run of medvae wrote, and the
@@ -132,7 +132,7 @@ def _cannot_list(problem: OSError) -> None:
 
 
 def _is_wanted(folder: Path) -> bool:
-    """Not hidden, and not written by a run of medvae: its maps and synthetic scans are no input unless named."""
+    """Not hidden, and not written by a run of medvae: its maps and synthetic scans are not input unless named."""
     if folder.name[0] == ".":
         return False
     written = all(os.path.isfile(folder / name) for name in ("run.json", "manifest.jsonl"))
@@ -142,7 +142,7 @@ def _is_wanted(folder: Path) -> bool:
 
 
 def _not_raw(here: Path, folders: Sequence[str], names: Sequence[str], *, globs: Sequence[str]) -> list[str]:
-    """The folders of a BIDS dataset that hold no raw scans, but for those that a glob names."""
+    """The folders of a BIDS dataset that hold no raw scans, except those that a glob names."""
     is_dataset = "dataset_description.json" in names or any(name.startswith("sub-") for name in folders)
     if not is_dataset and "rawdata" not in folders:
         return []

@@ -30,7 +30,7 @@ class Usual:
 
     Attributes:
         image: mean and spread of the prepared images, `(X, Y, Z)`.
-        difference: of the image less its mirror image about the middle plane.
+        difference: of the image minus its mirror image about the middle plane.
     """
 
     image: Normal = field(repr=False)

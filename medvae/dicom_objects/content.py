@@ -20,7 +20,7 @@ CREATOR = f"{MAKER}^"  # as the name of a person
 NOTICE = "research use only"
 SCHEME = "99MEDVAE"  # designator of our own codes
 _LEAST = 1e-6  # a limit of 0 has no window
-WINDOW = 3.0  # maps are shown from 0 to so many healthy limits, as in the pictures
+WINDOW = 3.0  # maps are shown from 0 to this many healthy limits, as in the pictures
 _LONGEST = 64  # characters of a Long String
 _UNITS = {
     "z": Code("{z-score}", "UCUM", "z-score"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def encode(made: Dataset, source: Source, *, key: str) -> bytes:
-    """The file of an object, with nothing of the time and place of the run.
+    """The file of an object, without any trace of the time and place of the run.
 
     Where a date is required it is that of the series, for two objects of one UID must not differ.
     """

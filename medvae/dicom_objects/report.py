@@ -95,7 +95,7 @@ def _segment(number: int, source: Source, segmentation: Dataset) -> ReferencedSe
 def _group(
     region: Region, content: Content, segment: ReferencedSegment, *, key: str
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
-    """One candidate; the peak's place as numbers, for the template allows no other points beside a segment."""
+    """One candidate; the peak's place as numbers, because the template allows no other points beside a segment."""
     unit = content.unit_code
     parameters = [f"{name}: {value}" for name, value in content.parameters.items()]
     measurements = [

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from medvae.dicom_objects.source import Source
 
 CANDIDATE = CodedConcept("candidate", SCHEME, "Candidate region of an anomaly map")
-# From so many healthy limits on a candidate or voxel has the next colour: yellow, orange, red (L*, a*, b*).
+# From this many healthy limits on, a candidate or voxel has the next colour: yellow, orange, red (L*, a*, b*).
 _STEPS = (1.0, 2.0)
 _COLOURS = (CIELabColor(92.0, -10.0, 75.0), CIELabColor(72.0, 30.0, 75.0), CIELabColor(50.0, 70.0, 50.0))
 
@@ -43,7 +43,7 @@ class Segments:
         labels: uint16 `(columns, rows, slices)`: 0 = none, k = segment k.
         texts: of the segments, in order.
         strengths: of the segments: their value in healthy limits.
-        tracked: UIDs of the segments that other objects speak of; () for none.
+        tracked: UIDs of the segments that other objects refer to; () for none.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Segments:
 
 
 def shown(content: Content) -> tuple[Region, ...]:
-    """The candidates that have a voxel; two below the size of one may share it."""
+    """The candidates that have a voxel of their own; two smaller than a voxel may share one."""
     there = set(np.unique(content.labels).tolist())
     return tuple(region for region in content.regions if region.number in there)
 

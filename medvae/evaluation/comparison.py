@@ -1,4 +1,4 @@
-"""Synthetic scans beside real ones: every figure has that of real scans of other people beside it, of the same number.
+"""Synthetic scans beside real ones: every figure is given together with that of as many real scans of other people.
 
 The reference is a set of held-out real scans. In each repeat m subjects are drawn from it, m from the training scans
 (real to real) and m samples, m being half of the smallest of the three: all metrics depend on the number of scans, and

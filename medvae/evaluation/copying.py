@@ -1,4 +1,4 @@
-"""Copying: how near samples are to the training scans, beside how near real scans of other people are to them.
+"""Copying: how near samples are to the training scans, compared with how near real scans of other people are to them.
 
 A screen, not a proof of anonymity. A sample that is derived from a training scan is that person's data, however far
 away its features are.

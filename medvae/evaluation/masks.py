@@ -67,7 +67,7 @@ class Masks:
         return found[0] if found else None
 
     def without_scan(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Masks that are of none of the scans, by their path below the folder.
+        """Masks that belong to none of the scans, by their path below the folder.
 
         Args:
             names: ids of the scans.

@@ -66,7 +66,7 @@ class Comparison:
     """One map against others, voxel by voxel, on the same scans and the same draws.
 
     Attributes:
-        prevalence: share of lesion voxels: the AP of a map that knows nothing.
+        prevalence: share of lesion voxels: the AP of a map without information.
         subjects: how many there are.
         ap: pooled voxel AP by map.
         per_scan: mean AP of the scans with a lesion, by map.

@@ -1,4 +1,4 @@
-"""What networks are trained on, to measure what synthetic scans are worth: the arms, and the plan of each training."""
+"""What networks are trained on, to measure how much synthetic scans help: the arms, and the plan of each training."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def _intervals(tree: Mapping[str, Any]) -> str:
 
 
 def _verdicts(said: Mapping[str, Any]) -> list[str]:
-    """What a reader said of the candidates."""
+    """What a reader said about the candidates."""
     others = f"; {said['others']} more scans in the file are not of this run" if said["others"] else ""
     judged = f"{said['judged']} of {said['candidates']} candidates judged, in {said['scans']} scans{others}."
     counts = " | ".join(str(count) for count in said["counts"].values())

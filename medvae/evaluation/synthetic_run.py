@@ -79,7 +79,7 @@ class SyntheticRun:
         """How real scans were brought onto the grid of the samples.
 
         Raises:
-            InputError: the run is of an older version and says nothing of it.
+            InputError: the run is of an older version and does not say.
         """
         if model is not None:
             return model.preparation
@@ -163,7 +163,7 @@ def check_apart(training: ImageSet, held_out: ImageSet, run: SyntheticRun, *, mo
 def not_in(training: ImageSet, run: SyntheticRun, *, model: Model | None) -> int:
     """How many scans the samples depend on that are not among the real training scans.
 
-    Samples then carry what real scans alone do not have, and a gain is no merit of theirs.
+    Samples then carry information that real scans alone do not have, and a gain is not due to them.
     """
     if model is not None:
         return len(set(model.latents.hashes) - set(training.hashes))
@@ -171,7 +171,7 @@ def not_in(training: ImageSet, run: SyntheticRun, *, model: Model | None) -> int
 
 
 def _sources(listed: Path) -> frozenset[str]:
-    """The training scans in `labels.csv` that samples are derived from: as text, for a condition 007 is a number."""
+    """The training scans in `labels.csv` that samples are derived from: as text, as a condition 007 is a number."""
     rows = tables.parse(tables.read_text(listed), listed, ours=COLUMNS).rows
     said = (row.get("sources", "") for row in rows if row.get("synthetic") == "yes")
     return frozenset(one for each in said for one in each.split(";") if one)

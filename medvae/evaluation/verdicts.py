@@ -1,4 +1,4 @@
-"""What a reader said of the candidates, from the JSON that the pages export: counts, and how many were lesions."""
+"""What a reader said about the candidates, from the JSON that the pages export: counts, and how many were lesions."""
 
 from __future__ import annotations
 

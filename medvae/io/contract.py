@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Format(Protocol):
     """A file format for scans: a module, or any object, with these functions.
 
-    - `matches(path)`: whether the name, or the first bytes, promise this format. The file may be missing.
+    - `matches(path)`: whether the name, or the first bytes, indicate this format. The file may be missing.
     - `find(files, settings)`: the scans among files, and the files that are none. One scan may consist of several
       files. A scan whose id is "" is named after the path of its first file; an id that the format gives itself holds
       nothing of a patient's identity. Files are sorted; the order is kept. What cannot be a scan after all (damaged, a
@@ -41,7 +41,7 @@ class Format(Protocol):
     """
 
     def matches(self, path: Path) -> bool:
-        """Whether the name, or the first bytes, promise this format."""
+        """Whether the name, or the first bytes, indicate this format."""
         ...
 
     def find(self, files: Sequence[Path], settings: ReadSettings) -> tuple[list[ScanRef], list[Path]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def scans_of(files: Iterable[Path], settings: ReadSettings) -> tuple[list[ScanRef], list[Path]]:
     """The scans among files, and the files that no format knows.
 
-    A file that nobody found to be a scan, but whose name promises a format, is a scan of that format: reading it says
+    A file that nobody found to be a scan, but whose name indicates a format, is a scan of that format: reading it says
     what is wrong with it.
 
     Args:
@@ -38,7 +38,7 @@ def scans_of(files: Iterable[Path], settings: ReadSettings) -> tuple[list[ScanRe
 
 
 def format_by_name(path: Path) -> str | None:
-    """The format that a file's name promises, e.g. "nifti" for `a.nii.gz`; None where names say nothing."""
+    """The format that a file's name indicates, e.g. "nifti" for `a.nii.gz`; None where names say nothing."""
     named = (name for name, one in formats().items() if goes_by_name(one) and one.matches(path))
     return next(named, None)
 

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_PADDING = -1500.0  # below is no air, but what scanners fill the corners with (-2000, -3024)
+_PADDING = -1500.0  # below is not air, but what scanners fill the corners with (-2000, -3024)
 _AIR, _FAT = -500.0, 0.0
 _TISSUE_SHIFTED = (900.0, 1300.0)  # soft tissue after 1024, or 1000, was added
 _FEW, _SOME, _MANY = 0.001, 0.01, 0.1  # shares of the voxels

@@ -38,7 +38,7 @@ def read(ref: ScanRef, settings: ReadSettings) -> Scan:
 
 
 def inspect(ref: ScanRef, settings: ReadSettings) -> ScanInfo:
-    """What the headers alone say of a scan.
+    """What the headers alone say about a scan.
 
     Raises:
         ScanError: the headers show that it cannot be used.
@@ -87,7 +87,7 @@ def _values_on(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np
 
 
 def _read_values(path: Path, settings: ReadSettings) -> tuple[NDArray[np.float32], Geometry]:
-    """By the format that the name promises; where it promises none, by the first that can read the file."""
+    """By the format that the name indicates; where it indicates none, by the first that can read the file."""
     named = contract.offering("read_values", path).values()
     others = (one.read_values for one in contract.formats().values() if hasattr(one, "read_values"))
     return _first_that_reads(named or others, path, settings)

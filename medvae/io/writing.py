@@ -1,4 +1,4 @@
-"""Writing one scan to a file, in the format that the file's name promises."""
+"""Writing one scan to a file, in the format that the file's name indicates."""
 
 from __future__ import annotations
 

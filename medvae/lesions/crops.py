@@ -28,8 +28,8 @@ REACH = 1.7  # half of its side; the ellipsoid of the lesion's moments has the r
 FAR = 0.5  # distances to the border are clipped here
 _BALL = 5**0.5  # radius of a ball over the standard deviation of its places along an axis
 _PROFILE = (-1.0, 3.0)  # a change over its mean is clipped here
-_NO_CHANGE = 0.02  # mean change, prepared units, that says nothing of a profile
-_FINE, _ENOUGH, _SHELL = 1.0, 8, 3  # σ in voxels of what is no detail; voxels for its spread; width of the ring
+_NO_CHANGE = 0.02  # mean change, prepared units, too small to show a profile
+_FINE, _ENOUGH, _SHELL = 1.0, 8, 3  # σ in voxels of what is not a detail; voxels for its spread; width of the ring
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ class _Piece:
     box: Box
 
     def around(self, margin: Sequence[int]) -> Box:
-        """The box, wider by so many voxels along each axis where the grid has them."""
+        """The box, wider by this many voxels along each axis where the grid has them."""
         x, y, z = (
             slice(max(0, one.start - wide), min(n, one.stop + wide))
             for one, wide, n in zip(self.box, margin, self.numbers.shape, strict=True)
@@ -131,7 +131,7 @@ class _Piece:
 
 
 def _pieces(lesions: Mask, least: int) -> Iterator[_Piece]:
-    """Connected lesions of at least so many voxels."""
+    """Connected lesions of at least this many voxels."""
     numbers, sizes = numbered(lesions, CORNERS)
     for number, box in enumerate(ndimage.find_objects(numbers), start=1):
         if sizes[number - 1] >= least:

@@ -44,7 +44,7 @@ class Lesion:
 
     @property
     def reach(self) -> NDArray[np.float64]:
-        """Greatest distance of it from its centre along R, A, S, mm; a voxel of its own array more."""
+        """Greatest distance of the lesion from its centre along R, A, S, mm, plus a voxel of its own array."""
         inside = np.append(frame()[:, self.distance > 0], np.zeros((3, 1)), axis=1)
         along = np.abs((self.axes * self.sizes) @ inside).max(axis=1)
         return np.asarray(along + 2 * REACH / (SIDE - 1) * self.sizes.max())

@@ -92,7 +92,7 @@ class LesionVAE(VAE):
     """q(z|x) and p(x|z) of crops `(B, 2, S, S, S)`: profile of the change and signed distance; z is `(B, C)`.
 
     The layers see and give deviations from the mean crop, in units of their spread per channel: crops have much in
-    common, and few steps are to be spent on that.
+    common, and few steps should be spent on that.
 
     Attributes:
         mean: mean crop, `(2, S, S, S)`.

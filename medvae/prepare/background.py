@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _ONE_VALUE = 1e-4  # of the range: nearer than this is the same value (images that were interpolated have a dust)
 _RIM = 0.3  # a value that fills this share of the image's six faces is the background
-_DARKEST = 0.01  # percentile of the tissue: what is far darker are single voxels that are no tissue
+_DARKEST = 0.01  # percentile of the tissue: what is far darker are single voxels that are not tissue
 _DARKER, _BELOW_P5 = 0.5, 2.5  # spreads of the tissue below that percentile, and below the fifth: farther is far
 _AMONG = 0.05  # a background with this share of the tissue below it is not what is dark in the scan
 _FAR = 5.0  # spreads of the tissue: no background of a magnitude image is so far below its darkest tissue

@@ -39,7 +39,7 @@ _LEAST_BLOCKS = 4
 
 @dataclass(frozen=True)
 class TissueContrast:
-    """How bright white matter is beside the other tissues, on no scale.
+    """How bright white matter is compared with the other tissues, independent of scale.
 
     Attributes:
         grey: median over blocks of the share of grey matter that is darker than the median of white matter there.

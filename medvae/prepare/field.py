@@ -27,7 +27,7 @@ def receive_field(
     Returns:
         Float32 `(X, Y, Z)`, positive, with a geometric mean of 1 over the foreground. None where more than one in a
         thousand foreground values are negative: where 0 is not the absence of signal, a factor says nothing. None also
-        where 5 to 95% of the values are one: there is nothing to see a field by.
+        where 5 to 95% of the values are one: a field cannot be seen there.
     """
     lowest, p5, median, p95 = (float(v) for v in np.percentile(values[foreground], (0.1, 5, 50, 95)))
     if lowest < 0 or p5 == p95 or median == 0:

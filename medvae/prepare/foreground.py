@@ -56,7 +56,7 @@ def without_dark_rim(
 ) -> NDArray[np.bool_]:
     """A template's brain on a head aligned to it, without what is as dark as air or bone and joins the outside.
 
-    The skull's base and the sinuses reach into the template's brain, and are no lesions. Dark places that brain
+    The skull's base and the sinuses reach into the template's brain, and are not lesions. Dark places that brain
     surrounds stay.
 
     Args:

@@ -25,7 +25,7 @@ _FWHM = 2 * np.sqrt(2 * np.log(2))  # full width at half maximum of a Gaussian o
 
 
 def box_around(region: NDArray[np.bool_], *, margin: Sequence[int] = (0, 0, 0)) -> Box:
-    """The smallest box around a region `(X, Y, Z)`, wider by so many voxels along each axis where the grid has them.
+    """The smallest box around a region `(X, Y, Z)`, wider by this many voxels along each axis where the grid has them.
 
     The whole grid where the region is empty.
     """
@@ -107,7 +107,7 @@ def nearest_ras(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def straight(geometry: Geometry, turn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rotation `(3, 3)` nearest to the directions of a turned array: they themselves, but where there is shear.
+    """The rotation `(3, 3)` nearest to the directions of a turned array: the same unless there is shear.
 
     The orthogonal factor of the polar decomposition (Higham, SIAM J. Sci. Stat. Comput. 1986).
     """
@@ -146,7 +146,7 @@ def mirrored(values: NDArray[np.float32], grid: Geometry) -> NDArray[np.float32]
 
 
 def difference_of_sides(image: NDArray[np.float32], mask: NDArray[np.bool_], grid: Geometry) -> NDArray[np.float32]:
-    """The image less its mirror image, `(X, Y, Z)`; NaN where a voxel or its counterpart is not in the mask."""
+    """The image minus its mirror image, `(X, Y, Z)`; NaN where a voxel or its counterpart is not in the mask."""
     inside = np.where(mask, image, np.float32(np.nan))
     difference: NDArray[np.float32] = inside - mirrored(inside, grid)
     return difference

@@ -107,7 +107,7 @@ class Prepared:
         source_hash: SHA-256 of the scan (`scan_hash`).
         warnings: what a user should know; `whole_head` (see `WHOLE_HEAD`),
             `doubtful_alignment` and `doubtful_contrast` with their figures.
-        conditions: what a list says of the scan, by column (`ScanRef.conditions`).
+        conditions: what a list says about the scan, by column (`ScanRef.conditions`).
     """
 
     id: str
@@ -241,7 +241,7 @@ def _units(scan: Scan, settings: PrepareSettings) -> Units:
 def _doubts_of_contrast(
     values: NDArray[np.float32], foreground: NDArray[np.bool_], preparation: Preparation
 ) -> list[str]:
-    """Where tissues are known by their places: a warning that they have not the contrast of T1."""
+    """Where tissues are known by their places: a warning that they do not have the contrast of T1."""
     settings = preparation.settings
     if not preparation.aligned or settings.modality != "MR" or settings.contrast == "any":
         return []
@@ -264,8 +264,8 @@ class _Place:
 def _place(scan: Scan, region: NDArray[np.bool_] | None, background: Background | None, *, grid: Geometry) -> _Place:
     """By alignment to the template; `region` is None for a whole head.
 
-    A whole head goes by its extracted brain. Where that is no brain by its size, or not surely one by its alignment,
-    the head itself is aligned, and masked with the template's brain.
+    A whole head goes by its extracted brain. Where that is not a brain by its size, or not certainly one by its
+    alignment, the head itself is aligned, and masked with the template's brain.
     """
     level = np.float32(0 if background is None else background.stands_for)
     zeroed = scan.with_data(scan.data - level) if level else scan  # a brain is aligned on a background of 0

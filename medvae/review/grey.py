@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from medvae.scan import Geometry, Units
 
-_HEADROOM = 1.25  # the scale ends at so many times what 99.9% of the evaluated region lies below
+_HEADROOM = 1.25  # the scale ends at this many times the value that 99.9% of the evaluated region lies below
 _WINDOW = (0.5, 99.5)  # percentiles of the evaluated region that the grey values run between, as in the montage
 
 

@@ -1,4 +1,4 @@
-"""What a reader's verdicts say of the scans of a Reference: who is read as healthy, and who is left out."""
+"""What a reader's verdicts say about the scans of a Reference: who is read as healthy, and who is left out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _JUDGED = "judged"  # fact of an outcome
 
 @dataclass(frozen=True)
 class Readings:
-    """What a reader said of whole scans.
+    """What a reader said about whole scans.
 
     Attributes:
         by_scan: `HEALTHY`, `LESION`, `OPEN`, or "" where there was nothing to judge, by the hash of a scan.
@@ -36,7 +36,7 @@ class Readings:
         """From JSON that the pages of `detect` exported; None: nothing was read.
 
         Raises:
-            InputError: no file of verdicts, or one that does not say of which scans it is.
+            InputError: no file of verdicts, or one that does not say which scans it is about.
         """
         if path is None:
             return UNREAD
@@ -64,7 +64,7 @@ class Readings:
         return {_JUDGED: reading} if reading else {}
 
     def require(self, outcomes: Sequence[Outcome], *, path: Path) -> None:
-        """Refuse verdicts that are on none of the scans.
+        """Refuse verdicts that belong to none of the scans.
 
         Raises:
             InputError: no scan has a verdict.
@@ -101,7 +101,7 @@ def _counts(outcomes: Iterable[Outcome]) -> tuple[int, int, int]:
 
 
 def _reading(said: Said) -> str:
-    """Healthy only if every candidate was called something that is no lesion."""
+    """Healthy only if every candidate was called something that is not a lesion."""
     verdicts = [said.candidates.get(str(number + 1), "") for number in range(said.found)]
     if "lesion" in verdicts:
         return LESION

@@ -43,7 +43,7 @@ _GAPS, _ABOVE = 0.1, 0.3  # inches between panels, and over a row
 _MARGIN_MM = 8.0  # around what is covered
 _CROSS = "#00d0ff"
 _CLEAR = 0.5  # below this share of the healthy limit a map is transparent
-TOP = 3.0  # the colour scale ends at so many healthy limits
+TOP = 3.0  # the colour scale ends at this many healthy limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +120,8 @@ def find_peaks(
 ) -> NDArray[np.intp]:
     """The places of a map to be shown, the given ones and then the highest: voxels of the scan's grid, `(n, 3)`.
 
-    The highest are looked for on the model's grid after a light smoothing, so that one noisy voxel is no peak; each is
-    the highest voxel near its smoothed peak. They are at least `_APART_MM` away from all others, or a quarter of a
+    The highest are looked for on the model's grid after a light smoothing, so that one noisy voxel is not a peak; each
+    is the highest voxel near its smoothed peak. They are at least `_APART_MM` away from all others, or a quarter of a
     small grid's longest side.
 
     Args:
@@ -159,7 +159,7 @@ def _distance(index: NDArray[Any], shape: tuple[int, ...], *, spacing: NDArray[n
 def _highest_near(
     index: tuple[np.intp, ...], values: NDArray[np.float32], *, reach: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """The highest voxel of a box that reaches so many voxels to each side of another one; of equals the nearest."""
+    """The highest voxel of a box that reaches this many voxels to each side of another one; of equals, the nearest."""
     low = np.maximum(np.array(index) - reach.astype(np.intp), 0)
     box = values[tuple(slice(a, i + int(r) + 1) for a, i, r in zip(low, index, reach, strict=True))]
     highest: NDArray[np.intp] = low + np.argwhere(box == box.max())

@@ -61,7 +61,7 @@ def _row(outcome: Outcome, out: Path) -> dict[str, Any]:
 
 
 def _card(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be known of the set."""
+    """Facts about the set."""
     identity = record.get("identity", {})
     options = identity.get("augment", {})
     return {

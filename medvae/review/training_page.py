@@ -72,7 +72,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _card(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be known of the model."""
+    """Facts about the model."""
     settings = record.get("identity", {}).get("settings", {})
     versions = record.get("versions", {})
     return {

@@ -19,7 +19,7 @@ NO_LESION = ("normal variant", "artefact")
 
 @dataclass(frozen=True)
 class Said:
-    """What a reader said of one scan.
+    """What a reader said about one scan.
 
     Attributes:
         key: of the result that was looked at.

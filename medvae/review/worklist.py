@@ -94,7 +94,7 @@ def _thumbnails(rows: Iterable[dict[str, Any]], out: Path) -> dict[str, str]:
 
 
 def _card(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be known of the model and the run."""
+    """Facts about the model and the run."""
     identity = record.get("identity", {})
     options = identity.get("settings", {}).get("detect", {})
     return {

@@ -54,7 +54,7 @@ def check_disk(out: Path, needed: float, *, hint: str) -> None:
         hint: how to need less.
 
     Raises:
-        OutputError: so many bytes are not free.
+        OutputError: this many bytes are not free.
     """
     with disk_errors(out):
         there = sum(_size_of(path) for path in files_below(out))

@@ -40,7 +40,7 @@ def run_jobs(
 
     Args:
         jobs: their ids differ.
-        load: reads a job; light and picklable, for it may run in another process.
+        load: reads a job; light and picklable, because it may run in another process.
         compute: turns what was read into a `Result`, where the model is.
         folder: where files, manifest and tables are.
         engine: where the jobs run, e.g. `Processes(workers=2)`.

@@ -131,7 +131,7 @@ class OutputFolder:
 
         Args:
             outputs: names below the folder; one that leads out of it is passed over.
-            keep: so many levels of folders stay, for other runs write into them.
+            keep: this many levels of folders stay, because other runs write into them.
         """
         for name in outputs:
             pure = PurePosixPath(name)

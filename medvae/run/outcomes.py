@@ -40,7 +40,7 @@ class Outcome:
         scores: numbers by name, for the tables; None where one is not known.
         facts: words by name, for the tables.
         input: fingerprint of what the job reads: a changed input is done again.
-        source: hash of the place of the input; says nothing of whose it is.
+        source: hash of the place of the input; does not reveal whose it is.
     """
 
     id: str
@@ -119,7 +119,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a pipeline gives back: how its scans ended, and what a person is told. Nothing has been printed.
+    """What a pipeline returns: how its scans ended, and what a person is told. Nothing has been printed.
 
     Attributes:
         out: the folder that was written.
@@ -139,7 +139,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """What `attempt` gives back where a scan cannot be used. Picklable.
+    """What `attempt` returns where a scan cannot be used. Picklable.
 
     Attributes:
         problem: what was found.

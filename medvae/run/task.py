@@ -74,7 +74,7 @@ class Task(Generic[J, T]):
     """The steps of every job after reading.
 
     Attributes:
-        load: reads a job's files; light and picklable, for it may run in other processes.
+        load: reads a job's files; light and picklable, because it may run in other processes.
         compute: needs the model.
         folder: where the files of the results are written.
     """

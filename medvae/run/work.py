@@ -1,4 +1,4 @@
-"""Work as plain data: a job, what it gives back, and the files to be written. All of it can be pickled.
+"""Work as plain data: a job, what it returns, and the files to be written. All of it can be pickled.
 
 `load(job)` reads, `compute(job, loaded)` gives a `Result`, whose files are then written.
 """
@@ -23,7 +23,7 @@ class Job(Protocol):
 
     - `id` is safe as a file name and unique within a run.
     - `fingerprint()` is a hash of everything that the result depends on besides the run's settings: the contents of the
-      files that the job reads, and what a list says of it. It may take as long as reading does.
+      files that the job reads, and what a list says about it. It may take as long as reading does.
     """
 
     @property
@@ -116,7 +116,7 @@ class JsonFile:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job gives back.
+    """What a job returns.
 
     Attributes:
         files: to be written.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BACKGROUND = "background"  # name of the value 0
 REAL_ONLY = "name a real set without synthetic scans"
-_YES = ("yes", "true", "1", "1.0")  # what lists and datalists say of a synthetic scan
+_YES = ("yes", "true", "1", "1.0")  # what lists and datalists say about a synthetic scan
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RealScan:
     Attributes:
         id: its name in its own set.
         image: the file.
-        item: what its set's list says of it; paths are absolute.
+        item: what its set's list says about it; paths are absolute.
     """
 
     id: str
@@ -204,7 +204,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a real set.
 
     Raises:
-        InputError: it is not there, cannot be read, or is no object.
+        InputError: it is not there, cannot be read, or is not an object.
     """
     try:
         tree = json.loads(path.read_text("utf-8"))

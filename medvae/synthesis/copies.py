@@ -1,4 +1,4 @@
-"""Screen for near-copies: distance of each sample to the training scans, beside their distances to each other.
+"""Screen for near-copies: distance of each sample to the training scans, compared with their distances to each other.
 
 A screen only, not a proof of anonymity.
 """
@@ -240,7 +240,7 @@ def _with_others(comparison: Comparison, row: int, scan: Scan) -> Compared:
 
 
 def _is_chosen(row: int, count: int, *, at_most: int) -> bool:
-    """Whether a row is one of so many that are spread evenly over all."""
+    """Whether a row is one of this many that are spread evenly over all."""
     return row in np.linspace(0, count - 1, at_most).astype(int).tolist()
 
 

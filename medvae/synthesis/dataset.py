@@ -97,7 +97,7 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
         Raises:
             IndexError: there is none.
             ScanError: `implausible`, where all draws of this number were rejected.
-            TypeError: `index` is no whole number.
+            TypeError: `index` is not a whole number.
         """
         index = whole_number(index)  # of torch and NumPy, too: a sampler may give them
         if not -self.count <= index < self.count:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from medvae.synthesis.outline import Outline
     from medvae.synthesis.texture import Texture
 
-_TEXTURE_SCANS = 16  # residuals of so many scans give the spectrum of all
+_TEXTURE_SCANS = 16  # residuals of this many scans give the spectrum of all
 _GOLDEN = 0.6180339887498949  # its multiples, modulo 1, are spread evenly
 Key = tuple[int, int]  # number of a sample, and of the attempt to draw it
 _DRAW, _TEXTURE, _INTENSITY, _COPY, _CONDITIONS = range(5)  # random streams of one sample: one never shifts another

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCANS = 16  # training scans, at most, that are encoded to know the range
 BEYOND = 1.0  # samples may lie above the training scans' range by this share of it
-NOISE = 0.5  # and by so many nats per voxel: what more noise of one σ costs a Gaussian; texture is such noise
+NOISE = 0.5  # and by this many nats per voxel: what more noise of one σ costs a Gaussian; texture is such noise
 
 
 def negative_elbo(
@@ -45,7 +45,7 @@ def highest(model: Model) -> float:
     """The highest −ELBO per voxel that a sample may have; infinite where the model keeps no scan.
 
     The 99.5% quantile of training scans, and beyond it `BEYOND` times their range (0.5% to 99.5%) and `NOISE`. There is
-    no lower limit, for a decoded mean has no noise, and the model explains it better than any scan.
+    no lower limit, because a decoded mean has no noise, and the model explains it better than any scan.
     """
     training, rows = model.training, rows_of_training(model)
     if not rows:

@@ -109,7 +109,7 @@ class Plausible:
         return likely.highest(self.model)
 
     def _unlikely(self, sample: Sample) -> Iterator[Fault]:
-        """Asked last, for a network is evaluated; not of altered scans, which need not be what the model has seen."""
+        """Asked last, as a network is evaluated; not of altered scans, which need not be what the model has seen."""
         if sample.z is not None and not sample.changed:
             found = likely.negative_elbo(self.model, sample.image, sample.mask, sample.conditions)
             yield from _outside("elbo", "-ELBO per voxel", found, (-np.inf, self.highest))

@@ -58,7 +58,7 @@ def donor_shares(sample: Sample) -> list[float]:
 
 
 def is_derived(sample: Sample, model: Model) -> bool:
-    """Whether a sample is altered scans by construction, with their donors named: it is theirs, and is no copy."""
+    """Whether a sample is altered scans by construction, with their donors named: it is theirs, and not a copy."""
     return source_subject(sample, model) is not None or bool(donor_shares(sample))
 
 
@@ -67,8 +67,8 @@ def whose(samples: int, *, one: int, several: int) -> Iterator[str]:
 
     Args:
         samples: how many there are.
-        one: so many are derived from one subject.
-        several: so many are derived from several.
+        one: number of samples derived from one subject.
+        several: number of samples derived from several subjects.
     """
     if one:
         what = "derived from a patient (sources in audit.csv): treat each as that person's data"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medvae.synthesis.nearest import Nearest, TrainingImages
 
 BLOCKS = 4  # along each axis of the box around all foregrounds
-_SMALLEST = 0.1  # of the block: scans have to have so much foreground in it, on average
+_SMALLEST = 0.1  # of the block: scans must have this much foreground in it, on average
 
 
 @dataclass(frozen=True, eq=False)

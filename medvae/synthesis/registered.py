@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Volume = NDArray[np.float32]
 
 CANDIDATES = 3  # subjects whose nearest scan is registered onto an image
-_CELLS = 48  # along the longest axis: the grid is averaged down to at most so many
+_CELLS = 48  # along the longest axis: the grid is averaged down to at most this many
 _ITERATIONS = 12
 _SMOOTH = 1.5  # cells: standard deviation of the Gaussian that smooths the displacement after each iteration
 
@@ -88,7 +88,7 @@ def residual(moving: Volume, fixed: Volume) -> float:
 
 
 def _coarse(image: NDArray[np.floating], *, box: Box, step: int, background: float) -> Volume:
-    """Means over cells of `step` voxels, less the background; cells at the end reach beyond the box."""
+    """Means over cells of `step` voxels, minus the background; cells at the end reach beyond the box."""
     inside = only_channel(image)[box].astype(np.float32) - np.float32(background)
     padded = np.pad(inside, [(0, -n % step) for n in inside.shape])
     x, y, z = (n // step for n in padded.shape)

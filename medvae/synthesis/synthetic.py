@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from medvae.synthesis.plausible import Plausible
 
 log = logging.getLogger(__name__)
-DRAWS = 10  # of one sample, at most: a sampler that is rejected so often has nothing else to offer
+DRAWS = 10  # of one sample, at most: a sampler that is rejected this often has nothing else to offer
 COPY = "a near-copy of a training scan"
 
 
@@ -231,7 +231,7 @@ class SyntheticSet:
         """What is wrong with a draw, and its audit if it was needed.
 
         A draw that is derived from a single subject, or from donors that are named with their shares, is said to be so,
-        and is no copy.
+        and is not a copy.
         """
         faults = self.plausible.faults(sample)
         if faults or provenance.is_derived(sample, self.synthesizer.model):

@@ -39,7 +39,7 @@ def set_files(rows: Sequence[Row], whole: SyntheticSet, out: Path) -> tuple[File
 
 
 def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) -> dict[str, Any]:
-    """What `run.json` says of a set; `not_generated` samples had none of their draws accepted."""
+    """What `run.json` says about a set; `not_generated` samples had none of their draws accepted."""
     screen, synthesizer = whole.screen, whole.synthesizer
     return {
         "sampler": synthesizer.settings.sampler,
@@ -123,7 +123,7 @@ def _montage(rows: Sequence[Row], whole: SyntheticSet) -> SampleMontage | None:
 
 
 def _pair(row: Row, whole: SyntheticSet) -> Pair:
-    """A sample, generated again, beside its nearest training scan."""
+    """A sample, generated again, next to its nearest training scan."""
     sample, training = whole.synthesizer.sample(row.index, attempt=row.attempt), whole.synthesizer.model.training
     label = "" if row.facts["class"] is None else f"\nclass {row.facts['class']}"
     copy = "\nNEAR-COPY" if row.facts["copy"] == "yes" else ""

@@ -52,7 +52,7 @@ def is_finished(out: Path, settings: Settings, *, resume: bool) -> bool:
 
     Raises:
         OutputError: a training that was interrupted, or a finished model of another length, and `resume` is not given;
-            or there is nothing to go on with.
+            or there is nothing to continue from.
     """
     model = (out / "model.json").is_file()
     record = _read(out / "run.json") or {}

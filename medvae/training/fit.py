@@ -81,7 +81,7 @@ def fit(
 
 
 def run_settings(settings: TrainSettings, *, plan: Sequence[tuple[int, int]]) -> TrainSettings:
-    """The settings with the plan that was followed in the place of a time budget, as they are kept in a checkpoint."""
+    """The settings with the plan that was followed in place of a time budget, as they are kept in a checkpoint."""
     changes = tuple(plan) if len(plan) > 1 else ()
     return settings.model_copy(update={"minutes": None, "steps": plan[-1][1], "plan": changes})
 

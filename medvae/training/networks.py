@@ -32,7 +32,7 @@ class Networks:
     Attributes:
         vae: with its σ frozen.
         detector: None where the settings want none.
-        settings: of the run, with the steps that were taken in the place of a time budget.
+        settings: of the run, with the steps that were taken in place of a time budget.
         record: how it went, without times.
         epochs: of the VAE.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _USED = 0.95  # share of a time budget that is planned for; what is left is for what varies
-_CORRECTIONS = 40  # a plan is corrected at most so many times
+_CORRECTIONS = 40  # a plan is corrected at most this many times
 _TOLERANCE = 0.02  # a plan stays if the steps that are left change by less than this share
 _MEMORY = 0.5  # weight of what was measured before in the seconds of a step
 _FORWARD = 1 / 3  # share of a step's time that a forward pass takes
@@ -43,7 +43,7 @@ class Plan:
         return self.changes[-1][1]
 
     def changed(self, step: int, total: int) -> Plan:
-        """The plan with `total` steps in all from `step` on; itself where that is no change."""
+        """The plan with `total` steps in all from `step` on; itself where that changes nothing."""
         return self if total == self.total else Plan((*self.changes, (step, total)))
 
     def until(self, step: int) -> tuple[tuple[int, int], ...]:
@@ -110,7 +110,7 @@ class Budget:
         return self._clock() - self._start
 
     def begin(self, step_s: float, *, batch: int, validated: int, at_end: int) -> None:
-        """First estimates: seconds of a step, and from them those of validating so many scans, and of the end."""
+        """First estimates: seconds of a step, and from them those of validating this many scans, and of the end."""
         self.step_s = step_s
         forward_s = step_s * _FORWARD / batch
         self.validation_s, self.end_s = 2 * validated * forward_s, at_end * forward_s

@@ -39,7 +39,7 @@ class Example:
 
     Attributes:
         input: what the encoder sees, float32 `(1, X, Y, Z)`.
-        image: what is to be reconstructed; the same but for corruption.
+        image: what is to be reconstructed; the same except for corruption.
         mask: bool, foreground.
         label_map: int16 or None.
         record: what was drawn, enough to describe it.

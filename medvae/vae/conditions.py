@@ -50,7 +50,7 @@ class Condition:
         """The numbers of one value; None, or a number that is not finite, is a missing one.
 
         Raises:
-            ScanError: `unknown_condition`, a word that no training scan had, or a word in the place of a number.
+            ScanError: `unknown_condition`, a word that no training scan had, or a word in place of a number.
         """
         if value is None or (not isinstance(value, str) and not math.isfinite(value)):
             return [0.0] * (self.size - 1) + [1.0]
@@ -91,7 +91,7 @@ class Conditions:
         """Refuse what a caller names and the networks do not take: a misspelt name would count as missing.
 
         Raises:
-            SettingsError: a name that is none of the columns.
+            SettingsError: a name that is not one of the columns.
         """
         for name in given:
             if name not in self.names:

@@ -22,8 +22,8 @@ class Matched(Normative):
     """Mean over σ in `scales_mm` of |(G_σ d − μ)/s|, less √(2/π), with d = x − f(e); μ and s are those of each scale.
 
     e is what `expected` gives, and f the grey values of this scan for those of e: another scanner's contrast between
-    tissues is no anomaly. d is smoothed before its size is taken: noise and fine anatomy cancel, and what has one sign
-    over a region, as lesions have, stays. A map derives from this class and implements `expected`.
+    tissues is not an anomaly. d is smoothed before its absolute value is taken: noise and fine anatomy cancel, and what
+    has one sign over a region, as lesions have, stays. A map derives from this class and implements `expected`.
     """
 
     FIXED_OPTIONS: ClassVar[tuple[str, ...]] = ("scales_mm",)  # the statistics are of smoothed differences

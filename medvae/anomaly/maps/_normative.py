@@ -33,9 +33,9 @@ class Normative(BaseMap):
     """Mean over `scales_mm` of G_σ |(v − μ) / s| inside the foreground, less √(2/π), its expectation for a unit normal.
 
     v is what `values` gives, μ and s its mean and spread over healthy scans. What is left is divided by its healthy
-    root mean square, so that the unit is z. A map derives from this class and implements `values`; its `Settings`
-    have `scales_mm`. Where v is NaN nothing is known of a voxel, and it is neutral. Where scans are not aligned a
-    voxel is no place, and μ and s are those of all foreground voxels.
+    root mean square, so that the unit is z. A map derives from this class and implements `values`; its `Settings` have
+    `scales_mm`. Where v is NaN nothing is known of a voxel, and it is neutral. Where scans are not aligned a voxel has
+    no fixed place, and μ and s are those of all foreground voxels.
     """
 
     UNIT = "z"
@@ -75,7 +75,7 @@ class Normative(BaseMap):
 
 
 class Excess(Normative):
-    """As `Normative`, of z itself: a value below the healthy mean is no anomaly. The expectation of z is 0."""
+    """As `Normative`, of z itself: a value below the healthy mean is not an anomaly. The expectation of z is 0."""
 
     EXPECTED = 0.0
 

@@ -1,4 +1,4 @@
-"""Local contrast that the scan has lost or gained beside its reconstruction, in SD of healthy scans."""
+"""Local contrast that the scan has lost or gained relative to its reconstruction, in SD of healthy scans."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Settings(Frozen):
 
 
 class Map(Normative):
-    """|z| of l = ln (σ_x + ε) / (σ_x̂ + ε) less its median over the scan; σ is the local SD, ε = 0.1.
+    """|z| of l = ln (σ_x + ε) / (σ_x̂ + ε) minus its median over the scan; σ is the local SD, ε = 0.1.
 
     The contrast term of SSIM (Wang et al., 2003; Huijben et al., 2024) is 2 σ_x σ_x̂ / (σ_x² + σ_x̂²) = 1 / cosh l but
     for ε: l keeps the sign, so that usual blur of the reconstruction is expected, and less contrast than usual counts
@@ -38,7 +38,7 @@ class Map(Normative):
     FIXED_OPTIONS = ("window_mm",)
 
     def values(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
-        """The log ratio of the two local contrasts, less its median."""
+        """The log ratio of the two local contrasts, minus its median."""
         pairs = zip(inference.prepared.image, inference.reconstruction, strict=True)
         return np.stack([self._log_ratio(scan, other, inference) for scan, other in pairs])
 

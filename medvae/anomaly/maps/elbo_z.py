@@ -27,7 +27,7 @@ class Settings(Frozen):
 class Map(Excess):
     """z of ln (e − min e + ½), e the `elbo` map in nats per voxel, min over the scan's foreground.
 
-    −ELBO is quadratic in the residual; its logarithm has a spread that is worth dividing by.
+    −ELBO is quadratic in the residual; its logarithm has a spread that it makes sense to divide by.
     """
 
     USES = ("elbo",)

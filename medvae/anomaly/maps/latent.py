@@ -61,7 +61,7 @@ class Map(BaseMap):
         n = np.maximum(count, 1)
         mean = first.total / n
         spread = second.total / n - mean[:, None] * mean[None]
-        if count.shape != (1, 1, 1):  # of one scan at a place nothing can be said of the spread
+        if count.shape != (1, 1, 1):  # of one scan at a place nothing can be said about the spread
             spread = spread * n / np.maximum(n - 1, 1)
         typical = _typical(spread, count)
         target, error = typical[..., None, None, None], 1 / n

@@ -24,7 +24,7 @@ class Settings(Frozen):
 
 
 class Map(Matched):
-    """|z| of x less the mean of the training scans at each voxel. It needs no network."""
+    """|z| of x minus the mean of the training scans at each voxel. It needs no network."""
 
     USES = ("atlas",)
 

@@ -25,7 +25,7 @@ class Settings(Frozen):
 
 
 class Map(Matched):
-    """|z| of x less the reconstruction of the winsorised scan, which is that of `residual_z`."""
+    """|z| of x minus the reconstruction of the winsorised scan, which is that of `residual_z`."""
 
     FIXED_OPTIONS = ("scales_mm", "winsor")
     USES = ("atlas",)

@@ -132,7 +132,7 @@ class Image:
 
 
 def kind_of(header: Header) -> str:
-    """What the object is, in words, if it is no image volume; "" if it is one."""
+    """What the object is, in words, if it is not an image volume; "" if it is one."""
     tags = header.tags
     if header.media == _DICOMDIR:
         return "a DICOMDIR, the index of a medium"

@@ -84,7 +84,7 @@ def read_header(path: Path) -> Header:
     """The header of a DICOM file, as far as it goes.
 
     Raises:
-        ScanError: `not_a_scan` where the file is no DICOM; `malformed`, `truncated` or `corrupt` where it is useless.
+        ScanError: `not_a_scan` where the file is not DICOM; `malformed`, `truncated` or `corrupt` where it is useless.
         OSError: it cannot be opened.
     """
     try:

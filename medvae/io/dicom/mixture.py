@@ -107,7 +107,7 @@ def unequal_rescale(frames: Sequence[Frame]) -> str:
     """What is unequal about the rescale of the slices of one volume, in words, or "".
 
     All slices of a CT have the same rescale. In other modalities each slice may have its own, as in PET: there only a
-    slice that has none, among others that have one, has lost it.
+    slice without a value, among others that have one, has lost it.
     """
     if len({(frame.slope, frame.intercept) for frame in frames}) == 1:
         return ""

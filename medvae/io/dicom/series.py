@@ -62,7 +62,7 @@ def find_series(files: Iterable[Path], *, split_mixed: bool) -> tuple[list[ScanR
 
 
 def _look(path: Path, *, keep: bool) -> _Member | None:
-    """What a file is part of, None if it is no DICOM; with its header if that is to be kept."""
+    """What a file is part of, None if it is not DICOM; with its header if that is to be kept."""
     try:
         return _identify(path, keep=keep)
     except OSError:  # reading it raises the error again

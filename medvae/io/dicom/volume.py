@@ -89,7 +89,7 @@ def _images(ref: ScanRef) -> tuple[list[Image], list[ScanError]]:
         images.append(image)
         reasons = (*image.problems, *check_decodable(image))
         problems += [ScanError(message, code=code, path=path) for code, message in reasons]
-    if images:  # an object without pixels among others that have them is no other kind of object, but damage
+    if images:  # an object without pixels among others that have them is not another kind of object, but damage
         problems = [
             ScanError(problem.message, code="malformed", path=problem.path) if problem.code == "not_image" else problem
             for problem in problems

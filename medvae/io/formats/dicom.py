@@ -30,7 +30,7 @@ BY_NAME = False  # a DICOM file may have any name
 
 
 def matches(path: Path) -> bool:
-    """Whether the file has the signature of DICOM, or a name that promises it."""
+    """Whether the file has the signature of DICOM, or a name that indicates it."""
     if path.name.lower().endswith(SUFFIXES):
         return True
     try:

@@ -78,7 +78,7 @@ def read_values(path: Path, settings: ReadSettings) -> tuple[NDArray[np.float32]
     are whole again.
 
     Raises:
-        ScanError: as `read`, but for `blank`.
+        ScanError: as `read`, except `blank`.
     """
     try:
         header = read_header(path, settings)

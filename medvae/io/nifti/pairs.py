@@ -27,7 +27,7 @@ def half_of(path: Path) -> Literal["hdr", "img"] | None:
 
 
 def pair_of(path: Path) -> tuple[Path, ...]:
-    """Header and image file, in this order; the file alone where it is no half, or the other half is missing."""
+    """Header and image file, in this order; the file alone where it is not a half, or the other half is missing."""
     half = _parse(path.name)
     if half is None:
         return (path,)

@@ -72,7 +72,7 @@ class Layout(BaseLayout):
 
     @classmethod
     def read(cls, folder: Path) -> RealSet:
-        """What a set says of itself; its scans stay where they are."""
+        """What a set says about itself; its scans stay where they are."""
         return RealSet(folder.absolute(), read_json(folder / "dataset_description.json"), ())
 
     @property

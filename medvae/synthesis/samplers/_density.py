@@ -34,7 +34,7 @@ class Density:
         shape: of one code.
         shares: class -> share of the training scans.
         means: class -> mean, `(D,)`.
-        deviations: posterior means less the mean of their class, `(n, D)`.
+        deviations: posterior means minus the mean of their class, `(n, D)`.
         rows: class -> its rows of `deviations`.
         pooled: class -> γ_c.
         shrinkage: ρ.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _TRIES = 32  # places that are compared for one lesion
 _INSIDE = 0.9  # share of a lesion that has to lie in the foreground
-_BANDWIDTH = 0.5  # of Scott's rule, which is too wide where lesions gather at several places
+_BANDWIDTH = 0.5  # of Scott's rule, which is too wide where lesions cluster at several places
 _LEAST_MM = 4.0  # standard deviation of the place of a lesion, at least
 _LEVEL_WIDTH = 0.3  # width of the density of levels, in their standard deviations
 _LEAST_WIDTH = 0.2  # of the spread of the tissue

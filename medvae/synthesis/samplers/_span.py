@@ -1,4 +1,4 @@
-"""The few directions in which codes of training scans differ most: where a law that is no Gaussian can be learned."""
+"""The few directions in which codes of training scans differ most: where a non-Gaussian distribution can be learned."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Span:
     drawn: NDArray[np.float32]
 
     def points(self, latents: Latents, rows: NDArray[np.intp], *, scale: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Posterior means less the mean of their class, over `scale` `(k,)`, `(m, k)`."""
+        """Posterior means minus the mean of their class, over `scale` `(k,)`, `(m, k)`."""
         codes = latents.mean[rows].reshape(len(rows), -1)
         means = np.stack([self.density.means[latents.labels[row]] for row in rows])
         return np.asarray((codes - means) @ self.basis.T / scale, np.float32)

@@ -37,7 +37,7 @@ _BEYOND = 1.25  # sizes may lie beyond those of the training lesions by this fac
 _TURN_DEGREES = 15.0  # standard deviation of the turn from the axes of a training lesion
 _NOISE = 0.1  # standard deviation of sizes and change around those of the training lesions, in their own
 _LEAST_SD = 1e-3  # of sizes and changes, which may all be alike
-_LEAST_PROFILE = 0.2  # mean of a profile in its lesion, which is 1 but for the decoder's error
+_LEAST_PROFILE = 0.2  # mean of a profile in its lesion, which is 1 except for the decoder's error
 _UNEVEN = 0.2  # relative variation of the change between lesions of a scan, where only masks are known
 
 

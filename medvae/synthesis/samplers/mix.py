@@ -37,7 +37,7 @@ class Settings(Frozen):
 class Mix:
     """Draws of another sampler, to be changed as those of `classical` are (`synthesis.changes`).
 
-    Sources, conditions and code are those of the draw: nothing is added to it that is anybody's.
+    Sources, conditions and code are those of the draw: nothing of anyone else is added to it.
 
     Attributes:
         of: name of the other sampler.

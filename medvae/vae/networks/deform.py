@@ -48,7 +48,7 @@ class Settings(Frozen):
 
 
 def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> VAE:
-    """The network for a grid and so many conditions.
+    """The network for a grid and this many conditions.
 
     Raises:
         SettingsError: the stride does not divide the grid, or the velocity's not the stem.
@@ -69,7 +69,7 @@ class Deform(VAE):
     network that has to find out by itself that differences of images mean motion, learns a change of contrast instead.
 
     Averaging v over neighbouring cells is a part of the decoder: p(v) is N(0, I) pushed through it. Rough maps are
-    improbable without a term beside the KL, so that the ELBO is what it is for every other network.
+    improbable without a term in addition to the KL, so that the ELBO is what it is for every other network.
 
     Attributes:
         template: the image that is deformed, with log-odds of labels where training scans have label maps.
@@ -101,7 +101,7 @@ class Deform(VAE):
         self.keep_options({"labels": list(self.template.values)})
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
-        """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`, seen beside the template, then beside what they become."""
+        """q(z|x, c) of prepared images `(B, 1, X, Y, Z)`, seen with the template, then with what they become."""
         self.latent_shape((x.shape[2], x.shape[3], x.shape[4]))
         code, log_variance = self._look(x, self.template.image.detach())
         for _ in range(1, self.passes):

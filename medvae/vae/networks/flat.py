@@ -28,7 +28,7 @@ class Settings(Frozen):
 
 
 def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> VAE:
-    """The network for one grid and so many conditions; other grids are refused.
+    """The network for one grid and this many conditions; other grids are refused.
 
     Raises:
         SettingsError: the stride does not divide the grid.

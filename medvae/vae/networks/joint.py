@@ -33,7 +33,7 @@ class Settings(ConvolutionalSettings):
 
 
 def build(settings: Settings, likelihood: LikelihoodSettings, grid: Shape, *, conditions: int = 0) -> VAE:
-    """The network for a grid and so many conditions.
+    """The network for a grid and this many conditions.
 
     Raises:
         SettingsError: the stride does not divide the grid.
