@@ -96,7 +96,7 @@ def load(kind: Kind, name: str) -> ModuleType:
 
 
 def usable(kind: Kind) -> tuple[str, ...]:
-    """The names of all plug-ins that can be imported; the others are warned of, and nothing else suffers from them."""
+    """The names of all plug-ins that can be imported; there is a warning for the others, and nothing else suffers."""
     found = []
     for name in names(kind):
         try:

@@ -112,7 +112,7 @@ def _how_to_write(key: str, one: ErrorDetails) -> str | None:
 
 
 def _purpose(kind: type[BaseModel], loc: Sequence[int | str]) -> str:
-    """To correct it, with what it is for."""
+    """The advice to correct a setting, with what it is for."""
     field = _field(kind, loc)
     return f"correct it: {field.description}" if field is not None and field.description else "correct it"
 

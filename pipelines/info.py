@@ -187,7 +187,7 @@ def _examine(
 
 
 def _modality(header: ScanInfo, settings: Settings) -> str:
-    """Of the scan, or else of the settings: a NIfTI file does not say what it is."""
+    """The modality of the scan, or else of the settings: a NIfTI file does not say what it is."""
     stated = settings.prepare.modality
     return header.modality or (f"{stated} (settings)" if stated else "?")
 

@@ -78,7 +78,7 @@ class ScanMaps:
         return AnomalyMap(name, values, self._methods[name].UNIT)
 
     def pseudo_healthy(self, names: Iterable[str]) -> NDArray[np.float32] | None:
-        """Of the first of these maps that has such an image, in prepared intensities `(C, X, Y, Z)`; else None."""
+        """That of the first of these maps that has such an image, in prepared intensities `(C, X, Y, Z)`; else None."""
         images = (self.arrays[name].pseudo_healthy for name in names)
         return next((image for image in images if image is not None), None)
 

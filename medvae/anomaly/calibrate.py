@@ -128,7 +128,7 @@ def reference_from(
     Args:
         model: whose Reference it is.
         inferences: of the healthy scans; those that are not the model's are of one of the `folds`.
-        calibrated: whether training had not seen these scans, that of the fold where it is one's.
+        calibrated: whether training had not seen these scans; for the scans of a fold, whether the fold had not.
         folds: models that were trained without a part of the scans, each with the statistics of its training scans.
         names: of the maps.
         detect: options of the maps, and what makes a score.

@@ -113,7 +113,7 @@ class KeptScans:
 
     @classmethod
     def without_lesions(cls, model: Model) -> KeptScans:
-        """Those in which no lesions were learned."""
+        """The kept scans in which no lesions were learned."""
         ill = scans_with_lesions(model)
         return cls(model, [row for row, name in enumerate(model.training.ids) if name not in ill])
 

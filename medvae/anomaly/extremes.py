@@ -42,7 +42,7 @@ class UpperEnd:
 
     @classmethod
     def of_map(cls, values: NDArray[np.float32], foreground: NDArray[np.bool_]) -> Self:
-        """Of a map `(X, Y, Z)` in its foreground."""
+        """The upper end of a map `(X, Y, Z)` in its foreground."""
         inside = values[foreground]
         count = max(1, int(np.ceil(_TOP * inside.size)))
         highest = np.argpartition(inside, -count)[-count:]
@@ -51,7 +51,7 @@ class UpperEnd:
         return cls(values.shape, index, inside[highest].astype(np.float32), quantiles)
 
     def masses(self, level: float) -> NDArray[np.float32]:
-        """Of the `KEPT` regions above a level with the largest mass, falling, in values times voxels; else 0."""
+        """The `KEPT` largest masses of regions above a level, falling, in values times voxels; else 0."""
         values = np.full(self.shape, -np.inf, np.float32)
         values.flat[self.index] = self.values
         found = np.sort(region_masses(values, regions_above(values, level), level=level))[::-1][:KEPT]
@@ -66,7 +66,7 @@ class Extremes:
 
     Thresholds are for a scan of somebody else. Healthy people differ, so that more of a new person's voxels lie above
     the quantile of some given scans than of these scans' own. How many more is estimated by leaving out subjects: the
-    thresholds are set so that what subjects left out in turn have above those of the others is what was asked for.
+    thresholds are set so that subjects left out in turn exceed those of the others at the rate that was asked for.
 
     Attributes:
         masses: of each scan those of its largest regions above `level`, falling, in the map's unit · mL, float32
@@ -81,12 +81,12 @@ class Extremes:
 
     @classmethod
     def empty(cls) -> Self:
-        """Of no scan."""
+        """The extremes of no scan."""
         return cls(np.zeros((0, KEPT), np.float32), np.zeros((0, TAIL.size), np.float32), np.zeros(0, np.int32))
 
     @classmethod
     def of_scans(cls, scans: Sequence[UpperEnd], *, subjects: NDArray[np.int32], scale: float, voxel_ml: float) -> Self:
-        """Of scans whose maps are to be divided by `scale`, on a grid whose voxels have `voxel_ml`."""
+        """The extremes of scans whose maps are to be divided by `scale`, on a grid whose voxels have `voxel_ml`."""
         if not scans:
             return cls.empty()
         quantiles = np.stack([one.quantiles for one in scans])
@@ -157,7 +157,7 @@ class Extremes:
         return float(self._left_out[1][self._place(rate)]) if len(self.quantiles) else 1.0
 
     def _place(self, rate: float) -> int:
-        """Of the threshold among the levels."""
+        """The index of the threshold among the levels."""
         low_enough = self._left_out[1] <= rate + _ROUNDING
         return int(np.argmax(low_enough)) if low_enough.any() else -1
 

@@ -127,7 +127,7 @@ class Reference:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """That the subjects behind the thresholds are very few, where they are."""
+        """A warning where the subjects behind the thresholds are very few."""
         people = {int(number) for one in self.maps.values() for number in one.extremes.subjects}
         if not self.calibrated or len(people) >= _FEW:
             return ()
@@ -202,7 +202,7 @@ class Reference:
 
 
 def _extremes(name: str, kept: ArraySet) -> Extremes:
-    """Those of a map; in a set made before subjects were kept, each scan counts as its own."""
+    """The extremes of a map; in a set made before subjects were kept, each scan counts as its own."""
     masses, quantiles = kept.arrays[f"{name}/masses"], kept.arrays[f"{name}/quantiles"]
     subjects = kept.arrays.get(f"{name}/subjects", np.arange(len(masses), dtype=np.int32))
     return Extremes(masses, quantiles, subjects)

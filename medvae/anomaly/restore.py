@@ -100,7 +100,7 @@ class Variation:
         self._dual: list[Tensor] | None = None
 
     def nats(self, values: Tensor) -> float:
-        """Of an image `(1, C, X, Y, Z)`."""
+        """The nats of an image `(1, C, X, Y, Z)`."""
         lengths = _length(self._differences(values[self._box]))
         return self.strength * float(lengths.sum(dtype=torch.float64))
 
@@ -124,7 +124,7 @@ class Variation:
         return result
 
     def _differences(self, values: Tensor) -> list[Tensor]:
-        """To the next voxel along each axis; 0 where one of the two is outside."""
+        """Differences to the next voxel along each axis; 0 where one of the two is outside."""
         found = [torch.zeros_like(values) for _ in _AXES]
         for one, axis, pairs in zip(found, _AXES, self._pairs, strict=True):
             count = values.shape[axis] - 1

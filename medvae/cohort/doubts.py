@@ -76,7 +76,7 @@ def _names_again(rooms: dict[Path, list[Candidate]]) -> set[str]:
 
 
 def _by_name(members: Sequence[Candidate]) -> list[list[Candidate]]:
-    """Those of one person by their names; `scan_n4` belongs to `scan`."""
+    """Groups of scans of one person by their names; `scan_n4` belongs to `scan`."""
     there = {_words(one) for one in members}
     groups: dict[tuple[str, ...], list[Candidate]] = defaultdict(list)
     for one in members:

@@ -78,7 +78,7 @@ def gather(selection: Selection, settings: ReadSettings) -> Found:
 
 
 def _warn(empty: Iterable[Path], skipped: Sequence[Path]) -> None:
-    """Of inputs that add nothing to the others."""
+    """Warn of inputs that add nothing to the others."""
     for path in empty:
         log.warning("%s: no scan in it", path)
     if skipped:
@@ -182,7 +182,7 @@ def _format(file: Path) -> str | None:
 
 
 def _unread_id(file: Path, stem: str, root: Path) -> str:
-    """Of a path for a format whose files have names; else a hash, for folders of DICOM tell who was scanned."""
+    """From the path for a format whose files have names; else a hash, as folders of DICOM tell who was scanned."""
     return scan_id(file, root) if stem else f"object-{digest(scan_id(file.parent, root))}"
 
 

@@ -70,7 +70,7 @@ def digest(text: str, length: int = 12) -> str:
 
 
 def unique(refs: Sequence[ScanRef], *, hashed: bool) -> list[ScanRef]:
-    """The scans with unique ids: hashes if asked for, a suffix where two are the same on a disk that knows no capitals.
+    """The scans with unique ids: hashes if asked for, a suffix where two are the same on a disk that ignores case.
 
     The suffix comes from the scan's own path, so that it depends neither on the other scans nor on their order.
     """

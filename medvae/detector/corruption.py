@@ -118,7 +118,7 @@ def _softened(
 
 
 def _target(change: NDArray[np.float32], weight: NDArray[np.float32], *, spacing: Spacing) -> NDArray[np.float32]:
-    """Of the mean change under the shape around a voxel, or of the change right here, where that is more."""
+    """The target for the mean change under the shape around a voxel, or for the change right here if it is more."""
     sigma = _AROUND_MM / np.array(spacing)
     share = np.maximum(ndimage.gaussian_filter(weight, sigma, truncate=3), 1e-3)
     mean = ndimage.gaussian_filter(change * weight, sigma, truncate=3) / share

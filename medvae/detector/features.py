@@ -38,7 +38,7 @@ class Usual:
 
     @classmethod
     def of_scans(cls, scans: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]], grid: Geometry) -> Usual:
-        """Of healthy scans, each an image and its foreground `(X, Y, Z)` on the grid."""
+        """Computed from healthy scans, each an image and its foreground `(X, Y, Z)` on the grid."""
         sums = [Moments.empty(grid.shape) for _ in range(2)]
         for image, mask in scans:
             sums[0].add(image, mask)

@@ -61,7 +61,7 @@ class Place:
 
     @property
     def levels(self) -> tuple[float, float]:
-        """Of the darkest and the brightest tissue."""
+        """Levels of the darkest and the brightest tissue."""
         low, high = np.percentile(self.image[self.foreground][::7], (1, 99))
         return float(low), float(high)
 

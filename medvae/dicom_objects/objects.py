@@ -102,7 +102,7 @@ def _attempt(what: str, make: Callable[[], dict[str, bytes]]) -> Objects:
 
 
 def _line(problem: BaseException) -> int:
-    """Of the code that raised it."""
+    """The line of the code that raised it."""
     trace = problem.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -70,7 +70,7 @@ def closer_to_training(samples: Array, training: Points, held_out: Points, *, se
     """Share of samples that are nearer to a training scan than to any held-out scan; 0.5 where nothing is copied.
 
     The larger of both sets gives a random part as large as the smaller one; the interval is over such parts and over
-    samples, drawn anew. Ties count half.
+    resampled samples. Ties count half.
     """
     rng = np.random.default_rng(seed)
     to_training, to_others = (distances(samples, one.features) for one in (training, held_out))
@@ -109,7 +109,7 @@ def membership_control(samples: Array, training: Points, *, seed: int = 0) -> In
 
 
 def mean_distance(points: Array, training: Points) -> Interval:
-    """Mean distance to the nearest training scan, with the interval of drawing the points anew."""
+    """Mean distance to the nearest training scan, with the interval of resampling the points."""
     near = nearest_distance(points, training.features)
     return paired_difference(near, np.zeros_like(near))
 
@@ -117,7 +117,7 @@ def mean_distance(points: Array, training: Points) -> Interval:
 def registered_ratio(scans: ImageSet, training: ImageSet) -> Interval:
     """Mean ratio of the distances to the nearest and the next subject after registration, of some scans of a set.
 
-    Near 1 for scans of new people, clearly lower for warped training scans. The interval is over scans, drawn anew.
+    Near 1 for scans of new people, clearly lower for warped training scans. The interval is over resampled scans.
     """
     first = int(training.masks.argmin())  # of the voxels outside: all have the same value
     everywhere = bool(training.masks.flat[first])

@@ -1,6 +1,6 @@
 """How alike two sets of points are: precision, recall, density, coverage, kernel MMD, Fréchet distance.
 
-Points are feature vectors of scans. For two sets of one distribution none of these is perfect: put each beside its
+Points are feature vectors of scans. For two sets of one distribution none of these is perfect: compare each with its
 value for two sets of real scans of the same size.
 """
 

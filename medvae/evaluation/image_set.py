@@ -45,7 +45,7 @@ class ImageSet:
 
     @classmethod
     def from_prepared(cls, scans: Sequence[Prepared], *, classes: Sequence[str | None]) -> Self:
-        """Of scans that were read and prepared."""
+        """The set of scans that were read and prepared."""
         maps = [one.label_map for one in scans if one.label_map is not None]
         return cls(
             tuple(one.id for one in scans),
@@ -59,7 +59,7 @@ class ImageSet:
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> Self:
-        """Of synthetic scans that were not written; each is a subject of its own."""
+        """The set of synthetic scans that were not written; each is a subject of its own."""
         maps = [one.label_map for one in samples if one.label_map is not None]
         ids = tuple(SampleJob(one.index).id for one in samples)
         return cls(
@@ -74,7 +74,7 @@ class ImageSet:
 
     @classmethod
     def from_reconstructions(cls, model: Model) -> Self:
-        """Of the training scans that a model keeps, decoded at their posterior means, with their own label maps.
+        """The training scans that a model keeps, decoded at their posterior means, with their own label maps.
 
         Raises:
             ModelError: it keeps none.

@@ -47,7 +47,7 @@ class Similarity:
         return cls((x, y, z), low, max(high - low, 1e-6))
 
     def of(self, one: NDArray[np.float16], other: NDArray[np.float16]) -> float:
-        """Of two images `(1, X, Y, Z)`."""
+        """The similarity of two images `(1, X, Y, Z)`."""
         pair = [self._cut(image) for image in (one, other)]
         size = min(pair[0].shape[2:])
         window = min(_WINDOW, size - 1 + size % 2)  # odd
@@ -78,7 +78,7 @@ class Pairs:
 
     @property
     def mean(self) -> Interval:
-        """Mean over pairs; the interval is of drawing the scans anew, with which both ends of a pair go."""
+        """Mean over pairs; the interval is that of resampling the scans, each with all its pairs."""
         names = [str(at) for at in range(self.count)]
         times = Draws.from_subjects(names).weights(names)
         weights = times[:, self.rows[:, 0]] * times[:, self.rows[:, 1]]

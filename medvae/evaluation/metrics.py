@@ -1,8 +1,8 @@
 """How well a map finds lesions: pooled voxel AP, mean per-scan AP, AUROC and AP of scans, and intervals over subjects.
 
-Voxels of one scan, and scans of one subject, are not independent: only subjects are drawn anew. Two methods are
-compared on the same draws. With few subjects a percentile interval is too narrow (five subjects have 126 different
-draws): say how many there were.
+Voxels of one scan, and scans of one subject, are not independent: only subjects are resampled. Two methods are compared
+on the same draws. With few subjects a percentile interval is too narrow (five subjects have 126 different draws): say
+how many there were.
 """
 
 from __future__ import annotations

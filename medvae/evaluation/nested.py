@@ -1,6 +1,6 @@
 """Intervals over two things that were drawn: trainings, and the test subjects that each is measured on.
 
-Both are drawn anew, trainings and subjects with replacement, the same subjects for all trainings of a draw (a nested
+Both are resampled, trainings and subjects with replacement, the same subjects for all trainings of a draw (a nested
 bootstrap; Efron and Tibshirani, 1993). An interval over test subjects alone would say nothing about another training.
 With few trainings it is too narrow: three have ten different draws.
 """

@@ -82,6 +82,6 @@ def goes_by_name(format_: Format) -> bool:
 
 
 def offering(member: str, path: Path) -> dict[str, Any]:
-    """That optional function of every format that has it and claims the file by its name, by name of the format."""
+    """This optional function of every format that has it and claims the file by its name, by name of the format."""
     able = {name: one for name, one in formats().items() if hasattr(one, member) and goes_by_name(one)}
     return {name: getattr(one, member) for name, one in able.items() if one.matches(path)}

@@ -37,7 +37,7 @@ class Crop:
     """One connected lesion, in a frame in which the ellipsoid of its second moments is the unit ball.
 
     Attributes:
-        profile: float32 `(S, S, S)`, image less what lies below, over its mean in the lesion; 0 outside `support`.
+        profile: float32 `(S, S, S)`, image minus what lies below, over its mean in the lesion; 0 outside `support`.
         support: bool `(S, S, S)`, the lesion and the voxels beside it, where its change was measured.
         distance: float32 `(S, S, S)`, signed distance to the border, positive inside, clipped to ±`FAR` and divided by
             it: −1 to 1.

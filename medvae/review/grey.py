@@ -80,7 +80,7 @@ class Grey:
 
 
 def _percentiles(seen: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Those of `_WINDOW`, from how often each of the 256 grey values occurs: they need not be sorted."""
+    """The percentiles of `_WINDOW`, from how often each of the 256 grey values occurs: no need to sort them."""
     up_to = np.cumsum(np.bincount(seen, minlength=256))
     at = np.array(_WINDOW) / 100 * (len(seen) - 1)
     low, high = (np.searchsorted(up_to, rank, side="right") for rank in (np.floor(at), np.ceil(at)))

@@ -148,7 +148,7 @@ def find_peaks(
 
 
 def _distance(index: NDArray[Any], shape: tuple[int, ...], *, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each voxel of a grid from a place in it, mm."""
+    """The distance of each voxel of a grid from a place in it, mm."""
     offsets = [(np.arange(n) - i) * step for n, i, step in zip(shape, index, spacing, strict=True)]
     distance: NDArray[np.float64] = np.sqrt(
         sum(np.square(one) for one in np.meshgrid(*offsets, indexing="ij", sparse=True))

@@ -55,7 +55,7 @@ class SamplePage:
 
     @classmethod
     def of(cls, name: str, row: Result | Outcome, *, values: NDArray[np.float32] | None = None) -> Self:
-        """Of a scan that was generated now, or of one in the manifest."""
+        """The page of a scan that was generated now, or of one in the manifest."""
         return cls(name, row.scores, row.facts, row.warnings, values)
 
     @property

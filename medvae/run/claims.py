@@ -77,7 +77,7 @@ class Claims:
         return str((_read(self._folder / name) or {}).get("note", ""))
 
     def others(self, prefix: str) -> list[str]:
-        """Hosts of the living runs that hold a claim whose name begins with `prefix`, this run apart."""
+        """Hosts of the living runs that hold a claim whose name begins with `prefix`, except this run."""
         found = []
         for path in self._paths(prefix):
             there = _read(path)

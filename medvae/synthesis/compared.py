@@ -47,7 +47,7 @@ class Comparison:
 
     @classmethod
     def of(cls, images: TrainingImages) -> Comparison:
-        """Of training scans."""
+        """The comparison with training scans."""
         return cls(images, RegisteredScans.of(images), Regions.of(images))
 
     def compare(

@@ -186,7 +186,7 @@ class Synthesizer:
         return self._with_fixed(conditions_of(self.model, row))
 
     def _with_fixed(self, conditions: Mapping[str, float | str]) -> ConditionValues:
-        """Those that the model is given, the fixed ones instead of others; one fixed to None is missing."""
+        """The conditions that the model is given, fixed ones instead of others; one fixed to None is missing."""
         values = {**conditions, **self.settings.conditions}
         known = {name: values.get(name) for name in self.model.conditions.names}
         return {name: value for name, value in known.items() if _is_known(value)}

@@ -63,7 +63,7 @@ class Row:
 
     @property
     def distance(self) -> float:
-        """To the nearest training scan; 0 where it is not known."""
+        """Distance to the nearest training scan; 0 where it is not known."""
         return float(self.scores["distance"] or 0.0)
 
     @property

@@ -54,7 +54,7 @@ class SampleJob:
         return f"synthetic-{self.index:05d}"
 
     def fingerprint(self) -> str:
-        """Of the number alone: no file is read, and everything else is a part of the run's identity."""
+        """A hash of the number alone: no file is read, and everything else is a part of the run's identity."""
         return sha256(f"sample {self.index}".encode()).hexdigest()
 
 

@@ -209,7 +209,7 @@ class _Run:
         return loss.detach()
 
     def seconds_per_step(self, clock: Callable[[], float]) -> float:
-        """Of a few passes that change nothing; the first one does not count."""
+        """Measured on a few passes that change nothing; the first one does not count."""
         buffers = {name: value.clone() for name, value in self.net.named_buffers()}
         marks = []
         with closing(ahead(self.batch, range(_TIMED + 1))) as batches:

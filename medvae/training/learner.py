@@ -46,7 +46,7 @@ class Numbers(NamedTuple):
 
     @classmethod
     def mean(cls, steps: Sequence[Numbers]) -> Numbers:
-        """Of several steps."""
+        """The mean over several steps."""
         return cls(*(sum(column) / len(steps) for column in zip(*steps, strict=True)))
 
 

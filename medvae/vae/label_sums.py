@@ -51,5 +51,5 @@ class LabelSums:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Those that were found, ascending."""
+        """The labels that were found, ascending."""
         return tuple(sorted(self.sums))

@@ -114,7 +114,7 @@ class Places:
         return self._density_of(float(host.image[placed.box][mask & inside].mean()), host)
 
     def _density_of(self, level: float, host: Host) -> float:
-        """Of the values below training lesions; without them a normal one around the median of the tissue."""
+        """Density of the values below training lesions; without them a normal one around the median of the tissue."""
         known = self.codes.levels[np.isfinite(self.codes.levels)]
         if not len(known):
             return float(np.exp(-0.5 * ((level - host.median) / host.spread) ** 2))

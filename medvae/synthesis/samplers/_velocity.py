@@ -178,7 +178,7 @@ def _trained(
 
 
 def _examples(points: Points, rows: NDArray[np.intp], rng: np.random.Generator, *, even: bool) -> Examples:
-    """Of the scans `rows`.
+    """Examples of the scans `rows`.
 
     Args:
         points: the scans.

@@ -53,7 +53,7 @@ class Mix:
 
     @property
     def shares(self) -> Mapping[str | None, float]:
-        """Those of the other sampler."""
+        """The shares of the other sampler."""
         return self.inner.shares
 
     def draw(

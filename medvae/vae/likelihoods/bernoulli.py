@@ -32,7 +32,7 @@ class Bernoulli:
         return torch.sigmoid(self.logits)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Of each voxel, in nats."""
+        """Log-probability of each voxel, in nats."""
         log_p: Tensor = D.Bernoulli(logits=self.logits, validate_args=False).log_prob(x)
         return log_p
 

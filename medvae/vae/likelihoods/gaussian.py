@@ -28,7 +28,7 @@ class Gaussian:
     log_scale: Tensor
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Of each voxel, in nats."""
+        """Log-density of each voxel, in nats."""
         log_p: Tensor = Normal(self.mean, self.log_scale.exp(), validate_args=False).log_prob(x)
         return log_p
 

@@ -139,7 +139,7 @@ class Deform(VAE):
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Those of the template."""
+        """The labels of the template."""
         return tuple(value for value in self.template.values if value != 0)
 
     def decode_labels(self, z: Tensor, c: Tensor | None = None) -> Tensor:
