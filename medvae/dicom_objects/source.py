@@ -104,7 +104,7 @@ def open_source(ref: ScanRef, settings: ReadSettings) -> Source:
     """Headers of the series of a scan.
 
     Raises:
-        Unfit: the scan is not DICOM series, or its headers lack what an object needs.
+        Unfit: the scan is not a DICOM series, or its headers lack what an object needs.
         OSError: a file cannot be opened.
     """
     if ref.format != "dicom":
