@@ -1,7 +1,7 @@
 """Does the sampler `lesion` help a segmenter that has few scans with lesions? Simulated lesions of real MS shapes.
 
     python benchmarks/lesion_samples.py [--data FOLDER] [--draws 3] [--scans 5,10] [--kind bright]
-    python benchmarks/lesion_samples.py --tune
+    python benchmarks/lesion_samples.py --tune [--draws 1]
 
 The test generator (`medvae.simulate.lesions`) implants the masks of MS patients in brains of `brains-t1/split.csv`:
 masks 01-15 in training brains, 16-30 in test brains. In each draw, n brains have lesions and ten others have none. From
