@@ -94,7 +94,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    _add_input(parser)
+    _add_prepared_input(parser)
     _add_out(parser, "folder of the model")
     parser.add_argument(
         "--minutes", type=_positive, help="time budget of the whole training, detector included; also with --resume"
@@ -120,11 +120,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="with --lesions: masks (NIfTI) of other patients, whose shapes are learned",
     )
     _add_machine(parser)
+    _add_seed(parser)
     _add_common(parser, commands.train, config="a YAML file or one of the presets below", required=True)
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
-    _add_input(parser)
+    _add_prepared_input(parser)
     _add_model(parser)
     parser.add_argument(
         "--verdicts",
@@ -140,11 +141,12 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         " a few healthy ones from another site",
     )
     _add_machine(parser)
+    _add_seed(parser)
     _add_common(parser, commands.calibrate, config="a YAML file with changes")
 
 
 def _add_detect(parser: argparse.ArgumentParser) -> None:
-    _add_input(parser)
+    _add_prepared_input(parser)
     _add_model(parser)
     _add_out(parser, "folder for maps, scores.csv and pictures")
     parser.add_argument(
@@ -170,6 +172,7 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
         " from DICOM",
     )
     _add_machine(parser)
+    _add_seed(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
 
 
@@ -236,7 +239,7 @@ def _add_evaluate_augment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mirror", action="store_true", help="also flip left and right; only where labels do not tell left from right"
     )
-    parser.add_argument("--seed", metavar="N", type=int, help="random seed")
+    _add_seed(parser)
     _add_machine(parser, workers=False)
     _add_loudness(parser, commands.evaluate_augment)
 
@@ -251,12 +254,14 @@ def _add_augment(parser: argparse.ArgumentParser) -> None:
         "--merge-with", metavar="DIR", type=Path, help="real set of that layout to list beside the samples; not changed"
     )
     _add_machine(parser, workers=False)
+    _add_seed(parser)
     _add_common(parser, commands.augment, config="a YAML file with changes")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     _add_out(parser, "folder for everything (default: medvae-demo)", default=Path("medvae-demo"))
     _add_machine(parser)
+    _add_seed(parser)
     _add_common(parser, commands.demo)
     parser.set_defaults(config="demo")
 
@@ -269,6 +274,10 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hash-ids", action="store_true", help="use hashes as scan ids instead of file names")
     parser.add_argument("--volume", metavar="N", type=int, help="volume of a 4D file to read, from 0")
     parser.add_argument("--assume-orientation", metavar="RAS", help="orientation of files whose header has none")
+
+
+def _add_prepared_input(parser: argparse.ArgumentParser) -> None:
+    _add_input(parser)
     parser.add_argument(
         "--on-doubtful",
         choices=("accept", "reject"),
@@ -311,8 +320,11 @@ def _add_common(
         default=[],
         help="change a setting, e.g. train.lr=1e-4; repeatable",
     )
-    parser.add_argument("--seed", metavar="N", type=int, help="random seed")
     _add_loudness(parser, call)
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", metavar="N", type=int, help="random seed")
 
 
 def _add_loudness(parser: argparse.ArgumentParser, call: Callable[[argparse.Namespace], int]) -> None:

@@ -356,10 +356,15 @@ def test_help_lists_every_option(command: str, capsys: pytest.CaptureFixture[str
     text = helped(capsys, command, *what)
     used, _, told = text.partition("\n\n")
     options = set(re.findall(r"--[a-z-]+", used))
-    computing = {"--set", "--seed"} if command not in ("review", "evaluate") else set()  # which only read files
-    assert computing | {"--quiet", "--verbose"} <= options
+    reading = {"info": {"--set"}, "review": set(), "evaluate": set()}  # these compute nothing random
+    assert reading.get(command, {"--set", "--seed"}) | {"--quiet", "--verbose"} <= options
     assert all(re.search(rf"^  (-h, )?{option}\b", told, re.MULTILINE) for option in options)
     assert command in helped(capsys)
+
+
+def test_info_offers_nothing_that_it_does_not_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """It draws nothing and aligns nothing."""
+    assert not {"--seed", "--on-doubtful"} & set(re.findall(r"--[a-z-]+", helped(capsys, "info")))
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
