@@ -10,7 +10,7 @@ split; a VAE (preset `vessel-shape`) is trained on these alone and gives synthet
 classifier is trained with real + classical, and with half of its draws from the synthetic shapes, from the same
 weights, with the same steps. Both are tested on the official test split: balanced accuracy, AUROC. Classical
 augmentation is spatial (rotation, scaling), by nearest neighbour. `--tune` compares learning rates and steps of real +
-classical on the validation split; its result still has to be put into `PLAN`.
+classical on the validation split: where `PLAN` comes from.
 
 Also counted: pieces (26 neighbours) and the share of the largest one, of real and of synthetic shapes.
 """
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "medmnist"
 PRESET = "vessel-shape"
-PLAN = Plan(steps=400, batch=16, lr=3e-3, mirror=False, binary=True)  # set beforehand: `--tune` was not run to its end
+PLAN = Plan(steps=400, batch=16, lr=3e-3, mirror=False, binary=True)  # of `--tune`, where all six are nearly level
 TRIED = tuple(product((1e-3, 3e-3, 1e-2), (200, 400)))
 BASE = "classical"
 TOUCHING = np.ones((3, 3, 3), bool)

@@ -141,7 +141,6 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         " a few healthy ones from another site",
     )
     _add_machine(parser)
-    _add_seed(parser)
     _add_common(parser, commands.calibrate, config="a YAML file with changes")
 
 
@@ -172,7 +171,6 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
         " from DICOM",
     )
     _add_machine(parser)
-    _add_seed(parser)
     _add_common(parser, commands.detect, config="a YAML file with changes")
 
 

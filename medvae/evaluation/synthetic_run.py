@@ -171,7 +171,7 @@ def not_in(training: ImageSet, run: SyntheticRun, *, model: Model | None) -> int
 
 
 def _sources(listed: Path) -> frozenset[str]:
-    """The training scans in `labels.csv` that samples are derived from: as text, as a condition 007 is a number."""
+    """The training scans in `labels.csv` that samples are derived from: as text, so that 007 stays 007."""
     rows = tables.parse(tables.read_text(listed), listed, ours=COLUMNS).rows
     said = (row.get("sources", "") for row in rows if row.get("synthetic") == "yes")
     return frozenset(one for each in said for one in each.split(";") if one)
