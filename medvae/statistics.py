@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PRIOR_STRENGTH = 8.0  # how many scans the prior counts for
 FLOOR = 0.3  # a voxel's spread is at least this share of the typical one
+_REACH = 4.0  # of a Gaussian, in its σ
 SMOOTH_MM = 3.0  # variances of neighbours are pooled at this σ: n is small, and spread is smooth
 
 
@@ -127,8 +128,19 @@ def _by_channel(values: NDArray[np.floating], seen: NDArray[np.bool_]) -> NDArra
 def _pooled(
     variance: NDArray[np.float64], weight: NDArray[np.float32], *, spacing: tuple[float, float, float]
 ) -> NDArray[np.float64]:
-    """Variances averaged with their neighbours of the same channel, weighted by their degrees of freedom."""
-    sigma = [0.0] * (variance.ndim - 3) + [SMOOTH_MM / mm for mm in spacing]
-    weights = ndimage.gaussian_filter(weight.astype(np.float64), sigma)
-    pooled: NDArray[np.float64] = ndimage.gaussian_filter(variance * weight, sigma) / np.maximum(weights, 1e-6)
+    """Variances averaged with their neighbours of the same channel, weighted by their degrees of freedom.
+
+    0 beyond the reach of any voxel with weight: only the box around these is computed.
+    """
+    sigma = [SMOOTH_MM / mm for mm in spacing]
+    pooled = np.zeros(variance.shape)
+    near = ndimage.find_objects(weight.any(axis=tuple(range(weight.ndim - 3))).astype(np.int8))
+    if not near:
+        return pooled
+    reach = [int(_REACH * one) + 1 for one in sigma]
+    x, y, z = (slice(max(0, side.start - more), side.stop + more) for side, more in zip(near[0], reach, strict=True))
+    by_axis = [0.0] * (variance.ndim - 3) + sigma
+    both = weight[..., x, y, z].astype(np.float64), (variance * weight)[..., x, y, z]
+    of_weights, sums = (ndimage.gaussian_filter(one, by_axis, truncate=_REACH) for one in both)
+    pooled[..., x, y, z] = sums / np.maximum(of_weights, 1e-6)
     return pooled

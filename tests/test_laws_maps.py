@@ -126,7 +126,7 @@ def test_higher_on_a_bright_blob_than_elsewhere(name: str, kind: str) -> None:
 @every_map
 def test_healthy_scores_are_those_of_maps_without_the_scan(name: str) -> None:
     """Without a second fit: what the sums give without a scan is what a Reference of the others gives."""
-    scans = linear_model.healthy(12 if name.startswith("matched") else 4)
+    scans = linear_model.healthy(12 if name.startswith(("matched", "fused")) else 4)
     whole = make_reference(linear_model.bare_model(), scans, names=[name], calibrated=False).maps[name]
     scores = []
     for out in scans:

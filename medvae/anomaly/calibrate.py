@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from medvae.anomaly.anomaly_map import ScanMaps
+from medvae.anomaly.anomaly_map import AnomalyMap, ScanMaps
 from medvae.anomaly.base_map import BaseMap, Healthy, MapArrays
 from medvae.anomaly.configured import configured, usable, with_defaults
 from medvae.anomaly.extremes import Extremes, UpperEnd
@@ -27,11 +27,10 @@ from medvae.run.work import Progress, ignore
 from medvae.statistics import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from medvae.anomaly.anomaly_map import AnomalyMap
     from medvae.anomaly.base_map import Arrays
     from medvae.anomaly.inference import Inference
     from medvae.checkpoint.model import Model
@@ -191,9 +190,10 @@ def by_trait(traits: Sequence[Mapping[str, float]]) -> dict[str, NDArray[np.floa
 
 def _compare(inference: Inference, statistics: Statistics, seen: Mapping[str, Seen], *, top: float) -> None:
     """Map a scan against all others, and note what its maps look like."""
-    maps = ScanMaps(inference, statistics.methods, arrays=statistics.without(inference))
+    maps = statistics.without(inference)
     for name, one in seen.items():
-        one.note(maps[name], inference.foreground, top=top)
+        values = AnomalyMap(name, maps[name].map, statistics.methods[name].UNIT)
+        one.note(values, inference.foreground, top=top)
 
 
 def uncalibrated(model: Model, scans: PreparedScans, *, on_progress: Callable[[Progress], None] = ignore) -> Model:
@@ -286,9 +286,17 @@ class Statistics:
         return [[name for name in self._moments if place[name] == number] for number in numbers]
 
     def add(self, inference: Inference, names: Sequence[str]) -> None:
-        """Add a scan to the sums of some maps; those that they use are fitted already."""
+        """Add a scan to the sums of some maps; those that they use are fitted already.
+
+        These are fitted to all scans, whether this one is added or left out; or always to the others (`USES_LEFT_OUT`).
+        """
+        known = self._known(inference)
         for name in names:
-            for key, values in self._of(inference, name).items():
+            method, used = self.methods[name], known.arrays[name].used
+            if method.USES_LEFT_OUT:
+                rest = self._without(inference, self._behind(name))
+                used = {one: rest[one] for one in method.USES}
+            for key, values in self._of(inference, name, used).items():
                 self._moments[name].setdefault(key, Moments.empty(values.shape)).add(values, _mask(values, inference))
 
     def fit(self, names: Sequence[str]) -> None:
@@ -296,40 +304,42 @@ class Statistics:
         for name in names:
             self.arrays[name] = self._fitted(name, self._moments.get(name, {}), self._training)
 
-    def without(self, inference: Inference) -> dict[str, Arrays]:
-        """What `fit` gives for the sums over all scans but one that was added."""
-        return self._without(inference, list(self._moments))
+    def without(self, inference: Inference) -> dict[str, MapArrays]:
+        """By map name, what `fit` gives for the sums over all scans but one that was added, and the map of that one."""
+        return self._without(inference, self._moments)
 
-    def _without(self, inference: Inference, names: Sequence[str]) -> dict[str, Arrays]:
+    def _without(self, inference: Inference, names: Collection[str]) -> dict[str, MapArrays]:
         """The same for some maps; the arrays of the others stay."""
-        rest = self._known(inference)
-        for name in names:
-            left = {
-                key: self._moments[name][key].without(values, _mask(values, inference))
-                for key, values in self._of(inference, name).items()
-            }
-            rest[name] = self._fitted(name, left, self._trained(inference))
+        known, trained = self._known(inference), self._trained(inference)
+        rest: dict[str, MapArrays] = {}
+        for name, method in self.methods.items():
+            used = {one: rest[one] for one in method.USES}
+            arrays: Arrays = known.arrays[name]
+            if name in names and name in self._moments:
+                values = self._of(inference, name, used if method.USES_LEFT_OUT else known.arrays[name].used)
+                moments = self._moments[name]
+                left = {key: moments[key].without(one, _mask(one, inference)) for key, one in values.items()}
+                arrays = self._fitted(name, left, trained)
+            rest[name] = MapArrays(method, inference, arrays=arrays, used=used)
         return rest
+
+    def _behind(self, name: str) -> set[str]:
+        """The maps that a map uses, and those that these use."""
+        uses = self.methods[name].USES
+        return {*uses, *(one for other in uses for one in self._behind(other))}
 
     def _trained(self, inference: Inference) -> Mapping[str, Arrays]:
         """What `fit` gave for the training scans of the network that maps a scan."""
         return self._folds.get(inference.model, self._training)
 
-    def _known(self, inference: Inference) -> dict[str, Arrays]:
-        """The arrays so far, those of training scans from the network that maps the scan."""
+    def _known(self, inference: Inference) -> ScanMaps:
+        """The maps of a scan with the arrays so far, those of training scans from the network that maps the scan."""
         own = self._trained(inference)
-        return {**self.arrays, **{name: own[name] for name in self._kept}}
+        return ScanMaps(inference, self.methods, arrays={**self.arrays, **{name: own[name] for name in self._kept}})
 
-    def _of(self, inference: Inference, name: str) -> Arrays:
-        """What a map sums of a scan.
-
-        The maps that it uses are fitted to all scans, whether this one is added or left out; or always to the others
-        (`USES_LEFT_OUT`).
-        """
-        method, arrays = self.methods[name], self._known(inference)
-        if method.USES_LEFT_OUT:
-            arrays = self._without(inference, [one for one in method.USES if one in self._moments])
-        used = ScanMaps(inference, self.methods, arrays=arrays).arrays[name].used
+    def _of(self, inference: Inference, name: str, used: Mapping[str, MapArrays]) -> Arrays:
+        """What a map sums of a scan."""
+        method = self.methods[name]
         return method.statistics(inference, MapArrays(method, inference, arrays={}, used=used))
 
     def _fitted(self, name: str, moments: Mapping[str, Moments], training: Mapping[str, Arrays]) -> Arrays:

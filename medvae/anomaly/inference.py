@@ -130,7 +130,7 @@ class Inference:
             low: lowest value of each voxel, `(C, X, Y, Z)`.
             high: highest value of each voxel, `(C, X, Y, Z)`.
         """
-        return self._once(("residual", _key(low, high)), lambda: self._residual_of(self._clipped(low, high)))
+        return self.once(("residual", _key(low, high)), lambda: self._residual_of(self._clipped(low, high)))
 
     def restored(
         self, low: NDArray[np.float32], high: NDArray[np.float32], *, weight: float, steps: int
@@ -147,7 +147,7 @@ class Inference:
             `(C, X, Y, Z)`, the scan itself outside the mask.
         """
         key = ("restored", _key(low, high), weight, steps)
-        return self._once(key, lambda: self._restored_from(self._clipped(low, high), weight=weight, steps=steps))
+        return self.once(key, lambda: self._restored_from(self._clipped(low, high), weight=weight, steps=steps))
 
     def _restored_from(self, start: Tensor, *, weight: float, steps: int) -> NDArray[np.float32]:
         vae, c = self.model.vae, self.c
@@ -165,7 +165,7 @@ class Inference:
             expected = self.model.vae.decode(self.model.vae.encode(other, self.c).mean, self.c).mean
         return self._inside(self.prepared.image - _to_array(expected))
 
-    def _once(self, key: object, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+    def once(self, key: object, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
         """What `compute` gives, computed when it is first asked for under this key."""
         if key not in self._asked:
             self._asked[key] = compute()

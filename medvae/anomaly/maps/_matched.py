@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from medvae.anomaly.maps._normative import Normative
-from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.maps._shared import smooth_foreground
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,11 +34,10 @@ class Matched(Normative):
 
     def values(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """G_σ d for each scale and channel, `(scales · C, X, Y, Z)`."""
-        inside, spacing = inference.foreground, inference.prepared.grid.spacing
+        inside, scales = inference.foreground, self.settings.scales_mm
         pairs = zip(inference.prepared.image, self.expected(inference, arrays), strict=True)
         apart = [image - in_greys_of(image, expected, inside) for image, expected in pairs]
-        scales = self.settings.scales_mm
-        return np.stack([smooth_inside(one, inside, spacing=spacing, mm=mm) for mm in scales for one in apart])
+        return np.stack([smooth_foreground(one, inference, mm=mm) for mm in scales for one in apart])
 
     def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """The map of one scan."""

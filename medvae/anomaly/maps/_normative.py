@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.base_map import BaseMap
-from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.maps._shared import smooth_foreground
 from medvae.statistics import Normal
 
 if TYPE_CHECKING:
@@ -101,6 +101,5 @@ def gathered(
     sizes: NDArray[np.float32], inference: Inference, *, scales_mm: Sequence[float], expected: float
 ) -> NDArray[np.float32]:
     """The mean over scales of G_σ `sizes` inside the foreground, less what is expected; 0 outside."""
-    inside, spacing = inference.foreground, inference.prepared.grid.spacing
-    smooth = [smooth_inside(sizes, inside, spacing=spacing, mm=mm) for mm in scales_mm]
-    return np.where(inside, np.mean(smooth, axis=0) - np.float32(expected), np.float32(0))
+    smooth = [smooth_foreground(sizes, inference, mm=mm) for mm in scales_mm]
+    return np.where(inference.foreground, np.mean(smooth, axis=0) - np.float32(expected), np.float32(0))

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.maps._normative import Normative, Scales
-from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.maps._shared import smooth_foreground, smooth_inside
 from medvae.prepare.grid import difference_of_sides, mirrored
 from medvae.settings import Frozen
 
@@ -45,7 +45,7 @@ class Map(Normative):
     def sizes(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """|z|, most of it on the unusual side."""
         grid, mm = inference.prepared.grid, self.settings.side_mm
-        unusual = smooth_inside(arrays.used["atlas"].map, inference.foreground, spacing=grid.spacing, mm=mm)
+        unusual = smooth_foreground(arrays.used["atlas"].map, inference, mm=mm)
         return super().sizes(inference, arrays) * _side(unusual, grid)
 
     def difference(self, inference: Inference) -> NDArray[np.float32]:

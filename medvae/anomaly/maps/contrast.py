@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.maps._normative import Normative, Scales
-from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.maps._shared import smooth_foreground
 from medvae.settings import Frozen
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ class Map(Normative):
 
     def _contrast(self, image: NDArray[np.float32], inference: Inference) -> NDArray[np.float32]:
         """The local standard deviation, `(X, Y, Z)`."""
-        inside, spacing = inference.foreground, inference.prepared.grid.spacing
-        mean, square = (
-            smooth_inside(values, inside, spacing=spacing, mm=self.settings.window_mm) for values in (image, image**2)
-        )
+        mm = self.settings.window_mm
+        mean, square = (smooth_foreground(values, inference, mm=mm) for values in (image, image**2))
         contrast: NDArray[np.float32] = np.sqrt(np.maximum(square - mean**2, np.float32(0)))
         return contrast

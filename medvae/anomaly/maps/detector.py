@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.base_map import BaseMap
-from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.maps._shared import smooth_foreground
 from medvae.settings import Frozen
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class Map(BaseMap):
 
     def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """The map of one scan."""
-        inside, spacing = inference.foreground, inference.prepared.grid.spacing
-        odds = smooth_inside(inference.log_odds, inside, spacing=spacing, mm=self.settings.smooth_mm)
-        above: NDArray[np.float32] = np.where(inside, np.maximum(odds - np.float32(LEAST), 0), np.float32(0))
+        odds = smooth_foreground(inference.log_odds, inference, mm=self.settings.smooth_mm)
+        above: NDArray[np.float32] = np.where(
+            inference.foreground, np.maximum(odds - np.float32(LEAST), 0), np.float32(0)
+        )
         return above

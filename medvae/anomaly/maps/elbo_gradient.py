@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from medvae.anomaly.base_map import BaseMap
-from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.maps._shared import smooth_foreground
 from medvae.settings import Frozen
 
 if TYPE_CHECKING:
@@ -32,5 +32,4 @@ class Map(BaseMap):
     def map(self, inference: Inference, arrays: MapArrays) -> NDArray[np.float32]:
         """The map of one scan; the mean over channels."""
         slope = np.abs(inference.elbo_gradient).mean(axis=0)
-        spacing = inference.prepared.grid.spacing
-        return smooth_inside(slope, inference.foreground, spacing=spacing, mm=self.settings.scale_mm)
+        return smooth_foreground(slope, inference, mm=self.settings.scale_mm)

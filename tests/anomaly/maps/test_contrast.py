@@ -34,14 +34,11 @@ def run(prepared: Prepared) -> Values:
 
 
 def plain_contrast(image: Values, prepared: Prepared) -> Values:
-    """The SD of each voxel's neighbours in the foreground, weighted one by one; the window ends after 3 σ.
-
-    The volume is continued by reflection, as the foreground of this model ends where the grid does.
-    """
+    """The SD of each voxel's neighbours in the foreground, weighted one by one; the window ends after 3 σ."""
     spacing = np.array(prepared.grid.spacing)
     reach = (3 * WINDOW / spacing + 0.5).astype(int)
     wide = [(int(n), int(n)) for n in reach]
-    inside, values = np.pad(prepared.mask[0], wide, mode="symmetric"), np.pad(image, wide, mode="symmetric")
+    inside, values = np.pad(prepared.mask[0], wide), np.pad(image, wide)
     steps = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), axis=-1)
     weight = np.exp(-0.5 * ((steps * spacing / WINDOW) ** 2).sum(axis=-1))
     result = np.zeros(image.shape)
