@@ -10,6 +10,9 @@ of the real scans, or half of them and half of the samples: the same augmentatio
 the same number of steps, the same seed. A lesion is found where one of its voxels is marked. Differences are paired by
 draw; intervals are 95% bootstrap intervals over the test scans, of the means over the draws.
 
+The third arm is the control: the lesions of the n scans themselves, put into the ten by the same rules (place, turn,
+mirror, blending) in the place of learned ones.
+
 `--tune` compares learning rates and steps of the segmenter without samples: ten scans with masks 01-10, tested on the
 calibration brains with masks 11-15.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -29,6 +32,7 @@ from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
 from medvae.checkpoint.kept import Latents, TrainingScans
@@ -36,6 +40,7 @@ from medvae.checkpoint.lesion_codes import LESION_CODES
 from medvae.checkpoint.model import Model, build_vae
 from medvae.io.formats import nifti
 from medvae.lesions.crops import crops_of_scan
+from medvae.lesions.implant import Lesion
 from medvae.lesions.network import LESIONS
 from medvae.prepare import intensity
 from medvae.prepare.grid import resample, resample_labels
@@ -43,6 +48,7 @@ from medvae.prepare.preparation import Preparation
 from medvae.settings import AugmentSettings, ReadSettings, Settings
 from medvae.simulate.lesions import CONTRAST, Kind, implant, shape_on
 from medvae.synthesis import generate
+from medvae.synthesis.samplers.lesion import Lesions
 from medvae.training.lesions import fit_lesions
 
 if TYPE_CHECKING:
@@ -50,15 +56,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medvae.lesions.crops import Crop
     from medvae.prepare.intensity import Intensity
+    from medvae.synthesis.generate import Synthesizer
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HEALTHY, SAMPLES = 10, 40  # scans without lesions, and samples, of a draw
 PATCH, BATCH, ON_LESION = 32, 6, 0.6
+TURN = 15.0  # degrees, standard deviation, of a lesion that is put elsewhere: that of the sampler
 WEIGHT = 10.0  # of a lesion voxel in the cross-entropy: they are 3 of 1000, and without it nothing is marked
 LR, STEPS = 1e-2, 800  # of `--tune`
 TRIED = tuple(product((3e-3, 1e-2), (400, 800)))
 MEASURES = ("sensitivity", "dice", "false")
+SHAPES = {2.0: (96, 112, 96), 3.0: (64, 80, 64)}  # of the grid, by voxel size in mm
+CLASSICAL, LESION, PASTED = "classical", "+ lesion", "+ pasted"
 DRAWS = 2000  # of the bootstrap
 
 
@@ -70,6 +81,19 @@ class Case:
     mask: NDArray[np.bool_] = field(repr=False)
     lesions: NDArray[np.bool_] = field(repr=False)
     scale: Intensity
+
+
+@dataclass(frozen=True, eq=False)
+class Pasted(Lesions):
+    """The sampler `lesion`, with real lesions in the place of those of its network."""
+
+    crops: Sequence[Crop] = field(default=(), repr=False)
+
+    def _lesion(self, change: float | None, generator: np.random.Generator) -> tuple[Lesion, dict[str, Any]]:
+        crop = self.crops[int(generator.integers(len(self.crops)))]
+        turn = Rotation.from_rotvec(np.radians(generator.normal(0, TURN, 3))).as_matrix()
+        axes = turn @ crop.axes * generator.choice([-1.0, 1.0], 3)
+        return Lesion(crop.change * crop.profile, crop.distance, axes, crop.sizes, self.codes.detail), {}
 
 
 @dataclass(frozen=True)
@@ -91,10 +115,11 @@ def main() -> None:
     parser.add_argument("--lesion-steps", type=int, default=250, help="training steps of the network of lesion crops")
     parser.add_argument("--kind", choices=get_args(Kind), default="bright")
     parser.add_argument("--contrast", type=float, default=CONTRAST)
+    parser.add_argument("--spacing", type=float, choices=list(SHAPES), default=2.0, help="voxel size of the grid, mm")
     parser.add_argument("--tune", action="store_true")
     options = parser.parse_args()
     begun = time.monotonic()
-    settings = settings_of(options.lesion_steps)
+    settings = settings_of(options.lesion_steps, options.spacing)
     shapes = sorted((options.data / "ms-lesion-masks").glob("*.nii.gz"))
     if options.tune:
         tune(options, shapes[:15], settings)
@@ -122,11 +147,11 @@ def tune(options: argparse.Namespace, shapes: Sequence[Path], settings: Settings
         print(f"{lr:g}, {steps} steps: {', '.join(f'{name} {value:.3f}' for name, value in means.items())}", flush=True)
 
 
-def settings_of(lesion_steps: int) -> Settings:
-    """A grid of 3 mm over the template's brain; the network of scans is not trained."""
+def settings_of(lesion_steps: int, spacing: float) -> Settings:
+    """A grid over the template's brain; the network of scans is not trained."""
     return Settings.model_validate(
         {
-            "prepare": {"modality": "MR", "align": "mni152", "spacing": (3, 3, 3), "shape": (64, 80, 64)},
+            "prepare": {"modality": "MR", "align": "mni152", "spacing": (spacing,) * 3, "shape": SHAPES[spacing]},
             "model": {"name": "spatial", "options": {"stem": 4, "channels": [8], "latent": 1}},
             "lesions": {"steps": lesion_steps},
         }
@@ -180,8 +205,12 @@ def one_draw(
 ) -> dict[str, list[Found]]:
     """Both segmenters of a draw, on all test scans."""
     real = cases_of_draw(options, shapes, settings, count=count, seed=seed)
-    samples = samples_of(lesion_model(real, settings), seed=seed)
-    arms = {"classical": [(1.0, real)], "+ lesion": [(0.5, real), (0.5, samples)]}
+    model, crops = lesion_model(real, settings)
+    learned = generate.fit(model, AugmentSettings(sampler="lesion"), seed=seed)
+    assert isinstance(learned.fitted, Lesions)
+    pasted = replace(learned, fitted=Pasted(**vars(learned.fitted), crops=crops))
+    arms = {CLASSICAL: [(1.0, real)]}
+    arms |= {name: [(0.5, real), (0.5, samples_of(one))] for name, one in ((LESION, learned), (PASTED, pasted))}
     nets = {name: train(pools, steps=options.steps, lr=LR, seed=seed) for name, pools in arms.items()}
     return {name: [judge(net, one) for one in test] for name, net in nets.items()}
 
@@ -197,9 +226,10 @@ def cases_of_draw(
     return [*ill, *(case(brain, None, settings, options) for brain in brains[-HEALTHY:])]
 
 
-def lesion_model(cases: Sequence[Case], settings: Settings) -> Model:
-    """A checkpoint in memory, with the lesions of these scans."""
-    preparation, crops = Preparation(settings.prepare), []
+def lesion_model(cases: Sequence[Case], settings: Settings) -> tuple[Model, list[Crop]]:
+    """A checkpoint in memory, with the lesions of these scans, and these."""
+    preparation = Preparation(settings.prepare)
+    crops: list[Crop] = []
     ids = [f"scan-{i}" for i in range(len(cases))]
     for name, one in zip(ids, cases, strict=True):
         crops += crops_of_scan(
@@ -217,12 +247,12 @@ def lesion_model(cases: Sequence[Case], settings: Settings) -> Model:
     )
     latents = Latents(nothing, nothing, ids, ids, [None] * len(ids), ids)
     networks = {"vae": vae, LESIONS: net}
-    return Model(networks, preparation, settings, latents, training, "benchmark", sets={LESION_CODES: codes.to_set()})
+    sets = {LESION_CODES: codes.to_set()}
+    return Model(networks, preparation, settings, latents, training, "benchmark", sets=sets), crops
 
 
-def samples_of(model: Model, *, seed: int) -> list[Case]:
+def samples_of(synthesizer: Synthesizer) -> list[Case]:
     """Scans of the sampler."""
-    synthesizer = generate.fit(model, AugmentSettings(sampler="lesion"), seed=seed)
     made = []
     for one in (synthesizer.sample(index) for index in range(SAMPLES)):
         assert one.label_map is not None
@@ -306,12 +336,14 @@ def report(count: int, results: Sequence[dict[str, list[Found]]]) -> None:
         arms: dict[str, Any] = {
             arm: np.array([[getattr(one, name) for one in result[arm]] for result in results]) for arm in results[0]
         }
-        gain = arms["+ lesion"] - arms["classical"]
-        picks = rng.integers(gain.shape[1], size=(DRAWS, gain.shape[1]))
-        low, high = np.percentile(gain.mean(0)[picks].mean(1), (2.5, 97.5))
-        each = " ".join(f"{value:+.3f}" for value in gain.mean(1))
         means = ", ".join(f"{arm} {values.mean():.3f}" for arm, values in arms.items())
-        print(f"  {name}: {means}; difference {gain.mean():+.3f} ({low:+.3f} to {high:+.3f}), per draw {each}")
+        print(f"  {name}: {means}")
+        for one, other in ((LESION, CLASSICAL), (PASTED, CLASSICAL), (LESION, PASTED)):
+            gain = arms[one] - arms[other]
+            picks = rng.integers(gain.shape[1], size=(DRAWS, gain.shape[1]))
+            low, high = np.percentile(gain.mean(0)[picks].mean(1), (2.5, 97.5))
+            each = " ".join(f"{value:+.3f}" for value in gain.mean(1))
+            print(f"    {one} − {other}: {gain.mean():+.3f} ({low:+.3f} to {high:+.3f}), per draw {each}")
 
 
 if __name__ == "__main__":

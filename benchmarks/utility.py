@@ -4,6 +4,7 @@
                                  [--generators anatomy joint torchio ...] [--device cuda] [--part 1/8]
     python benchmarks/utility.py --out RESULTS.jsonl [MORE.jsonl ...] --report
     python benchmarks/utility.py --out TUNING.jsonl --tune
+    python benchmarks/utility.py --out TABLE.md --fidelity --sizes 20 --draws 1 --generators anatomy torchio ...
 
 The crops are sorted by name: the first half is the pool of training cases, the second half the test cases (60). Who was
 scanned is not published, so that neighbours in the list, which may be the two sides of one person, stay together.
@@ -16,6 +17,9 @@ seconds as `anatomy` took in the same draw, or for `--seconds`. Draws that are a
 run can be interrupted, and divided among processes (`--part K/N`, each with its own RESULTS); seconds and scores of
 each are kept. `--report` prints means and paired differences with intervals (nested bootstrap over draws and test
 cases).
+
+`--fidelity` compares the samples of each generator with the 60 test cases, beside the real cases of the draw, by the
+metrics of `medvae evaluate augment`; no network is trained on them.
 
 `--tune` compares learning rates, steps and flips for real + classical on pool cases alone: n of the first 40, tested on
 the other 20.
@@ -37,6 +41,7 @@ import torch
 from generators import OTHERS, How, of_medvae, sampled
 
 import medvae
+from medvae.evaluation.comparison import Sets, diversity, fidelity
 from medvae.evaluation.image_set import ImageSet
 from medvae.evaluation.nested import nested_difference, nested_mean
 from medvae.evaluation.plan import ARMS, HEADLINE, Plan
@@ -92,8 +97,11 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, help="training time of other packages; by default as long as `anatomy` took"
     )
+    parser.add_argument("--fidelity", action="store_true")
     options = parsed(parser)
-    if options.report:
+    if options.fidelity:
+        compare(crops(options.data, options.device), options)
+    elif options.report:
         report([line for path in options.out for line in lines(path)])
     elif options.tune:
         tune(crops(options.data, options.device), options)
@@ -103,7 +111,9 @@ def main() -> None:
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The command line, with the options of all benchmarks of utility; torch takes as many threads as it may."""
-    parser.add_argument("--out", type=Path, nargs="+", required=True, help="JSON lines; the first is appended to")
+    parser.add_argument(
+        "--out", type=Path, nargs="+", default=[Path("results.jsonl")], help="JSON lines; the first is appended to"
+    )
     parser.add_argument("--steps", type=int, default=300, help="training steps of the networks of medvae, per draw")
     parser.add_argument("--count", type=int, default=100, help="synthetic cases per draw")
     parser.add_argument("--device", default="cpu", help="device for all networks")
@@ -160,6 +170,43 @@ def one_draw(known: Crops, options: argparse.Namespace, *, size: int, draw: int)
         measures = one.run([ARMS[here["arm"]]], draws=[draw])[0].measures
         here |= {"generator_seconds": round(made, 1), "seconds": round(time.perf_counter() - begun, 1)}
         keep(options.out[0], here, measures)
+
+
+def compare(known: Crops, options: argparse.Namespace) -> None:
+    """Fidelity and diversity of the samples of each generator, as Markdown: the values, not their intervals."""
+    test = known.scans.take(range(known.pool, len(known.cases)))
+    for draw, size in product(range(options.draws), options.sizes):
+        chosen = drawn(known.pool, size, draw)
+        cases, real = [known.cases[at] for at in chosen], known.scans.take(chosen)
+        how = How(options.count, options.steps, options.seconds or 0.0, options.device)
+        models: dict[str, Model] = {}
+        head: list[str] = []
+        rows: dict[str, list[str]] = {}
+        for name in options.generators:
+            begun = time.perf_counter()
+            made = synthetic(name, cases, how, models)
+            seconds = time.perf_counter() - begun
+            if name == "anatomy" and not options.seconds:
+                how = replace(how, seconds=seconds)
+            if not len(made):
+                rows[name] = ["no sample"]
+                continue
+            sets = Sets(real, test, made)
+            found, alike = fidelity(sets), diversity(sets)
+            head = [f"{size} cases, draw {draw}", "s", *found["metrics"], "MS-SSIM", "power by band"]
+            rows["real to real"] = ["", *_figures(found, alike, "real")]
+            rows[name] = [f"{seconds:.0f}", *_figures(found, alike, "samples")]
+        table = [head, ["---"] * len(head), *([name, *cells] for name, cells in rows.items())]
+        text = "".join(f"| {' | '.join(row)} |\n" for row in table)
+        print(text, flush=True)
+        with options.out[0].open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+
+
+def _figures(found: dict[str, Any], alike: dict[str, Any], side: str) -> list[str]:
+    """The cells of one row."""
+    values = [one[side][0] for one in found["metrics"].values()] + [alike[side][0]]
+    return [*(f"{value:.3f}" for value in values), " ".join(f"{one[side][0]:.2f}" for one in found["spectrum"])]
 
 
 def synthetic(name: str, cases: Sequence[Prepared], how: How, models: dict[str, Model]) -> ImageSet:
