@@ -87,6 +87,11 @@ CODES: dict[str, Code] = {
     "no_foreground": Code(
         "rejected", "no foreground was found", "check the scan, or give a mask (in a list: column `mask`)"
     ),
+    "values_too_large": Code(
+        "rejected",
+        "the prepared values are too large to be kept (float16)",
+        "set prepare.intensity=robust_z or window, and train with it",
+    ),
     "doubtful_alignment": Code(
         "rejected",
         "the scan resembles the template too little to be sure of its alignment",

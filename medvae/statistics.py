@@ -96,8 +96,8 @@ class Moments:
         Variances are pooled over neighbours (Gaussian σ of `SMOOTH_MM`), shrunk towards a prior and floored:
         σ² ← (n σ² + k σ₀²) / (n + k) and σ ≥ FLOOR·σ̄, k = `PRIOR_STRENGTH`. Without a prior σ₀ is the typical spread
         σ̄ of the channel. With one (the training scans' own statistics) σ₀ is its pattern at the level of these scans,
-        and the mean is shrunk towards its mean likewise. The factor √(1 + 1/n) is the error of the mean (prediction
-        interval of a normal).
+        and the mean is shrunk towards its mean likewise; where no voxel was seen twice, the spread is the prior's. The
+        factor √(1 + 1/n) is the error of the mean (prediction interval of a normal).
 
         Args:
             spacing: voxel size, mm.
@@ -107,11 +107,14 @@ class Moments:
         mean = self.total / n
         variance = np.maximum(self.square - self.total**2 / n, 0) / np.maximum(self.count - 1, 1)
         variance = _pooled(variance, np.maximum(self.count - 1, 0), spacing=spacing)
-        typical = _by_channel(variance, self.count >= 2)
+        twice = self.count >= 2
+        typical = _by_channel(variance, twice)
         target = typical
         if prior is not None:
-            target = prior.sd.astype(np.float64) ** 2 * (typical / _by_channel(prior.sd**2, self.count >= 2))
+            target = prior.sd.astype(np.float64) ** 2 * (typical / _by_channel(prior.sd**2, twice))
             mean = (self.count * mean + PRIOR_STRENGTH * prior.mean) / (self.count + PRIOR_STRENGTH)
+            if not twice.any():  # of one scan nothing is known of the spread, of none nothing at all
+                return Normal(mean.astype(np.float32), prior.sd)
         variance = (self.count * variance + PRIOR_STRENGTH * target) / (self.count + PRIOR_STRENGTH)
         known = self.count + (PRIOR_STRENGTH if prior is not None else 0)
         sd = np.sqrt(np.maximum(variance, FLOOR**2 * typical) * (1 + 1 / np.maximum(known, 1)))

@@ -72,6 +72,13 @@ def test_the_floor() -> None:
     assert normal.sd[0, 0, 0, 0] == pytest.approx(1, abs=0.05)
 
 
+def test_of_one_scan_the_spread_is_that_of_the_prior() -> None:
+    prior = Normal(np.full((1, 2, 1, 1), 10, np.float32), np.array([0.01, 0.03], np.float32).reshape(1, 2, 1, 1))
+    normal = moments([[19, 28]]).normal(spacing=FAR, prior=prior)
+    assert np.array_equal(normal.sd, prior.sd)
+    assert normal.mean.ravel() == pytest.approx([11, 12])
+
+
 def test_shrinkage_towards_a_prior_by_hand() -> None:
     """The prior gives the pattern (variances 1 : 3), the scans the level; its mean counts for eight scans."""
     prior = Normal(

@@ -20,8 +20,8 @@ from medvae.anomaly.base_map import BaseMap, Healthy, MapArrays
 from medvae.anomaly.configured import configured, usable, with_defaults
 from medvae.anomaly.extremes import Extremes, UpperEnd
 from medvae.anomaly.inference import infer
-from medvae.anomaly.options import check_maps, check_options
-from medvae.anomaly.reference import NAME, MapReference, Reference, reference_of, with_reference
+from medvae.anomaly.options import check_maps, check_options, kept_training, training_statistics
+from medvae.anomaly.reference import MapReference, Reference, with_reference
 from medvae.anomaly.traits import scan_traits
 from medvae.run.work import Progress, ignore
 from medvae.statistics import Moments
@@ -135,12 +135,11 @@ def reference_from(
     """
     detect = detect or model.settings.detect
     names = usable(model, detect.maps) if names is None else names
-    training: Mapping[str, Arrays] = {}
+    methods = configured(names, detect.options)
     if calibrated:
         check_options(model, detect, names=names)
-        training = reference_of(model).training if NAME in model.sets else {}
-    methods = configured(names, detect.options)
-    own = {fold: reference_of(fold).training for fold in folds}
+    training = training_statistics(model, methods, detect) if calibrated else {}
+    own = {fold: training_statistics(fold, methods, detect) for fold in folds}
     statistics = Statistics(methods, model.preparation.grid.spacing, training, folds=own)
     steps = _Steps(inferences, (len(statistics.passes()) + 1) * len(inferences), on_progress)
     statistics.fit_to(steps)
@@ -165,7 +164,7 @@ def reference_from(
     }
     return Reference(
         maps=maps,
-        training=training if calibrated else {name: one.arrays for name, one in maps.items() if one.arrays},
+        training=kept_training(model) if calibrated else {name: one.arrays for name, one in maps.items() if one.arrays},
         top=detect.top,
         draws=detect.draws,
         n=len(inferences),

@@ -156,6 +156,7 @@ def detect_prepared(
         n=reference.n,
         warnings=(
             *model.warnings,
+            *reference.warnings,
             *prepared.warnings,
             *_cut(share, aligned=aligned),
             *_seen_before(prepared, model, reference),

@@ -13,6 +13,7 @@ from medvae.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from medvae.anomaly.base_map import Arrays, BaseMap
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.model import Model
     from medvae.settings import DetectSettings, Settings
@@ -61,9 +62,29 @@ def check_options(model: Model, detect: DetectSettings, *, names: Iterable[str])
         asked = with_defaults(name, detect.options)
         for key in method.FIXED_OPTIONS:
             if name in trained and trained[name][key] != asked[key]:
-                message = f"{name}.{key} is {trained[name][key]:g} in this model, not {asked[key]:g}"
+                message = f"{name}.{key} is {_text(trained[name][key])} in this model, not {_text(asked[key])}"
                 hint = f"train a model and set detect.options.{name}.{key}={_text(asked[key])}"
                 raise SettingsError(message, hint=hint)
+
+
+def kept_training(model: Model) -> Mapping[str, Arrays]:
+    """What `fit` gave for the training scans of a model, by map name; nothing while it is being trained."""
+    return reference_of(model).training if NAME in model.sets else {}
+
+
+def training_statistics(model: Model, methods: Mapping[str, BaseMap], detect: DetectSettings) -> dict[str, Arrays]:
+    """Those of them that these maps go on from.
+
+    A map that counts how rare the values of others are (`USES_LEFT_OUT`) does not where an option of one of these, or
+    the number of draws, is another one than in training: their values were others.
+    """
+    before, kept = model.settings.detect, kept_training(model)
+    changed = {name for name in methods if with_defaults(name, detect.options) != with_defaults(name, before.options)}
+    return {
+        name: kept[name]
+        for name, method in methods.items()
+        if name in kept and not (method.USES_LEFT_OUT and (detect.draws != before.draws or changed & set(method.USES)))
+    }
 
 
 def _trained_with(model: Model) -> dict[str, Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from medvae.detector.features import ALIGNED, UNALIGNED, Usual, features
 from medvae.statistics import Normal
-from medvae.vae.blocks import Residual, channels_last, fold, unfold
+from medvae.vae.blocks import Conv, Residual, channels_last, fold, unfold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,13 +46,13 @@ class Detector(nn.Module):
         self.stride = _STEM * 2 ** (len(channels) - 1)
         steps = list(pairwise(channels))
         inputs = (ALIGNED if aligned else UNALIGNED) * _STEM**3
-        self.first = nn.Conv3d(inputs, channels[0], 3, padding=1)
+        self.first = Conv(inputs, channels[0])
         self.encoder = nn.ModuleList(Residual(width, nn.BatchNorm3d) for width in channels)
         self.down = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.middle = Residual(channels[-1], nn.BatchNorm3d)
         self.up = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.decoder = nn.ModuleList(Residual(fine, nn.BatchNorm3d) for fine, _ in steps)
-        last = nn.Conv3d(channels[0], _STEM**3, 3, padding=1)
+        last = Conv(channels[0], _STEM**3)
         nn.init.constant_(last.bias, _RARE)  # type: ignore[arg-type]
         self.last = nn.Sequential(nn.BatchNorm3d(channels[0]), nn.SiLU(), last)
         for name in _BUFFERS if aligned else ():

@@ -95,8 +95,9 @@ def within_class(scans: ImageSet, similarity: Similarity, *, seed: int = 0) -> P
         members = [int(row) for row in order if scans.classes[row] == name]
         ring = zip(members, members[1:] + members[:1], strict=True) if len(members) > 2 else [tuple(members)]
         pairs += [(p[0], p[1]) for p in ring if len(p) == 2 and scans.subjects[p[0]] != scans.subjects[p[1]]]
-    chosen = pairs[:_PAIRS]
-    if not chosen:
+    if not pairs:
         return None
+    some = np.unique(np.linspace(0, len(pairs) - 1, _PAIRS).round().astype(int))  # evenly, so that no class is cut off
+    chosen = [pairs[at] for at in some]
     values = [similarity.of(scans.images[one], scans.images[other]) for one, other in chosen]
     return Pairs(np.array(chosen, np.intp), np.array(values), len(scans))

@@ -36,6 +36,8 @@ __all__ = ["Intensity", "Preparation", "Prepared", "prepare"]
 
 WHOLE_HEAD = "whole_head: no brain could be extracted; masked with the template's brain"
 
+_HIGHEST = float(np.finfo(np.float16).max)  # prepared scans are kept in half precision
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -156,8 +158,8 @@ def prepare(
         conditions: what is known of the scan besides, by name; kept in the result.
 
     Raises:
-        ScanError: `wrong_modality`, `no_foreground`, `registration_failed`, `blank`; `mask_mismatch` for a mask or
-            label map of another shape.
+        ScanError: `wrong_modality`, `no_foreground`, `registration_failed`, `blank`, `values_too_large`;
+            `mask_mismatch` for a mask or label map of another shape.
     """
     settings, grid = preparation.settings, preparation.grid
     _check(scan, settings, mask, label_map)
@@ -183,6 +185,9 @@ def prepare(
     values = values if factor is None else values / factor
     scale = _intensity.fit(values, on_grid, settings=settings, highest=float(scan.data.max()))
     image = np.where(on_grid, scale.apply(values), np.float32(scale.background))
+    if (highest := float(np.abs(image).max())) > _HIGHEST:
+        message = f"its prepared values go up to {highest:.6g}; those above {_HIGHEST:.0f} cannot be kept"
+        raise ScanError(message, code="values_too_large")
     labels = None if label_map is None else resample_labels(label_map, place.to_input, grid.shape)[None]
     return Prepared(
         id=id,

@@ -103,14 +103,15 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
         if not -self.count <= index < self.count:
             raise IndexError(f"item {index} of {self.count}")
         sample = self.whole.accepted(index % self.count).sample
-        return as_item(sample, self.whole.synthesizer.model)
+        item = as_item(sample, self.whole.synthesizer.model)
+        return {name: value for name, value in item.items() if name != "class" or name in self.parts}
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The keys of an item that a network is trained on: "image", and "label" and "class" where there are some."""
+        """The keys of an item that a network is trained on: "image", "label" and "class" where all have one."""
         synthesizer = self.whole.synthesizer
         label = () if no_label_maps(synthesizer) else ("label",)
-        classes = () if set(synthesizer.weights) == {None} else ("class",)
+        classes = () if None in synthesizer.weights else ("class",)
         return ("image", *label, *classes)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medvae.prepare.preparation import Prepared
     from medvae.settings import Settings
     from medvae.training.randomize import Example
     from medvae.training.store import Scans
@@ -54,9 +55,9 @@ def training_batch(scans: Scans, *, step: int, rank: int, world: int, settings: 
     examples, vectors = [], []
     for slot in range(rank * settings.train.batch, (rank + 1) * settings.train.batch):
         place = step * settings.train.batch * world + slot
-        index = _shuffled(place, len(scans), seed=settings.seed)
-        examples.append(_example(scans, index, randomize, seed=settings.seed, place=place))
-        vectors.append(_vector(scans, index, settings, place=place))
+        prepared = scans[_shuffled(place, len(scans), seed=settings.seed)]
+        examples.append(_example(prepared, randomize, seed=settings.seed, place=place))
+        vectors.append(_vector(prepared, scans.conditions, settings, place=place))
     return Batch(
         inputs=torch.stack([one.input for one in examples]),
         image=torch.stack([one.image for one in examples]),
@@ -91,8 +92,7 @@ def ahead(make: Callable[[int], T], steps: range) -> Generator[T]:
         pool.shutdown(cancel_futures=True)
 
 
-def _example(scans: Scans, index: int, randomize: Randomize, *, seed: int, place: int) -> Example:
-    prepared = scans[index]
+def _example(prepared: Prepared, randomize: Randomize, *, seed: int, place: int) -> Example:
     draw = np.random.SeedSequence([seed, _RANDOMIZE, place]).generate_state(1)[0]
     randomize.set_random_state(int(draw))
     labels = None if prepared.label_map is None else torch.from_numpy(prepared.label_map)
@@ -101,11 +101,10 @@ def _example(scans: Scans, index: int, randomize: Randomize, *, seed: int, place
     return randomize(image, mask, label_map=labels, floor=floor)
 
 
-def _vector(scans: Scans, index: int, settings: Settings, *, place: int) -> NDArray[np.float32]:
+def _vector(prepared: Prepared, conditions: Conditions, settings: Settings, *, place: int) -> NDArray[np.float32]:
     """The conditions of a scan as numbers, some of them missing at random."""
-    names, given = scans.conditions.names, scans[index].conditions
-    generator = np.random.default_rng([settings.seed, _DROP, place])
-    return scans.conditions.vector(_some(given, names, drop=settings.train.drop_conditions, generator=generator))
+    generator, drop = np.random.default_rng([settings.seed, _DROP, place]), settings.train.drop_conditions
+    return conditions.vector(_some(prepared.conditions, conditions.names, drop=drop, generator=generator))
 
 
 def _some(

@@ -39,6 +39,24 @@ def unfold(x: Tensor, by: int) -> Tensor:
     return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, c // by**3, nx * by, ny * by, nz * by)
 
 
+class Conv(nn.Conv3d):
+    """A 3×3×3 convolution that keeps the grid, in float32 where bf16 on a CPU has wrong gradients.
+
+    With two voxels along the first axis, the gradient of the weights under autocast holds what happens to be in memory
+    (torch 2.13 on a CPU; the other axes and other sizes are right).
+    """
+
+    def __init__(self, into: int, out: int) -> None:
+        super().__init__(into, out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, into, X, Y, Z)` -> `(B, out, X, Y, Z)`."""
+        if x.device.type == "cpu" and x.shape[2] == 2 and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
 class Norm(nn.GroupNorm):
     """GroupNorm in float32 whatever the autocast: its sums need it, and its backward pass in bf16 is slow on a CPU."""
 
@@ -57,7 +75,7 @@ class Residual(nn.Module):
     def __init__(self, channels: int, norm: Callable[[int], nn.Module] = Norm) -> None:
         super().__init__()
         self.norm1, self.norm2 = (norm(channels) for _ in range(2))
-        self.conv1, self.conv2 = (nn.Conv3d(channels, channels, 3, padding=1) for _ in range(2))
+        self.conv1, self.conv2 = (Conv(channels, channels) for _ in range(2))
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +93,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = stem
-        layers: list[nn.Module] = [nn.Conv3d(into * stem**3 + beside, channels[0], 3, padding=1)]
+        layers: list[nn.Module] = [Conv(into * stem**3 + beside, channels[0])]
         for level, width in enumerate(channels):
             if level:
                 layers.append(nn.Conv3d(channels[level - 1], width, 2, stride=2))
@@ -96,13 +114,13 @@ class Decoder(nn.Module):
     def __init__(self, *, stem: int, channels: Sequence[int], blocks: int, into: int, out: int) -> None:
         super().__init__()
         self.stem = stem
-        layers: list[nn.Module] = [nn.Conv3d(into, channels[-1], 3, padding=1)]
+        layers: list[nn.Module] = [Conv(into, channels[-1])]
         for level in reversed(range(len(channels))):
             layers += [Residual(channels[level]) for _ in range(blocks)]
             if level:
                 layers.append(nn.ConvTranspose3d(channels[level], channels[level - 1], 2, stride=2))
         layers += [Norm(channels[0]), nn.SiLU()]
-        layers.append(nn.Conv3d(channels[0], out * stem**3, 3, padding=1))
+        layers.append(Conv(channels[0], out * stem**3))
         self.layers = nn.Sequential(*layers)
 
     def features(self, z: Tensor) -> Tensor:

@@ -130,7 +130,8 @@ def _fit(name: str, values: Sequence[float | str], scans: Sequence[Mapping[str, 
     numbers = [value for value in values if not isinstance(value, str)]
     if len(numbers) < len(values):
         return Condition(name, words=tuple(sorted({str(value) for value in values})))
-    return Condition(name, mean=float(np.mean(numbers)), sd=float(np.std(numbers)) or 1.0)
+    varies = max(numbers) > min(numbers)  # of equal numbers the computed SD may be 1e-16
+    return Condition(name, mean=float(np.mean(numbers)), sd=float(np.std(numbers)) if varies else 1.0)
 
 
 def _values(name: str, scans: Sequence[Mapping[str, float | str]]) -> list[float | str]:

@@ -85,6 +85,10 @@ def test_options_of_calibration_are_checked_before_anything_is_read() -> None:
     ):
         with pytest.raises(SettingsError, match=message):
             check_options(model(), asked(options=options), names=("residual_z",))
+    scales = {"matched_residual": {"scales_mm": [0.0, 3.0]}}
+    with pytest.raises(SettingsError, match=r"scales_mm is \[0.0,3.0,6.0\] in this model, not \[0.0,3.0\]") as caught:
+        check_options(model(), asked(options=scales), names=("matched_residual",))
+    assert "set detect.options.matched_residual.scales_mm=[0.0,3.0]" in str(caught.value.hint)
 
 
 def test_options_of_a_map_whose_package_is_gone_do_not_matter() -> None:

@@ -54,3 +54,15 @@ def test_pairs_are_of_one_class_and_two_subjects() -> None:
         assert scans.subjects[one] != scans.subjects[other]
     assert np.bincount(pairs.rows.ravel()).max() <= 2
     assert within_class(scans.take([0, 1]), Similarity.fit(scans)) is None
+
+
+def test_classes_keep_their_shares_whatever_the_number_of_scans() -> None:
+    """At most 100 pairs are compared; they were the first ones, so that of many scans only the first class was left."""
+    scans = made(3, classes=("a", "b"))
+    many = scans.take(np.tile(np.arange(len(scans)), 80))
+    many = replace(many, subjects=tuple(str(at) for at in range(len(many))))
+    pairs = within_class(many, Similarity.fit(scans))
+    assert pairs is not None
+    assert 90 <= len(pairs.rows) <= 100
+    share = np.mean([many.classes[one] == "a" for one, _ in pairs.rows])
+    assert share == pytest.approx(np.mean([one == "a" for one in many.classes]), abs=0.05)

@@ -94,7 +94,7 @@ def test_a_model_that_the_mean_image_beats_is_warned_of(detected: Path) -> None:
     warning, few = json.loads((detected / "run.json").read_text("utf-8"))["warnings"]
     assert few.startswith("few_healthy: thresholds and p rest on 3 healthy subjects")
     assert warning.startswith("the model reconstructs worse than the mean of its training scans (error ")
-    assert all(warning in row["warnings"] for row in rows(detected).values())
+    assert all(warning in row["warnings"] and few in row["warnings"] for row in rows(detected).values())
 
 
 def test_workers_and_company_change_no_byte(

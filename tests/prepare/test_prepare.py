@@ -57,6 +57,15 @@ def test_what_a_prepared_scan_is() -> None:
     np.testing.assert_array_equal(again.image, one.image)
 
 
+def test_values_that_half_precision_cannot_keep_are_refused() -> None:
+    """They became infinite in the cache of a training."""
+    high = np.where(BALL, VALUES * 200, np.float32(0))
+    error = refused(high, settings={"intensity": "none"})
+    assert error.code == "values_too_large"
+    assert "cannot be kept" in str(error)
+    assert np.isfinite(prepared(high).image.astype(np.float16)).all()
+
+
 def test_a_given_mask_is_respected_holes_included() -> None:
     """Values outside of it change nothing, and a cavity that was left out stays out."""
     mask = BALL.copy()

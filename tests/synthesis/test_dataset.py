@@ -68,6 +68,14 @@ def test_what_a_sampler_does_not_give_is_not_there(model: Model) -> None:
     assert set(decoded[0]) == {"image", "id", "sources"}
 
 
+def test_all_items_have_the_same_keys_where_only_some_scans_have_a_class() -> None:
+    """Otherwise no loader can put them together."""
+    dataset = scans(toy_model(n=8, labels=("a", None), label_maps=True))
+    assert dataset.parts == ("image", "label")
+    batch = next(iter(DataLoader(dataset, batch_size=6)))
+    assert set(batch) == {"image", "label", "id", "sources"}
+
+
 def test_it_ends_where_a_list_would(model: Model) -> None:
     dataset = scans(model, 2)
     assert torch.equal(dataset[-1]["image"], dataset[1]["image"])

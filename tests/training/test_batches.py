@@ -15,7 +15,7 @@ import torch
 
 from medvae.training import batches
 from medvae.training.batches import Batch, ahead, plain_batch, training_batch
-from medvae.training.store import Scans, store
+from medvae.training.store import Scans, fetch, store
 from medvae.vae.conditions import Conditions
 
 
@@ -46,6 +46,14 @@ def test_a_batch_depends_on_seed_and_step_alone(scans: Scans) -> None:
     assert same(batch(Scans(scans.files), 7), first)
     assert not same(batch(fresh, 8), first)
     assert not same(batch(fresh, 7, seed=1), first)
+
+
+def test_each_scan_of_a_batch_is_read_once(described: Scans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory is full, a scan comes from the disk each time."""
+    read: list[object] = []
+    monkeypatch.setattr("medvae.training.store.fetch", lambda path: read.append(path) or fetch(path))
+    batch(Scans(described.files, AGES, _room=0), 0, batch=2)
+    assert len(read) == 2
 
 
 def test_asking_for_batches_does_not_move_the_scans(scans: Scans) -> None:

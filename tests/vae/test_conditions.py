@@ -69,6 +69,8 @@ def test_a_column_that_mixes_numbers_and_words_is_one_of_words() -> None:
 def test_a_column_of_one_number_is_not_divided_by_its_spread() -> None:
     (one,) = Conditions.fit(["age"], [{"age": 30.0}]).columns
     assert one == Condition("age", mean=30.0, sd=1.0)
+    (field,) = Conditions.fit(["field"], [{"field": 2.89362}] * 20).columns
+    assert field.sd == 1.0, "the mean of 20 such numbers is not quite the number"
 
 
 def test_a_column_that_no_scan_has_is_refused_with_those_that_there_are() -> None:

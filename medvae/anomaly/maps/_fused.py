@@ -40,10 +40,16 @@ class Fused(BaseMap):
         return {name: _counts(one.map[inside]) for name, one in arrays.used.items()}
 
     def fit(self, healthy: Healthy) -> Arrays:
-        """−ln P at the lower end of each bin, by witness: the lower one of these scans' and the training scans'."""
-        found = {name: _surprise(one.total) for name, one in healthy.moments.items()}
+        """−ln P at the lower end of each bin, by witness: the lower one of these scans' and the training scans'.
+
+        Of a single healthy scan, left out, nothing is counted: then it is that of the training scans.
+        """
+        counted = {name: one.total for name, one in healthy.moments.items()}
+        found = {name: _surprise(counts) for name, counts in counted.items()}
         before = healthy.training or found
-        return {name: np.minimum(one, before[name]) for name, one in found.items()}
+        return {
+            name: np.minimum(one, before[name]) if counted[name].any() else before[name] for name, one in found.items()
+        }
 
     def combine(self, surprises: Mapping[str, NDArray[np.float32]], inference: Inference) -> NDArray[np.float32]:
         """One map of the −ln P_k of some witnesses, all `(X, Y, Z)`."""

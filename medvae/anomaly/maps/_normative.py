@@ -88,10 +88,12 @@ class Excess(Normative):
 def _of_all_voxels(healthy: Healthy) -> Normal:
     """Mean and spread over the voxels of all scans, each scan weighing the same, `(C, 1, 1, 1)`.
 
-    There are enough voxels: nothing is shrunk, and the training scans are not asked. Of no scan at all the values are
-    their own z.
+    There are enough voxels: nothing is shrunk, and the training scans are not asked, unless there is no scan at all (of
+    one healthy scan, left out, none is left). Where there are none either, the values are their own z.
     """
     first, second = healthy.moments["first"], healthy.moments["second"]
+    if healthy.training is not None and not first.count.any():
+        return Normal.from_arrays(healthy.training)
     mean, square = (one.total / np.maximum(one.count, 1) for one in (first, second))
     variance = np.where(first.count > 0, square - mean**2, 1.0)
     return Normal(mean.astype(np.float32), np.sqrt(np.maximum(variance, 1e-12)).astype(np.float32))

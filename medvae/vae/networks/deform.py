@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, LikelihoodSettings
 from medvae.vae.base import VAE, Posterior
-from medvae.vae.blocks import Conditioned, Decoder, Encoder, cells, channels_last, require_grid
+from medvae.vae.blocks import Conditioned, Conv, Decoder, Encoder, cells, channels_last, require_grid
 from medvae.vae.diffeomorphism import exponential, force, refine, warp
 from medvae.vae.observation import build_observation
 from medvae.vae.template import Template
@@ -187,7 +187,7 @@ class Contrast(nn.Module):
 
     def __init__(self, latent: int, *, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv3d(latent, width, 3, padding=1), nn.SiLU(), nn.Conv3d(width, 2, 1))
+        self.layers = nn.Sequential(Conv(latent, width), nn.SiLU(), nn.Conv3d(width, 2, 1))
         _start(self.layers[-1], spread=1e-3, bias=(0.0,))
 
     def forward(self, code: Tensor, size: Shape) -> Tensor:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medvae.errors import SettingsError
-from medvae.vae.blocks import channels_last, unfold
+from medvae.vae.blocks import Conv, channels_last, unfold
 from medvae.vae.distances import censored_log_prob, truncated_distance, truncated_distances
 from medvae.vae.label_sums import LabelSums
 from medvae.vae.networks._convolutional import Convolutional, ConvolutionalSettings
@@ -135,7 +135,7 @@ class Shapes(nn.Module):
         super().__init__()
         self.labels, self.stem = tuple(labels), stem
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self.layer = nn.Conv3d(width, len(labels) * stem**3, 3, padding=1)
+        self.layer = Conv(width, len(labels) * stem**3)
         nn.init.zeros_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.zeros(1, len(labels), *grid))

@@ -16,6 +16,7 @@ from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.configured import configured
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import _fused, fused, fused_unaligned
+from medvae.anomaly.options import training_statistics
 from medvae.anomaly.reference import reference_of
 from medvae.statistics import Moments
 
@@ -112,6 +113,28 @@ def test_a_value_is_no_rarer_than_among_the_training_scans() -> None:
     both = fused.Map(None).fit(replace(few, training=wide))
     np.testing.assert_array_equal(both["asymmetry"], np.minimum(narrow["asymmetry"], wide["asymmetry"]))
     assert np.interp(4, np.arange(1100) * 0.05 - 5, both["asymmetry"]) < 5 < -np.log(3.2e-5)
+
+
+@pytest.mark.parametrize("name", ["fused", "fused_unaligned"])
+def test_one_healthy_scan_is_compared_with_the_training_scans(name: str) -> None:
+    """Left out, it leaves nothing to count: its map was 0, so was every threshold, and all of a brain was marked."""
+    trained, (one,) = linear_model.known_model((name,)), linear_model.healthy(1, start=300)
+    found = make_reference(trained, [one], calibrated=True, names=[name]).maps[name]
+    values = anomaly_map(name, infer(trained, one)).values[one.mask[0]]
+    assert found.limit > 0.3 * np.quantile(values, 0.999) > 0.01
+
+
+def test_values_of_other_options_are_not_compared_with_those_of_the_training_scans() -> None:
+    trained, new = linear_model.known_model(("fused",)), linear_model.healthy(4, start=300)
+    detect = trained.settings.detect
+    others = detect.model_copy(update={"options": {"contrast": {"scales_mm": [0]}}})
+    for asked, same in ((detect, True), (others, False), (detect.model_copy(update={"draws": 2}), False)):
+        assert ("fused" in training_statistics(trained, configured(["fused"], asked.options), asked)) == same
+    made = make_reference(trained, new, calibrated=True, names=["fused"], detect=others)
+    alone = make_reference(linear_model.bare_model(), new, calibrated=False, names=["fused"], detect=others)
+    assert made.training["fused"] is not made.maps["fused"].arrays
+    assert set(made.training) == set(reference_of(trained).training), "they are kept for the next calibration"
+    assert set(alone.maps["fused"].arrays) == set(made.maps["fused"].arrays)
 
 
 def test_the_rim_of_the_foreground_is_left_out() -> None:
