@@ -13,6 +13,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from medvae.errors import InputError, SettingsError
 from medvae.io.nifti.file import NiftiFile
+from medvae.synthesis.draws import new_label_values
 from medvae.synthesis.provenance import no_label_maps
 from medvae.synthesis.to_scan import stored
 
@@ -176,15 +178,15 @@ class BaseLayout(ABC):
         """The values of a label map as they are written."""
         return label_map
 
-    @property
+    @cached_property
     def label_values(self) -> tuple[int, ...]:
-        """All values of the label maps and 0, ascending; empty where samples have no label maps."""
+        """All values that label maps of samples may have and 0, ascending; empty where samples have no label maps."""
         if no_label_maps(self.synthesizer):
             return ()
         model = self.synthesizer.model
         maps = model.training.label_maps
         known = () if maps is None else (int(value) for value in np.unique(maps))
-        return tuple(sorted({0, *model.vae.labels, *known}))
+        return tuple(sorted({0, *model.vae.labels, *known, *new_label_values(self.synthesizer.fitted)}))
 
     def label_name(self, value: int) -> str:
         """The name of a value: that of the settings, else "background" or the value itself."""

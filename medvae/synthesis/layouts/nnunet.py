@@ -46,10 +46,17 @@ class Layout(BaseLayout):
         return Places(f"imagesTr/{one}_0000{_ENDING}", f"labelsTr/{one}{_ENDING}", f"sidecars/{one}.json")
 
     def labels(self, label_map: NDArray[np.int16]) -> NDArray[np.int16]:
-        """Consecutive from 0; as they are beside a real set."""
+        """Consecutive from 0; as they are beside a real set.
+
+        Raises:
+            ValueError: a value that `dataset.json` does not name: the sampler writes it and does not say so.
+        """
+        known = self.label_values
+        if unknown := np.setdiff1d(label_map, known).tolist():
+            raise ValueError(f"a sample has the label values {unknown}, the sampler writes {list(known)}")
         if self.real is not None:
             return label_map
-        return np.searchsorted(self.label_values, label_map).astype(np.int16)
+        return np.searchsorted(known, label_map).astype(np.int16)
 
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
         """`labels.csv`, `dataset.json` and `splits_final.json`."""
