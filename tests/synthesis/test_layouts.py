@@ -152,6 +152,23 @@ def test_a_scan_is_known_by_its_voxels_where_its_name_is_another(tmp_path: Path)
     assert people == {"a": {"subject-01"}, "b": {"real b"}}
 
 
+def test_voxels_tell_who_it_is_where_names_look_like_those_of_others(tmp_path: Path) -> None:
+    """Cases are numbered anew: each is called as the training scan of another person. Every case is still validated."""
+    names = [f"{number:03d}" for number in range(6)]
+    scans = plugins.load("layouts", "nnunet").Layout.read(nnunet_set(tmp_path / "real", names)).scans
+    latents = toy_model(n=6).latents
+    latents.ids[:] = [f"siteA_{name}" for name in names]
+    latents.hashes[:] = [scan_hash(read(scans[(at + 1) % 6].image)) for at in range(6)]
+    people = splits.people_of_real(scans, latents)
+    assert people == {name: {latents.subjects[at - 1]} for at, name in enumerate(names)}
+    donors = {f"of {subject}": frozenset([subject]) for subject in latents.subjects}
+    folds = splits.folds({**people, **donors}, people)
+    assert sorted(one for fold in folds for one in fold["val"]) == names
+    for fold in folds:
+        validated = {person for one in fold["val"] for person in people[one]}
+        assert not any(donors[one] & validated for one in fold["train"] if one in donors)
+
+
 def test_decoded_scans_hold_everyone_that_the_decoder_has_seen(out: Path, tmp_path: Path) -> None:
     real = nnunet_set(tmp_path / "real", ["scan-00", "scan-01", "other", "another"])
     settings = AugmentSettings(sampler="jitter", layout="nnunet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,8 +137,13 @@ class Layout(BaseLayout):
         everyone = frozenset(latents.subjects)
         decoded = self.synthesizer.space == "latent"
         donors = {one: everyone if decoded or not people else people for one, people in samples.items()}
-        real = splits.people_of_real(self.real.scans, latents)
-        return splits.folds({**real, **donors}, real)
+        return splits.folds({**self._people_of_real, **donors}, self._people_of_real)
+
+    @cached_property
+    def _people_of_real(self) -> dict[str, splits.People]:
+        """Who was scanned in each real case; all of them are read."""
+        assert self.real is not None
+        return splits.people_of_real(self.real.scans, self.synthesizer.model.latents)
 
 
 def _cases(folder: Path) -> dict[str, dict[str, Any]]:
