@@ -283,6 +283,21 @@ def test_the_suffix_is_that_of_the_training_scans(out: Path) -> None:
     assert str(write_set(out, "bids", model=model)[0].facts["image"]).endswith("_FLAIR.nii.gz")
 
 
+@pytest.mark.parametrize(
+    ("modality", "image"), [("MR", "anat/*_T1w.nii.gz"), ("CT", "anat/*_ct.nii.gz"), ("PT", "pet/*_pet.nii.gz")]
+)
+def test_bids_knows_or_ignores_every_file(modality: str, image: str, out: Path) -> None:
+    """Label maps of PET are in anat/, BIDS has no CT, and a folder is ignored by its name without a slash."""
+    prepare = {"modality": modality, **({"intensity": "window"} if modality == "CT" else {})}
+    write_set(out, "bids", model=toy_model(n=8, label_maps=True, prepare=prepare))
+    assert len(list(out.glob(f"sub-*/{image}"))) == len(list(out.glob("sub-*/anat/*_dseg.nii.gz"))) == COUNT
+    assert len(list(out.rglob("*_dseg.nii.gz"))) == COUNT
+    assert len(find(out)) == COUNT, "label maps are not taken for scans"
+    ignored = (out / ".bidsignore").read_text("utf-8").splitlines()
+    assert {"review", "evaluation", "*_ct.*"} <= set(ignored)
+    assert not any(line.endswith("/") for line in ignored)
+
+
 # ---------------------------------------------------------------------------------------------------------- DICOM
 
 
