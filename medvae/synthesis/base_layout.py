@@ -188,6 +188,12 @@ class BaseLayout(ABC):
         known = () if maps is None else (int(value) for value in np.unique(maps))
         return tuple(sorted({0, *model.vae.labels, *known, *new_label_values(self.synthesizer.fitted)}))
 
+    @property
+    def written_values(self) -> dict[int, int]:
+        """Each value of the label maps as it is written -> the value that it has in those of the model."""
+        written = self.labels(np.array(self.label_values, np.int16))
+        return {int(value): known for value, known in zip(written, self.label_values, strict=True)}
+
     def label_name(self, value: int) -> str:
         """The name of a value: that of the settings, else "background" or the value itself."""
         known = self.synthesizer.settings.label_names
