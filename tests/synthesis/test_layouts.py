@@ -238,6 +238,45 @@ def test_the_lists_of_medvae_hold_real_scans(out: Path, tmp_path: Path) -> None:
     assert len(load_decathlon_datalist(str(out / "dataset.json"), is_segmentation=True)) == 1 + COUNT
 
 
+def classified(real: Path, *, label_maps: bool) -> None:
+    """Two real scans with classes, in a list of medvae and a datalist of MONAI."""
+    rows, items = ["scan,label,label_map"], []
+    for number, name in enumerate("ab"):
+        put(real, f"{name}.nii.gz", f"maps/{name}.nii.gz")
+        rows.append(f"{name}.nii.gz,{name},{f'maps/{name}.nii.gz' if label_maps else ''}")
+        label = {"label": f"maps/{name}.nii.gz", "class": number} if label_maps else {"label": number}
+        items.append({"image": f"{name}.nii.gz", **label})
+    (real / "list.csv").write_text("\n".join(rows), "utf-8")
+    labels = {"0": "rest", "1": "organ"} if label_maps else {"0": "a", "1": "b"}
+    description = {"labels": labels, "classes": ["a", "b"], "training": items, "validation": items[:1]}
+    (real / "dataset.json").write_text(json.dumps(description), "utf-8")
+
+
+@pytest.mark.parametrize("layout", ["medvae", "monai"])
+@pytest.mark.parametrize(("of_samples", "of_real"), [(True, False), (False, True), (False, False), (True, True)])
+def test_label_means_one_thing_in_a_datalist(
+    layout: str, of_samples: bool, of_real: bool, out: Path, tmp_path: Path
+) -> None:
+    """A path where any scan has a label map, and then `class` is the class; else the class."""
+    classified(tmp_path / "real", label_maps=of_real)
+    real = tmp_path / "real" / ("list.csv" if layout == "medvae" else "")
+    model = toy_model(n=8, labels=("a", "b"), label_maps=of_samples)
+    write_set(out, layout, model=model, merge_with=real)
+    merged = tree(out / "dataset.json")
+    maps, key = of_samples or of_real, "class" if of_samples or of_real else "label"
+    items = [*merged["training"], *merged.get("validation", [])]
+    assert len(items) >= 2 + COUNT
+    assert all(item[key] in (0, 1) for item in items)
+    with_map = [isinstance(item.get("label"), str) for item in merged["training"]]
+    assert with_map == [of_real] * 2 + [of_samples] * COUNT
+    assert maps or all("class" not in item for item in items)
+    names = {"0": "rest", "1": "organ"} if of_real else {"0": "background", "1": "1"}
+    if layout == "monai":
+        assert merged["labels"] == (names if maps else {"0": "a", "1": "b"})
+    loaded = load_decathlon_datalist(str(out / "dataset.json"), is_segmentation=maps)
+    assert all("label" not in item or isinstance(item["label"], str) == maps for item in loaded)
+
+
 # ------------------------------------------------------------------------------------------------------------ BIDS
 
 
