@@ -24,6 +24,7 @@ from medvae.errors import ModelError, SettingsError
 from medvae.settings import AugmentSettings, configure
 from medvae.synthesis import generate, provenance
 from medvae.synthesis.draws import ImageDraw, LatentDraw
+from medvae.synthesis.synthesize import make_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,6 +110,16 @@ def test_shapes_and_values(name: str) -> None:
         assert np.isfinite(sample.image).all()
         assert sample.mask.any()
         assert (sample.image[~sample.mask] == 0).all(), "outside the foreground there is background"
+
+
+@law
+def test_lists_name_all_values_of_label_maps(name: str) -> None:
+    synthesizer = fitted(name)
+    known = make_layout(synthesizer).label_values
+    for index in range(4):
+        label_map = synthesizer.sample(index).label_map
+        assert (label_map is None) == (not known)
+        assert label_map is None or set(np.unique(label_map)) <= set(known)
 
 
 @law

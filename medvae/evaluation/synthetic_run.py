@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from medvae.cohort import tables
@@ -20,6 +20,9 @@ from medvae.run.work import Progress, ignore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from medvae.checkpoint.model import Model
     from medvae.cohort.find import Wanted
@@ -75,6 +78,13 @@ class SyntheticRun:
         """Ids of all training scans that the run names."""
         return self.sources | self.trained
 
+    def label_maps(self, written: NDArray[np.int16]) -> NDArray[np.int16]:
+        """Label maps with the values of the model's, from those of the samples' files: nnU-Net numbers them anew."""
+        found = written.copy()
+        for value, known in self.record.get("label_values", {}).items():  # older runs do not say: none is changed
+            found[written == int(value)] = known
+        return found
+
     def preparation(self, model: Model | None) -> Preparation:
         """How real scans were brought onto the grid of the samples.
 
@@ -116,7 +126,8 @@ class Reader:
     def samples(self, run: SyntheticRun) -> ImageSet:
         """The samples of a run: they lie on the grid of the preparation, and are not registered once more."""
         on_grid = self.preparation.settings.model_copy(update={"align": "none", "centre": "image"})
-        return self._scans(run.refs, Preparation(on_grid), "synthetic scans")
+        scans = self._scans(run.refs, Preparation(on_grid), "synthetic scans")
+        return scans if scans.label_maps is None else replace(scans, label_maps=run.label_maps(scans.label_maps))
 
     def _scans(self, refs: Sequence[ScanRef], preparation: Preparation, stage: str) -> ImageSet:
         load = ReadAndPrepare(self.read, preparation)

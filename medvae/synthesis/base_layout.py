@@ -13,6 +13,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from medvae.errors import InputError, SettingsError
 from medvae.io.nifti.file import NiftiFile
+from medvae.synthesis.draws import new_label_values
 from medvae.synthesis.provenance import no_label_maps
 from medvae.synthesis.to_scan import stored
 
@@ -176,15 +178,21 @@ class BaseLayout(ABC):
         """The values of a label map as they are written."""
         return label_map
 
-    @property
+    @cached_property
     def label_values(self) -> tuple[int, ...]:
-        """All values of the label maps and 0, ascending; empty where samples have no label maps."""
+        """All values that label maps of samples may have and 0, ascending; empty where samples have no label maps."""
         if no_label_maps(self.synthesizer):
             return ()
         model = self.synthesizer.model
         maps = model.training.label_maps
         known = () if maps is None else (int(value) for value in np.unique(maps))
-        return tuple(sorted({0, *model.vae.labels, *known}))
+        return tuple(sorted({0, *model.vae.labels, *known, *new_label_values(self.synthesizer.fitted)}))
+
+    @property
+    def written_values(self) -> dict[int, int]:
+        """Each value of the label maps as it is written -> the value that it has in those of the model."""
+        written = self.labels(np.array(self.label_values, np.int16))
+        return {int(value): known for value, known in zip(written, self.label_values, strict=True)}
 
     def label_name(self, value: int) -> str:
         """The name of a value: that of the settings, else "background" or the value itself."""

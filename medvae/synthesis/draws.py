@@ -2,9 +2,10 @@
 
 A sampler is one file. It offers `fit(model, settings) -> FittedSampler`, a class `Settings` if it has options, and
 `SPACE = "image"` if it draws images instead of latent codes; where that depends on the options, the fitted sampler has
-an attribute `space` with "image" or "latent". The first line of its docstring is its help text. Other
-packages add samplers through entry points of the group `medvae.samplers`. `tests/test_laws_samplers.py` tests every
-sampler that is installed.
+an attribute `space` with "image" or "latent". A fitted sampler that writes values into label maps which those of the
+training scans need not have (new lesions) names them in an attribute `label_values`. The first line of its docstring is
+its help text. Other packages add samplers through entry points of the group `medvae.samplers`.
+`tests/test_laws_samplers.py` tests every sampler that is installed.
 """
 
 from __future__ import annotations
@@ -130,3 +131,9 @@ def space_of(module: object, fitted: FittedSampler) -> Space:
     """
     space: Space = getattr(fitted, "space", getattr(module, "SPACE", "latent"))
     return space
+
+
+def new_label_values(fitted: FittedSampler) -> tuple[int, ...]:
+    """The values that a sampler writes into label maps itself: its attribute `label_values`, none without one."""
+    values: tuple[int, ...] = getattr(fitted, "label_values", ())
+    return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from medvae.synthesis.draws import new_label_values
 from medvae.synthesis.to_scan import has_real_scale, units
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def no_label_maps(synthesizer: Synthesizer) -> str | None:
     """Why there are no label maps; None where there are some."""
     model, decoded = synthesizer.model, synthesizer.space == "latent"
     if decoded and model.vae.labels:
+        return None
+    if new_label_values(synthesizer.fitted):
         return None
     if model.training.label_maps is None:
         return "not written: the model keeps no label maps of its training scans"

@@ -54,10 +54,13 @@ def people_of_sources(rows: Sequence[Row], latents: Latents) -> dict[str, People
 
 
 def people_of_real(scans: Sequence[RealScan], latents: Latents) -> dict[str, People]:
-    """Who was scanned: a subject of the training scans, where the name or the voxels are one's, else a new person."""
+    """Who was scanned: a subject of the training scans, where the voxels or else the name are one's, else a new person.
+
+    Voxels are asked first: a case that was numbered anew may be called as another person's training scan.
+    """
     found = {}
     for scan in scans:
-        known = _by_name(scan.id, latents) or _by_voxels(scan, latents)
+        known = _by_voxels(scan, latents) or _by_name(scan.id, latents)
         found[scan.id] = frozenset(known or [f"real {scan.id}"])
     return found
 
@@ -71,6 +74,6 @@ def _by_name(name: str, latents: Latents) -> set[str]:
 def _by_voxels(scan: RealScan, latents: Latents) -> set[str]:
     try:
         mark = scan_hash(read(scan.image))
-    except MedVAEError:  # it was not trained on, then
+    except MedVAEError:  # it cannot be read: only its name is known
         return set()
     return {person for one, person in zip(latents.hashes, latents.subjects, strict=True) if one == mark}

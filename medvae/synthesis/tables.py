@@ -60,6 +60,7 @@ def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) 
         **screen.thresholds,
         "copy_thresholds_from": screen.thresholds_from,
         "label_maps": no_label_maps(synthesizer) or "written",
+        "label_values": {str(written): value for written, value in whole.layout.written_values.items()},
     }
 
 

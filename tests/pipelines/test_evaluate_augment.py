@@ -12,12 +12,14 @@ import pytest
 from made_images import SHAPE, made
 
 import medvae
+from medvae.checkpoint.folder import load, save
 from medvae.cli.main import main
 from medvae.errors import InputError, RunError, SettingsError
 from medvae.evaluation.plan import HEADLINE, Plan
-from medvae.evaluation.synthetic_run import SyntheticRun
+from medvae.evaluation.synthetic_run import Reader, SyntheticRun
 from medvae.io.formats import nifti
 from medvae.scan import Geometry, Selection
+from medvae.settings import ReadSettings
 
 ROOT = Path(__file__).parents[2]
 ARMS = ("classical", HEADLINE, "classical+reconstructions")
@@ -161,6 +163,24 @@ def test_an_id_of_digits_is_no_number(tmp_path: Path) -> None:
     read = SyntheticRun.read(tmp_path)
     assert read.sources == read.known == {"007", "8"}
     assert [ref.id for ref in read.refs] == ["one", "two"]
+
+
+@pytest.mark.parametrize("layout", ["medvae", "nnunet"])
+def test_label_values_are_those_of_the_model_whatever_the_layout(layout: str, model: Path, tmp_path: Path) -> None:
+    """nnU-Net's are numbered anew: 0, 1, ... for 0, 5, ...; compared with real label maps they have to be 5 again."""
+    loaded = load(model)
+    assert loaded.training.label_maps is not None
+    loaded.training.label_maps[:] *= 5
+    save(loaded, tmp_path / "model")
+    out = tmp_path / "set"
+    words = ["augment", "--model", str(tmp_path / "model"), "--out", str(out), "--count", "2", "--layout", layout]
+    assert main([*words, "--quiet"]) == 0
+    run = SyntheticRun.read(out)
+    read = Reader(run.preparation(None), ReadSettings()).samples(run)
+    samples = [one.label_map for one in medvae.synthesize(tmp_path / "model", 2)]
+    assert read.label_values == (0, 5)
+    assert read.label_maps is not None
+    assert [int((one == 5).sum()) for one in read.label_maps] == [int((one == 5).sum()) for one in samples]
 
 
 def test_samples_that_depend_on_other_scans_are_noted(run: Path, cohort: Path) -> None:

@@ -152,6 +152,23 @@ def test_a_scan_is_known_by_its_voxels_where_its_name_is_another(tmp_path: Path)
     assert people == {"a": {"subject-01"}, "b": {"real b"}}
 
 
+def test_voxels_tell_who_it_is_where_names_look_like_those_of_others(tmp_path: Path) -> None:
+    """Cases are numbered anew: each is called as the training scan of another person. Every case is still validated."""
+    names = [f"{number:03d}" for number in range(6)]
+    scans = plugins.load("layouts", "nnunet").Layout.read(nnunet_set(tmp_path / "real", names)).scans
+    latents = toy_model(n=6).latents
+    latents.ids[:] = [f"siteA_{name}" for name in names]
+    latents.hashes[:] = [scan_hash(read(scans[(at + 1) % 6].image)) for at in range(6)]
+    people = splits.people_of_real(scans, latents)
+    assert people == {name: {latents.subjects[at - 1]} for at, name in enumerate(names)}
+    donors = {f"of {subject}": frozenset([subject]) for subject in latents.subjects}
+    folds = splits.folds({**people, **donors}, people)
+    assert sorted(one for fold in folds for one in fold["val"]) == names
+    for fold in folds:
+        validated = {person for one in fold["val"] for person in people[one]}
+        assert not any(donors[one] & validated for one in fold["train"] if one in donors)
+
+
 def test_decoded_scans_hold_everyone_that_the_decoder_has_seen(out: Path, tmp_path: Path) -> None:
     real = nnunet_set(tmp_path / "real", ["scan-00", "scan-01", "other", "another"])
     settings = AugmentSettings(sampler="jitter", layout="nnunet")
@@ -221,6 +238,45 @@ def test_the_lists_of_medvae_hold_real_scans(out: Path, tmp_path: Path) -> None:
     assert len(load_decathlon_datalist(str(out / "dataset.json"), is_segmentation=True)) == 1 + COUNT
 
 
+def classified(real: Path, *, label_maps: bool) -> None:
+    """Two real scans with classes, in a list of medvae and a datalist of MONAI."""
+    rows, items = ["scan,label,label_map"], []
+    for number, name in enumerate("ab"):
+        put(real, f"{name}.nii.gz", f"maps/{name}.nii.gz")
+        rows.append(f"{name}.nii.gz,{name},{f'maps/{name}.nii.gz' if label_maps else ''}")
+        label = {"label": f"maps/{name}.nii.gz", "class": number} if label_maps else {"label": number}
+        items.append({"image": f"{name}.nii.gz", **label})
+    (real / "list.csv").write_text("\n".join(rows), "utf-8")
+    labels = {"0": "rest", "1": "organ"} if label_maps else {"0": "a", "1": "b"}
+    description = {"labels": labels, "classes": ["a", "b"], "training": items, "validation": items[:1]}
+    (real / "dataset.json").write_text(json.dumps(description), "utf-8")
+
+
+@pytest.mark.parametrize("layout", ["medvae", "monai"])
+@pytest.mark.parametrize(("of_samples", "of_real"), [(True, False), (False, True), (False, False), (True, True)])
+def test_label_means_one_thing_in_a_datalist(
+    layout: str, of_samples: bool, of_real: bool, out: Path, tmp_path: Path
+) -> None:
+    """A path where any scan has a label map, and then `class` is the class; else the class."""
+    classified(tmp_path / "real", label_maps=of_real)
+    real = tmp_path / "real" / ("list.csv" if layout == "medvae" else "")
+    model = toy_model(n=8, labels=("a", "b"), label_maps=of_samples)
+    write_set(out, layout, model=model, merge_with=real)
+    merged = tree(out / "dataset.json")
+    maps, key = of_samples or of_real, "class" if of_samples or of_real else "label"
+    items = [*merged["training"], *merged.get("validation", [])]
+    assert len(items) >= 2 + COUNT
+    assert all(item[key] in (0, 1) for item in items)
+    with_map = [isinstance(item.get("label"), str) for item in merged["training"]]
+    assert with_map == [of_real] * 2 + [of_samples] * COUNT
+    assert maps or all("class" not in item for item in items)
+    names = {"0": "rest", "1": "organ"} if of_real else {"0": "background", "1": "1"}
+    if layout == "monai":
+        assert merged["labels"] == (names if maps else {"0": "a", "1": "b"})
+    loaded = load_decathlon_datalist(str(out / "dataset.json"), is_segmentation=maps)
+    assert all("label" not in item or isinstance(item["label"], str) == maps for item in loaded)
+
+
 # ------------------------------------------------------------------------------------------------------------ BIDS
 
 
@@ -264,6 +320,21 @@ def test_the_suffix_is_that_of_the_training_scans(out: Path) -> None:
     model.latents.ids[:] = ids
     model.training.ids[:] = ids
     assert str(write_set(out, "bids", model=model)[0].facts["image"]).endswith("_FLAIR.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("modality", "image"), [("MR", "anat/*_T1w.nii.gz"), ("CT", "anat/*_ct.nii.gz"), ("PT", "pet/*_pet.nii.gz")]
+)
+def test_bids_knows_or_ignores_every_file(modality: str, image: str, out: Path) -> None:
+    """Label maps of PET are in anat/, BIDS has no CT, and a folder is ignored by its name without a slash."""
+    prepare = {"modality": modality, **({"intensity": "window"} if modality == "CT" else {})}
+    write_set(out, "bids", model=toy_model(n=8, label_maps=True, prepare=prepare))
+    assert len(list(out.glob(f"sub-*/{image}"))) == len(list(out.glob("sub-*/anat/*_dseg.nii.gz"))) == COUNT
+    assert len(list(out.rglob("*_dseg.nii.gz"))) == COUNT
+    assert len(find(out)) == COUNT, "label maps are not taken for scans"
+    ignored = (out / ".bidsignore").read_text("utf-8").splitlines()
+    assert {"review", "evaluation", "*_ct.*"} <= set(ignored)
+    assert not any(line.endswith("/") for line in ignored)
 
 
 # ---------------------------------------------------------------------------------------------------------- DICOM

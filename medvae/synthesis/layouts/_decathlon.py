@@ -1,4 +1,7 @@
-"""Datalists as MONAI's `load_decathlon_datalist` reads them: a class is a number, a label map is a path."""
+"""Datalists as MONAI's `load_decathlon_datalist` reads them: a class is a number, a label map is a path.
+
+`label` means one thing in a list: the label map where any training scan has one, and the class is then called `class`.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,38 @@ from medvae.errors import InputError
 from medvae.synthesis.base_layout import relative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from medvae.synthesis.base_layout import BaseLayout, RealSet
     from medvae.synthesis.rows import Row
 
 _FILES = ("image", "label", "mask")  # keys of an item that may hold a path
+_NO_OTHERS: Mapping[str, Sequence[Mapping[str, Any]]] = {}
 
 
-def datalist(layout: BaseLayout, rows: Sequence[Row], real: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def datalist(
+    layout: BaseLayout,
+    rows: Sequence[Row],
+    real: Sequence[Mapping[str, Any]],
+    others: Mapping[str, Sequence[Mapping[str, Any]]] = _NO_OTHERS,
+) -> dict[str, Any]:
     """The list of a set: real items first, then the samples.
 
     Args:
         layout: of the set.
         rows: the samples.
         real: items of real scans, their paths as they have to be written.
+        others: items of real scans that are not trained on, by the name of their list.
     """
     synthesizer = layout.synthesizer
     classes = classes_of(layout.real) or sorted({name for row in rows if (name := row.facts["class"]) is not None})
     values = {str(value): layout.label_name(value) for value in layout.label_values}
-    items = [*real, *(_item(row, classes, seed=synthesizer.seed) for row in rows)]
+    samples = [_item(row, classes, seed=synthesizer.seed) for row in rows]
+    lists = {"training": [*real, *samples], "test": [], **others}
+    with_maps = any(map(_has_map, lists["training"]))
+    if with_maps:
+        lists = {name: [_with_class(item) for item in items] for name, items in lists.items()}
     tree = {
         "name": "synthetic scans",
         "description": f"Synthetic scans from medvae, sampler {synthesizer.settings.sampler}. Research use only.",
@@ -37,7 +51,9 @@ def datalist(layout: BaseLayout, rows: Sequence[Row], real: Iterable[Mapping[str
         "classes": classes,
     }
     known = {key: value for key, value in ({} if layout.real is None else layout.real.tree).items() if key in tree}
-    return {**tree, **known, "numTraining": len(items), "numTest": 0, "training": items, "test": []}
+    if with_maps and not any(map(_has_map, real)):
+        known.pop("labels", None)  # they name classes
+    return {**tree, **known, "numTraining": len(lists["training"]), "numTest": len(lists["test"]), **lists}
 
 
 def moved(item: Mapping[str, Any], folder: Path, out: Path) -> dict[str, Any]:
@@ -66,6 +82,18 @@ def check_classes(layout: BaseLayout) -> None:
     if known and wrong and layout.real is not None:
         message = f"the real set has the classes {', '.join(known)}, the samples also {', '.join(wrong)}"
         raise InputError(message, path=layout.real.folder, hint="train on the classes of the real set")
+
+
+def _has_map(item: Mapping[str, Any]) -> bool:
+    return isinstance(item.get("label"), str)
+
+
+def _with_class(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An item whose class is called `class`."""
+    if "label" not in item or _has_map(item):
+        return item
+    rest = {key: value for key, value in item.items() if key != "label"}
+    return {"class": item["label"], **rest}
 
 
 def _item(row: Row, classes: Sequence[str], *, seed: int) -> dict[str, Any]:

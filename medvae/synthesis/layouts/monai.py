@@ -34,12 +34,12 @@ class Layout(BaseLayout):
             return samples, JsonFile("dataset.json", _decathlon.datalist(self, rows, ()))
         folder = self.real.folder
         items = [_decathlon.moved(scan.item, folder, out) for scan in self.real.scans]
-        tree = _decathlon.datalist(self, rows, items)
+        others = {}
         for name in _SECTIONS:
             if name in self.real.tree:
                 plain = [{"image": one} if isinstance(one, str) else one for one in self.real.tree[name]]
-                tree[name] = [_decathlon.moved(one, folder, out) for one in plain]
-        return samples, JsonFile("dataset.json", {**tree, "numTest": len(tree["test"])})
+                others[name] = [_decathlon.moved(one, folder, out) for one in plain]
+        return samples, JsonFile("dataset.json", _decathlon.datalist(self, rows, items, others))
 
     @classmethod
     def read(cls, folder: Path) -> RealSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,10 +47,17 @@ class Layout(BaseLayout):
         return Places(f"imagesTr/{one}_0000{_ENDING}", f"labelsTr/{one}{_ENDING}", f"sidecars/{one}.json")
 
     def labels(self, label_map: NDArray[np.int16]) -> NDArray[np.int16]:
-        """Consecutive from 0; as they are beside a real set."""
+        """Consecutive from 0; as they are beside a real set.
+
+        Raises:
+            ValueError: a value that `dataset.json` does not name: the sampler writes it and does not say so.
+        """
+        known = self.label_values
+        if unknown := np.setdiff1d(label_map, known).tolist():
+            raise ValueError(f"a sample has the label values {unknown}, the sampler writes {list(known)}")
         if self.real is not None:
             return label_map
-        return np.searchsorted(self.label_values, label_map).astype(np.int16)
+        return np.searchsorted(known, label_map).astype(np.int16)
 
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
         """`labels.csv`, `dataset.json` and `splits_final.json`."""
@@ -129,8 +137,13 @@ class Layout(BaseLayout):
         everyone = frozenset(latents.subjects)
         decoded = self.synthesizer.space == "latent"
         donors = {one: everyone if decoded or not people else people for one, people in samples.items()}
-        real = splits.people_of_real(self.real.scans, latents)
-        return splits.folds({**real, **donors}, real)
+        return splits.folds({**self._people_of_real, **donors}, self._people_of_real)
+
+    @cached_property
+    def _people_of_real(self) -> dict[str, splits.People]:
+        """Who was scanned in each real case; all of them are read."""
+        assert self.real is not None
+        return splits.people_of_real(self.real.scans, self.synthesizer.model.latents)
 
 
 def _cases(folder: Path) -> dict[str, dict[str, Any]]:

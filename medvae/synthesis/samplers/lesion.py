@@ -87,6 +87,11 @@ class Lesions:
         ill = {label for label, count in zip(self.labels, self.counts, strict=True) if count > 0}
         return _shared.shares([label for label in self.labels if label in ill or not ill])
 
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """That of new lesions, which no kept scan need have."""
+        return (self.codes.value,)
+
     def draw(
         self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
     ) -> ImageDraw:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from medvae.errors import SettingsError
 from medvae.settings import Frozen, RandomizeSettings, configure
-from medvae.synthesis.draws import Change, space_of
+from medvae.synthesis.draws import Change, new_label_values, space_of
 from medvae.vae.networks.deform import Deform
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class Mix:
     def shares(self) -> Mapping[str | None, float]:
         """The shares of the other sampler."""
         return self.inner.shares
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Those of the other sampler."""
+        return new_label_values(self.inner)
 
     def draw(
         self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
