@@ -28,7 +28,7 @@ from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished
 from medvae.run.processes import Processes
-from medvae.run.record import disk_errors
+from medvae.run.record import disk_errors, hash_of, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
 from medvae.training.store import Scans, StoredScan
@@ -97,10 +97,12 @@ def run(
     refs = find(scans, settings.read).refs
     tell_of_conditions(refs, trained.conditions.names)
     record = model / "calibration"  # of the scans that the Reference is of; what an unfinished run has done is apart
-    out = record / ("unfinished-thresholds" if thresholds_only else "unfinished")  # they refuse different scans
+    out = record / "unfinished"
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
-    identity, anew = {"model": trained.hash}, verdicts is not None  # what an unfinished run prepared was not judged
+    identity = {"model": trained.hash, "read": settings.read.model_dump(mode="json")}
+    identity |= {"thresholds_only": thresholds_only, "behind": hash_of(sorted(behind))}  # which scans are refused
+    anew = verdicts is not None or not _is_of(out, identity)  # what an unfinished run prepared was not judged
     with OutputFolder(
         out, command="calibrate", identity=identity, overwrite=anew, exclusive=True, part_of_model=True
     ) as folder:
@@ -204,6 +206,14 @@ def _copied(model: Path, out: Path) -> Path:
     with disk_errors(out):
         shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration", ".*"))
     return out
+
+
+def _is_of(unfinished: Path, identity: dict[str, Any]) -> bool:
+    """Whether an unfinished calibration read its scans as this one does, for the same model, and refused the same."""
+    try:
+        return bool(read_record(unfinished)["identity"] == identity)
+    except InputError:  # there is none, or what is left of it cannot be read
+        return False
 
 
 def _keep(
