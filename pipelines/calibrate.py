@@ -19,6 +19,7 @@ from medvae.checkpoint.folder import load
 from medvae.checkpoint.folds import load_folds
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
+from medvae.cohort.names import is_among
 from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, ModelError, OutputError, ScanError, SettingsError
 from medvae.prepare.load import Loaded, ReadAndPrepare
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NEEDED = "give healthy scans that training has not seen"
+_OTHER_HINT = "give a list with a column `subject` and other names if these are other people; else ignore it"
 
 
 def run(
@@ -194,7 +196,8 @@ def calibrate(
     )
     if finished.exit_code == 2:
         first = finished.summary.outcomes[0]
-        raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=_NEEDED)
+        hint = _NEEDED if first.hint.startswith("ignore") else first.hint  # without it no scan is left
+        raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=hint)
     return load(folder)
 
 
@@ -225,8 +228,10 @@ def _keep(
     """
     prepared = loaded.prepared
     named = ref.subject != ref.id  # a subject that a list names; an id may be the same by chance
-    if prepared.source_hash in trained.latents.hashes or (named and ref.subject in trained.latents.subjects):
-        raise ScanError("training has seen this scan or its subject", code="seen_in_training")
+    if prepared.source_hash in trained.latents.hashes:
+        raise ScanError("training has seen this scan", code="seen_in_training")
+    if named and is_among(ref.subject, trained.latents.subjects):
+        raise ScanError("training has seen a subject of this name", code="seen_in_training", hint=_OTHER_HINT)
     if prepared.source_hash in behind:
         raise ScanError("this scan is among those that the model's mean and spread come from", code="seen_in_training")
     judged = readings.check(prepared.source_hash)
