@@ -102,7 +102,7 @@ def run(
     out = record / "unfinished"
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
-    identity = {"model": trained.hash, "read": settings.read.model_dump(mode="json")}
+    identity: dict[str, Any] = {"model": trained.hash, "read": settings.read.model_dump(mode="json")}
     identity |= {"thresholds_only": thresholds_only, "behind": hash_of(sorted(behind))}  # which scans are refused
     anew = verdicts is not None or not _is_of(out, identity)  # what an unfinished run prepared was not judged
     with OutputFolder(
