@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ from medvae.settings import adjust
 from medvae.training.store import Scans, StoredScan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.folds import FoldModel
@@ -158,7 +159,8 @@ def calibrate(
         model: from `medvae.load_model`, or its folder. The Reference is written into the folder.
         scans: healthy scans that training has not seen: all that `medvae.find` takes. With fewer than 19 no p can be
             as low as 0.05.
-        out: calibrate a copy of the model in this new folder, and leave the model itself as it is.
+        out: calibrate a copy of the model in this new folder, and leave the model itself as it is. The copy is removed
+            if the calibration fails or is interrupted.
         verdicts: JSON that the pages of `detect` exported. A scan with a candidate that was called a lesion, is unsure
             or has no verdict is left out.
         thresholds_only: keep the mean and spread of each voxel that the model has, and take thresholds, scores and p
@@ -183,32 +185,38 @@ def calibrate(
     folder = model.path if isinstance(model, Model) else Path(model)
     if folder is None:
         raise ModelError("the model has not been saved to a folder", hint="save it, and pass the folder")
-    if out is not None:
-        folder = _copied(folder, Path(out))
     said = None if verdicts is None else Path(verdicts)
-    finished = run(
-        scans,
-        model=folder,
-        verdicts=said,
-        thresholds_only=thresholds_only,
-        workers=workers,
-        on_progress=on_progress,
-    )
-    if finished.exit_code == 2:
-        first = finished.summary.outcomes[0]
-        hint = _NEEDED if first.hint.startswith("ignore") else first.hint  # without it no scan is left
-        raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=hint)
-    return load(folder)
+    with nullcontext(folder) if out is None else _copied(folder, Path(out)) as place:
+        finished = run(
+            scans,
+            model=place,
+            verdicts=said,
+            thresholds_only=thresholds_only,
+            workers=workers,
+            on_progress=on_progress,
+        )
+        if finished.exit_code == 2:
+            first = finished.summary.outcomes[0]
+            hint = _NEEDED if first.hint.startswith("ignore") else first.hint  # without it no scan is left
+            raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=hint)
+        return load(place)
 
 
-def _copied(model: Path, out: Path) -> Path:
-    """A copy of a model folder, without what an earlier calibration has left in it."""
+@contextmanager
+def _copied(model: Path, out: Path) -> Iterator[Path]:
+    """A copy of a model folder, without what an earlier calibration has left in it; it goes where the block fails."""
     load(model, device="cpu")  # a folder that is not a model is not copied
     if out.exists():
         raise OutputError("the folder exists already", path=out, hint="choose a new folder")
     with disk_errors(out):
-        shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration", ".*"))
-    return out
+        out.mkdir(parents=True)
+    try:
+        with disk_errors(out):
+            shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration", ".*"), dirs_exist_ok=True)
+        yield out
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _is_of(unfinished: Path, identity: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import medvae
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
-from medvae.errors import InputError
+from medvae.errors import InputError, OutputError
 from medvae.io.formats import nifti
 from medvae.pipelines import calibrate as pipeline
 from medvae.scan import Geometry
@@ -107,6 +107,23 @@ def test_scans_that_are_behind_mean_and_spread_by_now_are_refused(model: Path, h
     shutil.copytree(kept, unfinished, dirs_exist_ok=True)  # as if that had not removed it
     with pytest.raises(InputError, match="model's mean and spread come from"):
         medvae.calibrate(model, new, thresholds_only=True)
+
+
+def test_a_copy_that_was_not_calibrated_is_removed(
+    model: Path, blocks: tuple[Path, Path], healthy: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "calibrated"
+    with pytest.raises(InputError, match="training has seen this scan"):
+        medvae.calibrate(model, blocks[0] / f"{load(model).latents.ids[0]}.nii.gz", out=out)
+    assert not out.exists()
+    with pytest.raises(KeyboardInterrupt):
+        medvae.calibrate(model, healthy / "h0.nii.gz", out=out, on_progress=stop_at("reference statistics"))
+    assert not out.exists()
+    done = medvae.calibrate(model, healthy / "h0.nii.gz", out=out)
+    assert reference_of(done).calibrated, "the same call as before is not refused"
+    with pytest.raises(OutputError, match="exists already"):
+        medvae.calibrate(model, healthy / "h1.nii.gz", out=out)
+    assert reference_of(load(out)).hash == reference_of(done).hash, "a folder that was there before stays"
 
 
 @pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
