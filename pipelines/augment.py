@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvae.checkpoint.folder import load
+from medvae.evaluation.folder import remove_evaluation
 from medvae.review.drawing import import_what_drawing_needs
 from medvae.review.filling import remove_pages
 from medvae.review.sample_list import SampleList
@@ -81,7 +82,9 @@ def run(
     import_what_drawing_needs()
     with OutputFolder(out, command="augment", identity=identity, overwrite=overwrite) as folder:
         if overwrite:
-            remove_pages(out)
+            with disk_errors(out):
+                remove_pages(out)
+                remove_evaluation(out)
         whole = with_screen(synthesizer, layout=layout, on_progress=on_progress)
         summary = run_jobs(
             [SampleJob(index) for index in range(count)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from medvae.checkpoint.folder import load
 from medvae.checkpoint.folds import load_folds
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
+from medvae.cohort.names import is_among
 from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, ModelError, OutputError, ScanError, SettingsError
 from medvae.prepare.load import Loaded, ReadAndPrepare
@@ -28,13 +30,13 @@ from medvae.run.engine import run_jobs
 from medvae.run.folder import OutputFolder
 from medvae.run.outcomes import Finished
 from medvae.run.processes import Processes
-from medvae.run.record import disk_errors
+from medvae.run.record import disk_errors, hash_of, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
 from medvae.training.store import Scans, StoredScan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.folds import FoldModel
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NEEDED = "give healthy scans that training has not seen"
+_OTHER_HINT = "give a list with a column `subject` and other names if these are other people; else ignore it"
 
 
 def run(
@@ -97,10 +100,12 @@ def run(
     refs = find(scans, settings.read).refs
     tell_of_conditions(refs, trained.conditions.names)
     record = model / "calibration"  # of the scans that the Reference is of; what an unfinished run has done is apart
-    out = record / ("unfinished-thresholds" if thresholds_only else "unfinished")  # they refuse different scans
+    out = record / "unfinished"
     size = check_memory(refs, settings.read, workers=workers)
     check_disk(out, 2 * size * len(refs), hint="calibrate on fewer scans")
-    identity, anew = {"model": trained.hash}, verdicts is not None  # what an unfinished run prepared was not judged
+    identity: dict[str, Any] = {"model": trained.hash, "read": settings.read.model_dump(mode="json")}
+    identity |= {"thresholds_only": thresholds_only, "behind": hash_of(sorted(behind))}  # which scans are refused
+    anew = verdicts is not None or not _is_of(out, identity)  # what an unfinished run prepared was not judged
     with OutputFolder(
         out, command="calibrate", identity=identity, overwrite=anew, exclusive=True, part_of_model=True
     ) as folder:
@@ -154,7 +159,8 @@ def calibrate(
         model: from `medvae.load_model`, or its folder. The Reference is written into the folder.
         scans: healthy scans that training has not seen: all that `medvae.find` takes. With fewer than 19 no p can be
             as low as 0.05.
-        out: calibrate a copy of the model in this new folder, and leave the model itself as it is.
+        out: calibrate a copy of the model in this new folder, and leave the model itself as it is. The copy is removed
+            if the calibration fails or is interrupted.
         verdicts: JSON that the pages of `detect` exported. A scan with a candidate that was called a lesion, is unsure
             or has no verdict is left out.
         thresholds_only: keep the mean and spread of each voxel that the model has, and take thresholds, scores and p
@@ -179,31 +185,46 @@ def calibrate(
     folder = model.path if isinstance(model, Model) else Path(model)
     if folder is None:
         raise ModelError("the model has not been saved to a folder", hint="save it, and pass the folder")
-    if out is not None:
-        folder = _copied(folder, Path(out))
     said = None if verdicts is None else Path(verdicts)
-    finished = run(
-        scans,
-        model=folder,
-        verdicts=said,
-        thresholds_only=thresholds_only,
-        workers=workers,
-        on_progress=on_progress,
-    )
-    if finished.exit_code == 2:
-        first = finished.summary.outcomes[0]
-        raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=_NEEDED)
-    return load(folder)
+    with nullcontext(folder) if out is None else _copied(folder, Path(out)) as place:
+        finished = run(
+            scans,
+            model=place,
+            verdicts=said,
+            thresholds_only=thresholds_only,
+            workers=workers,
+            on_progress=on_progress,
+        )
+        if finished.exit_code == 2:
+            first = finished.summary.outcomes[0]
+            hint = _NEEDED if first.hint.startswith("ignore") else first.hint  # without it no scan is left
+            raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=hint)
+        return load(place)
 
 
-def _copied(model: Path, out: Path) -> Path:
-    """A copy of a model folder, without what an earlier calibration has left in it."""
+@contextmanager
+def _copied(model: Path, out: Path) -> Iterator[Path]:
+    """A copy of a model folder, without what an earlier calibration has left in it; it goes where the block fails."""
     load(model, device="cpu")  # a folder that is not a model is not copied
     if out.exists():
         raise OutputError("the folder exists already", path=out, hint="choose a new folder")
     with disk_errors(out):
-        shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration", ".*"))
-    return out
+        out.mkdir(parents=True)
+    try:
+        with disk_errors(out):
+            shutil.copytree(model, out, ignore=shutil.ignore_patterns("calibration", ".*"), dirs_exist_ok=True)
+        yield out
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _is_of(unfinished: Path, identity: dict[str, Any]) -> bool:
+    """Whether an unfinished calibration read its scans as this one does, for the same model, and refused the same."""
+    try:
+        return bool(read_record(unfinished)["identity"] == identity)
+    except InputError:  # there is none, or what is left of it cannot be read
+        return False
 
 
 def _keep(
@@ -215,8 +236,10 @@ def _keep(
     """
     prepared = loaded.prepared
     named = ref.subject != ref.id  # a subject that a list names; an id may be the same by chance
-    if prepared.source_hash in trained.latents.hashes or (named and ref.subject in trained.latents.subjects):
-        raise ScanError("training has seen this scan or its subject", code="seen_in_training")
+    if prepared.source_hash in trained.latents.hashes:
+        raise ScanError("training has seen this scan", code="seen_in_training")
+    if named and is_among(ref.subject, trained.latents.subjects):
+        raise ScanError("training has seen a subject of this name", code="seen_in_training", hint=_OTHER_HINT)
     if prepared.source_hash in behind:
         raise ScanError("this scan is among those that the model's mean and spread come from", code="seen_in_training")
     judged = readings.check(prepared.source_hash)

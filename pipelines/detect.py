@@ -20,6 +20,7 @@ from medvae.checkpoint.folder import load
 from medvae.cohort.find import find
 from medvae.cohort.names import digest
 from medvae.cohort.values import tell_of_conditions
+from medvae.evaluation.folder import remove_evaluation
 from medvae.io.files import write_text
 from medvae.prepare.load import Loaded, ReadAndPrepare
 from medvae.review.drawing import import_what_drawing_needs
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_SCORES, _FINDINGS = "scores.csv", "findings.csv"
 _IN_16_BITS = 0.5  # size of a map in whole numbers
 _COMPRESSED = 0.6  # share of its size that a map takes on the disk: mostly zeros and smooth
 
@@ -109,7 +111,7 @@ def run(
     import_what_drawing_needs()
     with OutputFolder(out, command="detect", identity=identity, overwrite=overwrite) as folder:
         if overwrite:
-            remove_pages(out)
+            _remove_what_is_of_all(out)
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),
@@ -120,8 +122,8 @@ def run(
             on_progress=on_progress,
         )
         with folder.rows() as rows, disk_errors(out):
-            write_text(out / "scores.csv", _table(rows, reference, options))
-            write_text(out / "findings.csv", findings_table((row.id, _candidates(row)) for row in rows))
+            write_text(out / _SCORES, _table(rows, reference, options))
+            write_text(out / _FINDINGS, findings_table((row.id, _candidates(row)) for row in rows))
         units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
         facts = {"units": {name: units[name] for name in options.maps}, "thresholds": _thresholds(reference, options)}
         warnings = [*trained.warnings, *reference.warnings]
@@ -132,6 +134,15 @@ def run(
     lines = [f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.in_words})"]
     lines += [f"{out}/review/index.html: the pages, to be opened in a browser"] if options.review else []
     return Finished(out, summary, tuple(lines) if summary.exit_code < 2 else ())
+
+
+def _remove_what_is_of_all(out: Path) -> None:
+    """Remove what an earlier run has written about all of its scans; no line of its manifest lists these files."""
+    with disk_errors(out):
+        remove_pages(out)
+        remove_evaluation(out)
+        for name in (_SCORES, _FINDINGS):
+            (out / name).unlink(missing_ok=True)
 
 
 def _share(options: DetectSettings) -> float:

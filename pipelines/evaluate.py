@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvae.errors import InputError
+from medvae.evaluation.folder import FOLDER
 from medvae.evaluation.lesions import Curve, mean_measures, measure, read_volume
 from medvae.evaluation.masks import HINT, Masks, unmatched_in_words
 from medvae.evaluation.metrics import compare, scan_ap, scan_auroc
@@ -76,7 +77,7 @@ def evaluate(
     if verdicts is not None:
         tree["verdicts"] = read_verdicts(Path(verdicts), out).to_json()
     tree["reference"] = record["reference"]
-    place = out / "evaluation"
+    place = out / FOLDER
     with disk_errors(place):
         write_json(place / "evaluation.json", tree)
         write_text(place / "evaluation.md", markdown(tree))

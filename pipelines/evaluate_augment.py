@@ -14,6 +14,7 @@ from medvae.errors import InputError, SettingsError
 from medvae.evaluation.augment_report import fidelity_picture, markdown, nearest_picture, utility_picture
 from medvae.evaluation.comparison import Sets, copying, diversity, fidelity
 from medvae.evaluation.features import ABOUT
+from medvae.evaluation.folder import FOLDER
 from medvae.evaluation.image_set import ImageSet
 from medvae.evaluation.nested import nested_difference, nested_mean
 from medvae.evaluation.plan import ARMS, Plan, arms_with
@@ -116,7 +117,7 @@ def evaluate_augment(
         task = _task(utility, sets, extras, spacing=settings.spacing)
         experiment = Experiment(task, sets.training, sets.held_out, extras, chosen, where)
         tree["utility"] = _utility(experiment, possible, draws, on_progress)
-    return _write(tree, sets, Path(out) / "evaluation", spacing=settings.spacing)
+    return _write(tree, sets, Path(out) / FOLDER, spacing=settings.spacing)
 
 
 def _check(utility: str | None, arms: Sequence[str] | None, *, holdout: bool, draws: int) -> Sequence[str]:

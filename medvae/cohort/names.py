@@ -15,7 +15,7 @@ from unicodedata import normalize
 from medvae.io.discover import stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from medvae.scan import ScanRef
 
@@ -67,6 +67,12 @@ def scan_id(file: Path, root: Path) -> str:
 def digest(text: str, length: int = 12) -> str:
     """The first hexadecimal digits of the SHA-256 of a text."""
     return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:length]
+
+
+def is_among(subject: str, others: Iterable[str]) -> bool:
+    """Whether a subject is one of others; each of them may be written as it is, or as `hash_ids` writes it."""
+    forms = {subject, digest(subject)}
+    return any(other in forms or digest(other) == subject for other in others)
 
 
 def unique(refs: Sequence[ScanRef], *, hashed: bool) -> list[ScanRef]:

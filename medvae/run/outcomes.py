@@ -13,13 +13,14 @@ from medvae.errors import CODES, MedVAEError, ScanError, is_disk_full, is_out_of
 from medvae.run.work import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 log = logging.getLogger(__name__)
 J = TypeVar("J", bound=Job)
 T = TypeVar("T")
 Stage = Literal["read", "compute", "write"]
+_HINTS = 3  # of one code in the text for a person: some name what a file has, e.g. its number of volumes
 _SHOWN = 10  # warnings in the text for a person: those with a number in them may be as many as scans
 
 
@@ -88,17 +89,14 @@ class Summary:
         return 1 if bad else 0
 
     def lines(self) -> list[str]:
-        """The text for a person: what did not end ok, grouped by code; each warning once; the counts."""
+        """The text for a person: what did not end ok, grouped by code and hint; each warning once; the counts."""
         by_code: dict[str, list[Outcome]] = {}
         for outcome in self.outcomes:
             if outcome.status != "ok":
                 by_code.setdefault(outcome.code or "internal", []).append(outcome)
         lines = []
         for code in sorted(by_code, key=list(CODES).index):
-            first, same = by_code[code][0], sum(one.message == by_code[code][0].message for one in by_code[code])
-            more = f" and {same - 1} more" if same > 1 else ""
-            others = f"; {len(by_code[code]) - same} more for other reasons" if same < len(by_code[code]) else ""
-            lines += [f"{first.status} ({code}): {first.id}{more}: {first.message}{others}", f"  hint: {first.hint}"]
+            lines += _told(code, by_code[code])
         counts = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items()))
         return [*lines, *self._warnings(), counts]
 
@@ -115,6 +113,18 @@ class Summary:
         if len(warned) > _SHOWN:
             lines.append(f"{len(warned) - _SHOWN} more warnings are not shown")
         return lines
+
+
+def _told(code: str, ended: Sequence[Outcome]) -> list[str]:
+    """The first scan of a code with each hint, how many others there are, and the hint; later hints are not shown."""
+    hints, lines = list(dict.fromkeys(one.hint for one in ended))[:_HINTS], []
+    for hint in hints:
+        group = [one for one in ended if one.hint == hint or (hint == hints[-1] and one.hint not in hints)]
+        first, same = group[0], sum(one.message == group[0].message for one in group)
+        more = f" and {same - 1} more" if same > 1 else ""
+        others = f"; {len(group) - same} more for other reasons" if same < len(group) else ""
+        lines += [f"{first.status} ({code}): {first.id}{more}: {first.message}{others}", f"  hint: {hint}"]
+    return lines
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import medvae
 from medvae.checkpoint.folder import load, save
 from medvae.cli.main import main
 from medvae.errors import InputError, RunError, SettingsError
+from medvae.evaluation.folder import remove_evaluation
 from medvae.evaluation.plan import HEADLINE, Plan
 from medvae.evaluation.synthetic_run import Reader, SyntheticRun
 from medvae.io.formats import nifti
@@ -103,6 +104,8 @@ def test_a_whole_evaluation_by_the_command_and_in_python(run: Path, cohort: Path
     text = before["augment.md"].decode()
     assert f"**{HEADLINE} − classical: dice" in text
     assert "too narrow for so few trainings" in text
+    remove_evaluation(run)
+    assert not place.exists(), "it knows every file"
 
 
 def test_without_held_out_scans_it_says_what_is_not_known(run: Path, cohort: Path) -> None:

@@ -41,20 +41,28 @@ def test_exit_codes(outcomes: tuple[Outcome, ...], code: int) -> None:
 
 
 def test_what_did_not_end_well_is_told_by_code() -> None:
-    unnamed = Outcome("f", "failed", message="no code", hint="h")
-    same, empty = (
-        Outcome(name, "rejected", "truncated", message=why) for name, why in (("e", "ends early"), ("g", "empty"))
-    )
-    summary = Summary((FAILED, OK, REJECTED, SKIPPED, same, empty, unnamed))
+    unnamed = Outcome("f", "failed", message="no code", hint=FAILED.hint)
+    same, empty = (replace(REJECTED, id=name, message=why) for name, why in (("e", "ends early"), ("g", "empty")))
+    other = replace(REJECTED, id="h", message="compressed", hint="decompress it")
+    summary = Summary((FAILED, OK, REJECTED, SKIPPED, other, same, empty, unnamed))
     assert summary.lines() == [
         "skipped (not_image): b: a report",
         "  hint: nothing to do",
         "rejected (truncated): c and 1 more: ends early; 1 more for other reasons",
         "  hint: copy it again",
+        "rejected (truncated): h: compressed",
+        "  hint: decompress it",
         "failed (internal): d: odd; 1 more for other reasons",
         "  hint: report it",
-        "2 failed, 1 ok, 3 rejected, 1 skipped",
+        "2 failed, 1 ok, 4 rejected, 1 skipped",
     ]
+
+
+def test_hints_that_differ_from_file_to_file_are_not_all_told() -> None:
+    each = tuple(replace(REJECTED, id=f"{n}", message=f"{n} volumes", hint=f"choose one of {n}") for n in range(9))
+    lines = Summary(each).lines()
+    assert lines[1::2] == [f"  hint: choose one of {n}" for n in range(3)]
+    assert lines[4] == "rejected (truncated): 2: 2 volumes; 6 more for other reasons"
 
 
 def test_a_warning_is_told_once() -> None:
