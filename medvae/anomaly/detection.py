@@ -15,9 +15,10 @@ from matplotlib.image import imread
 
 from medvae.io.nifti.file import NiftiFile
 from medvae.prepare.native import evaluated_ml
+from medvae.review.found import FINDINGS
 from medvae.review.grey import Grey
 from medvae.review.montage import PEAKS, Montage
-from medvae.review.scan_page import BRAIN, FINDINGS, PSEUDO_HEALTHY, SCAN
+from medvae.review.scan_page import BRAIN, PSEUDO_HEALTHY, SCAN
 from medvae.review.thumbnail import Thumbnail
 from medvae.review.worklist import THUMBNAIL
 from medvae.run.folder import RESEARCH_USE
