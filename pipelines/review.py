@@ -174,7 +174,9 @@ def _reviewed(
 
 
 def _filtered(found: Accepted) -> tuple[str, ...]:
-    open_ones = found.samples - found.accepted - found.rejected
+    open_ones = found.samples - found.accepted - found.rejected - found.missing
     counts = f"{found.accepted} accepted, {found.rejected} rejected, {open_ones} without a verdict (left out, too)"
-    others = (f"{plural(found.others, 'verdict')} left out: of other scans or another run",) if found.others else ()
-    return (f"{' and '.join(found.files)}: {counts}", *others)
+    counts += f", {found.missing} without an image (left out, too)" if found.missing else ""
+    gone = "of images that are gone, " if found.missing else ""
+    others = (f"{plural(found.others, 'verdict')} left out: {gone}of other scans or another run",)
+    return (f"{' and '.join(found.files)}: {counts}", *(others if found.others else ()))
