@@ -28,7 +28,7 @@ def shown(data: NDArray[np.float32], modality: Modality, units: Units) -> NDArra
     grey = [apply_voi_lut(apply_rescale(one.pixel_array, one), one) for one in slices]
     values = np.stack(grey).astype(np.float64)
     low = float(slices[0].RescaleIntercept)
-    high = low + (2**slices[0].BitsStored - 1) * float(slices[0].RescaleSlope)
+    high = low + (2 ** slices[0].BitsStored - 1) * float(slices[0].RescaleSlope)
     return (values - low) / (high - low)  # pydicom's output range is that of what can be stored
 
 
@@ -46,5 +46,5 @@ def test_hounsfield_units_are_shown_between_their_percentiles() -> None:
     ramp = np.rint(np.linspace(-1000, 400, int(np.prod(SHAPE)))).astype(np.float32).reshape(SHAPE, order="F")
     grey = shown(ramp, "CT", "HU")
     low, high = np.percentile(ramp, (1, 99))
-    inside = (ramp.T > low) & (ramp.T < high)
+    inside = np.logical_and(ramp > low, ramp < high).T
     assert len(np.unique(grey[inside])) == len(np.unique(ramp.T[inside])), "one grey per HU"
