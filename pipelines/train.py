@@ -14,8 +14,8 @@ from medvae.anomaly.calibrate import check_maps, uncalibrated
 from medvae.anomaly.folds import first_scans, with_folds, write_folds
 from medvae.anomaly.reference import ENOUGH, reference_of
 from medvae.checkpoint.folder import load, save
-from medvae.checkpoint.folds import FOLDS, folds_record
-from medvae.checkpoint.model import build_vae
+from medvae.checkpoint.folds import folds_record
+from medvae.checkpoint.model import FOLDS, build_vae
 from medvae.cohort.find import find
 from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, SettingsError

@@ -186,6 +186,14 @@ EDITS: dict[str, Any] = {
     "another preparation's hash": lambda tree: tree.update(preparation_hash="x"),
     "a list for an object": lambda tree: tree.update(settings=[]),
     "no record": lambda tree: tree.update(record=3),
+    "no preparation's hash": lambda tree: tree.pop("preparation_hash"),
+    "a set in another folder": lambda tree: tree["others"].append("../elsewhere/reference"),
+    "a network in another folder": lambda tree: tree["networks"].update({"../x": tree["networks"]["vae"]}),
+    "folds without a model": lambda tree: tree["record"].update(folds=[{}]),
+    "folds that leave nobody out": lambda tree: tree["record"].update(folds=[{"model": "x", "held_out": "s"}]),
+    "no list of folds": lambda tree: tree["record"].update(folds=None),
+    "a word for an error": lambda tree: tree["record"].update(validation_error="x"),
+    "a list for an error": lambda tree: tree["record"].update(mean_image_error=[]),
 }
 
 
@@ -195,6 +203,32 @@ def test_an_edited_model_json(copied: Path, edit: str) -> None:
     EDITS[edit](tree)
     (copied / "model.json").write_text(json.dumps(tree), "utf-8")
     refused(copied)
+
+
+@pytest.mark.parametrize("name", ["", "..", "{}/elsewhere", "../elsewhere", "../model/reference"])
+def test_no_path_in_a_model_json_is_opened(copied: Path, name: str) -> None:
+    """A good set lies there, so that only the name can be refused."""
+    shutil.copy(copied / "reference.safetensors", copied.parent / "elsewhere.safetensors")
+    tree, named = json.loads((copied / "model.json").read_text("utf-8")), name.format(copied.parent)
+    (copied / "model.json").write_text(json.dumps({**tree, "others": ["reference", named]}), "utf-8")
+    assert "is not the name of a file in it" in str(refused(copied))
+
+
+@pytest.mark.parametrize("name", FILES[1:])
+def test_a_damaged_file_is_named_in_message_and_hint(copied: Path, name: str) -> None:
+    data = (copied / name).read_bytes()
+    for wrong in (b"", data[: len(data) // 2], bytes(len(data))):
+        (copied / name).write_bytes(wrong)
+        problem = refused(copied)
+        assert f"the checkpoint is damaged ({name}: " in str(problem)
+        assert problem.hint == f"copy {name} again, or train again"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_the_place_of_a_file(copied: Path, name: str) -> None:
+    (copied / name).unlink()
+    (copied / name).mkdir()
+    assert refused(copied).hint
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\xff", '{"format": 2}'])

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.image import imread
 
-from medvae.io.nifti.file import NiftiFile
+from medvae.io.nifti.file import NiftiFile, described
 from medvae.prepare.native import evaluated_ml
+from medvae.review.found import FINDINGS
 from medvae.review.grey import Grey
 from medvae.review.montage import PEAKS, Montage
-from medvae.review.scan_page import BRAIN, FINDINGS, PSEUDO_HEALTHY, SCAN
+from medvae.review.scan_page import BRAIN, PSEUDO_HEALTHY, SCAN
 from medvae.review.thumbnail import Thumbnail
 from medvae.review.worklist import THUMBNAIL
 from medvae.run.folder import RESEARCH_USE
@@ -153,10 +154,10 @@ class Detection:
         maps: list[File] = [self._map_file(one, f"{before}{one.name}.nii.gz") for one in self.maps.values()]
         text, geometry = "1 = voxel was evaluated", self.first.geometry
         maps.append(NiftiFile(f"{before}coverage.nii.gz", self.coverage, geometry, description=text))
-        text = f"candidates of {self.first.name}, by number, {self.status}; research use only"
+        text = described(f"candidates of {self.first.name}", self.status, "by number")
         maps.append(NiftiFile(f"{before}candidates.nii.gz", self.candidates.labels, geometry, description=text))
         if self.pseudo_healthy is not None:
-            text = f"{self.units}, an estimate without what is unusual; research use only"
+            text = described(self.units, "an estimate without what is unusual")
             maps.append(NiftiFile(f"{before}{PSEUDO_HEALTHY}", self.pseudo_healthy, geometry, description=text))
         maps.append(JsonFile(f"{before}{FINDINGS}", self._findings()))
         pictures: list[File] = [self._montage(f"{before}montage.png")] if self.with_montage else []
@@ -188,7 +189,7 @@ class Detection:
         """The scan in few bits, where the template's brain lies in it, and a small picture."""
         geometry, picture = self.first.geometry, self.picture
         grey = Grey.of(picture.scan, picture.covered, units=self.units)
-        text = f"{self.units}, rounded for display; research use only"
+        text = described(self.units, "rounded for display")
         yield NiftiFile(f"{before}{SCAN}", grey.data, geometry, description=text, scale=grey.scale)
         if picture.outline is not None:
             brain = picture.outline.astype(np.uint8)
@@ -223,7 +224,7 @@ class Detection:
         pyplot.show()
 
     def _map_file(self, one: NativeMap, name: str) -> NiftiFile:
-        text = f"{one.name}, {one.unit}, {self.status}; research use only"
+        text = described(one.name, one.unit, self.status)
         return NiftiFile(name, one.data, one.geometry, description=text, limits=(0.0, one.limit))
 
     def _montage(self, name: str) -> Montage:

@@ -14,7 +14,7 @@ import json
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 from medvae import __version__
 from medvae.checkpoint.arrays import load_set, save_arrays, save_set
 from medvae.checkpoint.kept import Latents, TrainingScans
-from medvae.checkpoint.model import Model, build_network, weights_hash
+from medvae.checkpoint.model import FOLDS, Model, build_network, weights_hash
 from medvae.detector.network import DETECTOR, build
 from medvae.errors import MedVAEError, ModelError, RunError, SettingsError
 from medvae.io.files import write_json
@@ -33,16 +33,17 @@ from medvae.settings import DetectorSettings, LesionSettings, Settings, validate
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from medvae.checkpoint.arrays import ArraySet
     from medvae.detector.network import Detector
     from medvae.vae.base import VAE
 
 TRAINING_PARTS = ("last", "cache")  # folders of a training that has not ended
 FORMAT = 7  # of model.json; another one is refused. 7: a preparation says what is done about the receive field
 _KEPT = ("latents", "training")  # sets that training writes once; model.json knows their hashes
+_Contents = TypeVar("_Contents")
 _TRAIN_AGAIN = "copy the model folder again, or train again"
+_DAMAGE = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
 
 def save(model: Model, folder: Path) -> None:
@@ -114,15 +115,12 @@ def load_model(folder: Path | str, *, device: str = "auto") -> Model:
         hint = "train it again, or use the version of medvae that it was trained with"
         raise ModelError(message, path=folder, hint=hint)
     try:
-        model = _assemble(tree, folder, device=device)
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as bad:
-        text = " ".join(str(bad).split())[:200]
-        raise _damaged(f"{type(bad).__name__}: {text}", folder) from bad
-    except MedVAEError as bad:
+        model, trained_with = _assemble(tree, folder, device=device), tree["preparation_hash"]
+    except (MedVAEError, *_DAMAGE) as bad:
         if isinstance(bad, ModelError) and bad.path == str(folder):
             raise
-        raise _damaged(" ".join(str(bad).split())[:200], folder) from bad
-    if model.preparation.hash != tree["preparation_hash"]:
+        raise _damaged(_in_words(bad), folder) from bad
+    if model.preparation.hash != trained_with:
         message = "the preparation differs from the one it was trained with (another MNI152 template?)"
         raise ModelError(message, path=folder, hint="use the version of nilearn that it was trained with")
     return model
@@ -135,15 +133,31 @@ def _require_permission(folder: Path) -> None:
     """Refuse a model that somebody else may read; safetensors says about such a file that it is not there."""
     for path in (folder / "model.json", *sorted(folder.glob("*.safetensors"))):
         try:
-            with suppress(FileNotFoundError, NotADirectoryError), open(path, "rb"):
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError), open(path, "rb"):
                 pass
         except PermissionError as problem:
             hint = "ask its owner for permission to read the folder and all files in it"
             raise ModelError(f"{path.name}: {problem.strerror}", path=folder, hint=hint) from problem
 
 
-def _damaged(what: str, folder: Path) -> ModelError:
-    return ModelError(f"the checkpoint is damaged ({what})", path=folder, hint=_TRAIN_AGAIN)
+def _damaged(what: str, folder: Path, *, hint: str = _TRAIN_AGAIN) -> ModelError:
+    return ModelError(f"the checkpoint is damaged ({what})", path=folder, hint=hint)
+
+
+def _in_words(problem: Exception) -> str:
+    kind = "" if isinstance(problem, MedVAEError) else f"{type(problem).__name__}: "
+    return kind + " ".join(str(problem).split())[:200]
+
+
+def _part(folder: Path, name: str, read: Callable[[Path], _Contents]) -> _Contents:
+    """What one file of the model holds; where it is damaged, the error names it."""
+    if Path(name).name != name or name in ("", ".."):
+        raise _damaged(f"{name[:40]!r} is not the name of a file in it", folder)
+    file = f"{name}.safetensors"
+    try:
+        return read(folder / file)
+    except (MedVAEError, *_DAMAGE) as bad:
+        raise _damaged(f"{file}: {_in_words(bad)}", folder, hint=f"copy {file} again, or train again") from bad
 
 
 def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
@@ -151,11 +165,11 @@ def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
     conditions = Conditions.from_json(tree["conditions"])
     networks = {name: _built(name, one, settings, conditions, folder=folder) for name, one in tree["networks"].items()}
     for name, network in networks.items():
-        weights = load_file(folder / f"{name}.safetensors")
+        weights = _part(folder, name, load_file)
         network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
     if weights_hash(networks) != tree["hash"]:
         raise _damaged("the weights are not those that model.json was written for", folder)
-    kept = {name: load_set(folder / f"{name}.safetensors") for name in _KEPT}
+    kept = {name: _part(folder, name, load_set) for name in _KEPT}
     for name in _KEPT:
         if kept[name].hash != tree["sets"][name]:
             raise _damaged(f"{name}.safetensors is not the file that model.json was written for", folder)
@@ -169,8 +183,8 @@ def _assemble(tree: dict[str, Any], folder: Path, *, device: str) -> Model:
         training=TrainingScans.from_set(kept["training"]),
         hash=tree["hash"],
         conditions=conditions,
-        sets=_others(folder, tree["others"]),
-        record=dict(tree["record"]),
+        sets={name: _part(folder, name, load_set) for name in tree["others"]},
+        record=_record(tree["record"]),
         path=folder,
     )
 
@@ -200,9 +214,21 @@ def _detector(architecture: Mapping[str, Any], settings: Settings) -> Detector:
     return build(channels, preparation.grid, aligned=preparation.aligned, seed=settings.seed)
 
 
-def _others(folder: Path, names: list[str]) -> dict[str, ArraySet]:
-    """The further sets that `model.json` names."""
-    return {name: load_set(folder / f"{name}.safetensors") for name in names}
+def _record(tree: Any) -> dict[str, Any]:
+    """How it was trained. What is computed with is of the right type; all else is only shown.
+
+    Raises:
+        LookupError, TypeError, ValueError: it is not.
+    """
+    record = dict(tree)
+    for name in ("validation_error", "mean_image_error"):
+        if not isinstance(record.get(name), int | float | None):
+            raise TypeError(f"{name} is not a number")
+    for fold in record.get(FOLDS, []):
+        ids = fold["held_out"]
+        if not (isinstance(fold["model"], str) and isinstance(ids, list) and all(isinstance(one, str) for one in ids)):
+            raise TypeError("a fold is not a hash and the ids of scans")
+    return record
 
 
 def _no_model(folder: Path) -> ModelError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from medvae.checkpoint.folder import load
+from medvae.checkpoint.model import FOLDS
 from medvae.errors import ModelError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from medvae.checkpoint.model import Model
 
-FOLDS = "folds"  # folder in that of the model, and key of its record
 _TRAIN_AGAIN = "copy the whole model folder again, or train again"
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from medvae.vae.base import Posterior
 
 MAIN = "vae"  # the network that every model has
+FOLDS = "folds"  # folder in that of the model, and key of its record
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,7 +117,7 @@ def review(args: argparse.Namespace) -> int:
     with console.progress() as on_progress:
         reviewed = pipeline.run(args.run, truth=args.truth, verdicts=args.verdicts, on_progress=on_progress)
     console.say(reviewed.lines)
-    return 0
+    return 1 if reviewed.damaged else 0
 
 
 def evaluate(args: argparse.Namespace) -> int:

@@ -64,6 +64,7 @@ IMAGE_TYPES = {
     "CT": ["DERIVED", "SECONDARY", "AXIAL"],
     "PT": ["DERIVED", "PRIMARY"],
 }
+_LEAST = 1e-6  # a window has a width
 _MAKER = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber")
 
 
@@ -123,7 +124,8 @@ def put_pixels(made: Dataset, pixels: NDArray[np.uint16] | NDArray[np.int16], wi
     made.Rows, made.Columns = pixels.shape
     made.BitsAllocated = made.BitsStored = 16
     made.HighBit, made.PixelRepresentation = 15, int(pixels.dtype.kind == "i")
-    made.WindowCenter, made.WindowWidth = numbers([(low + high) / 2, max(high - low, 1.0)])
+    made.WindowCenter, made.WindowWidth = numbers([(low + high) / 2, max(high - low, _LEAST)])
+    made.VOILUTFunction = "LINEAR_EXACT"  # LINEAR takes widths for counts of whole numbers: none below 1
     made.PixelData = pixels.tobytes()
     made["PixelData"].VR = "OW"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from scipy import stats
 
 from medvae.errors import InputError
-from medvae.review.scan_page import FINDINGS
-from medvae.review.verdicts import NO_LESION, key_of, read
+from medvae.review.found import FINDINGS, Found
+from medvae.review.verdicts import NO_LESION, read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 VERDICTS = ("lesion", *NO_LESION, "unsure")
@@ -70,8 +68,10 @@ def read_verdicts(path: Path, out: Path) -> Verdicts:
 
     Raises:
         InputError: the file holds no verdicts, or none of this run.
+        ScanError: a `findings.json` of the run is damaged.
     """
-    run = {key_of(text.encode("utf-8")): json.loads(text)["candidates"] for text in _findings(out)}
+    found = [Found.read(path.parent) for path in sorted(out.glob(f"scans/*/{FINDINGS}"))]
+    run = {one.key: one.tree["candidates"] for one in found}
     said = read(path)
     known = {one.key: one.candidates for one in said if one.key in run}
     if not known:
@@ -83,8 +83,3 @@ def read_verdicts(path: Path, out: Path) -> Verdicts:
         counts.update(verdict for number, verdict in verdicts.items() if number in numbers and verdict in VERDICTS)
     total = sum(len(candidates) for candidates in run.values())
     return Verdicts(len(known), len(said) - len(known), total, {name: counts[name] for name in VERDICTS})
-
-
-def _findings(out: Path) -> Iterator[str]:
-    for path in sorted(out.glob(f"scans/*/{FINDINGS}")):
-        yield path.read_text("utf-8")

@@ -29,14 +29,17 @@ class Accepted:
     Attributes:
         samples: of the set.
         accepted: of them.
-        rejected: of them; all others have no verdict, and are left out, too.
-        others: scans in the file of verdicts that are not of this set, or were generated anew since.
+        rejected: of them.
+        missing: of them; their image is not in the folder. All others have no verdict; both are left out, too.
+        others: scans in the file of verdicts that are not of this set, were generated anew since or have no image any
+            more.
         files: what was written.
     """
 
     samples: int
     accepted: int
     rejected: int
+    missing: int
     others: int
     files: tuple[str, ...]
 
@@ -56,18 +59,19 @@ def write_accepted(verdicts: Path, out: Path, outcomes: Sequence[Outcome]) -> Ac
         OSError: the folder cannot be written.
     """
     said = {one.key: one.verdict for one in read(verdicts)}
-    images = {}
+    images, missing = {}, 0
     for one in outcomes:
-        file = SamplePage.of(one.id, one).image(out) if one.status == "ok" else None
-        if file is not None:
-            images[str(one.facts["image"])] = said.pop(key_of(file.read_bytes()), "")
+        if one.status == "ok":
+            file = SamplePage.of(one.id, one).image(out)
+            missing += file is None  # deleted, as a reader who rejected it may do: that accepts nothing
+            images[str(one.facts.get("image"))] = "" if file is None else said.pop(key_of(file.read_bytes()), "")
     if not any(images.values()):
         hint = "pass the file that the pages of this set exported"
         raise InputError("no verdicts on scans of this set", path=verdicts, hint=hint)
     left_out = {name for name, verdict in images.items() if verdict != "accept"}
     files = (_write_list(out, left_out), *_write_datalist(out, left_out))
     each = list(images.values())
-    return Accepted(len(images), each.count("accept"), each.count("reject"), len(said), files)
+    return Accepted(len(images), each.count("accept"), each.count("reject"), missing, len(said), files)
 
 
 def _write_list(out: Path, left_out: set[str]) -> str:

@@ -12,8 +12,11 @@ _BOX = "\N{WHITE SQUARE}"
 
 
 def drawable(text: str) -> str:
-    """A text with a box for every character that the font of the pictures lacks; matplotlib would warn of each."""
-    return "".join(one if one.isspace() or ord(one) in _glyphs() else _BOX for one in text)
+    """A text as matplotlib draws it: two `$` begin no formula, and a character that the font lacks, of which it would
+    warn, is a box.
+    """
+    known = "".join(one if one.isspace() or ord(one) in _glyphs() else _BOX for one in text)
+    return known.replace("$", r"\$")
 
 
 def import_what_drawing_needs() -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-import nibabel as nib
 import numpy as np
 
 from medvae.io.files import write_text
 from medvae.io.formats import nifti
 from medvae.io.reading import read_mask
 from medvae.review.filling import FOLDER, base64_text, filled, json_text
+from medvae.review.found import Found
 from medvae.review.frame import Frame
 from medvae.review.grey import Grey
 from medvae.review.montage import COLOURS, TOP
-from medvae.review.verdicts import key_of
 from medvae.run.record import RESEARCH_USE
 from medvae.settings import ReadSettings
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
     from medvae.scan import Geometry
 
-SCAN, BRAIN, FINDINGS = "scan.nii.gz", "template_brain.nii.gz", "findings.json"
+SCAN, BRAIN = "scan.nii.gz", "template_brain.nii.gz"
 PSEUDO_HEALTHY = "pseudo_healthy.nii.gz"
 _STEPS = 16  # quantisation steps from 0 to the healthy limit
 _MIDDLE = 128  # what stands for 0 in one byte
@@ -60,7 +58,7 @@ class ScanPage:
         """Write it below `folder`, atomically, from what lies in `folder`/scans/<id>.
 
         Raises:
-            ScanError: a file cannot be read, or the truth does not lie on the scan's grid.
+            ScanError: a file is missing or damaged, or the truth does not lie on the scan's grid.
         """
         write_text(folder / self.name, _page(folder / "scans" / self.id, self))
 
@@ -95,9 +93,8 @@ class _Shown:
             known = page.maps.get(name)
             known = nifti.read_values(folder / f"{name}.nii.gz", _READ)[0] if known is None else known
             values[name] = frame.cut(known)
-        proxy = nib.load(folder / SCAN).dataobj
-        scale = (float(proxy.slope), float(proxy.inter))
-        grey = Grey(frame.cut(np.asarray(proxy.get_unscaled())), scale)
+        stored, scale = nifti.read_stored(folder / SCAN, _READ)
+        grey = Grey(frame.cut(stored), scale)
         file = folder / PSEUDO_HEALTHY
         other = grey.like(frame.cut(nifti.read_values(file, _READ)[0])) if file.is_file() else None
         return cls(frame, grey, frame.cut(covered) > 0, values, frame.cut(marks), other)
@@ -115,8 +112,8 @@ def _marks(folder: Path, truth: Path | None, geometry: Geometry) -> NDArray[np.u
 
 
 def _page(folder: Path, page: ScanPage) -> str:
-    text = (folder / FINDINGS).read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
+    kept = Found.read(folder)
+    found = kept.tree
     shown = _Shown.read(folder, page, names=found["scores"])
     maps, data = [], _volumes(shown)
     for number, (name, one) in enumerate(found["scores"].items()):
@@ -129,7 +126,7 @@ def _page(folder: Path, page: ScanPage) -> str:
     montage = folder / "montage.png"
     if montage.is_file():
         data["montage"] = base64_text(montage.read_bytes())
-    facts = _facts(found, shown, maps, key=key_of(text.encode("utf-8")), truth=page.truth)
+    facts = _facts(found, shown, maps, key=kept.key, truth=page.truth)
     return filled("scan.html", {"facts": json_text(facts), **data})
 
 
@@ -149,7 +146,7 @@ def _volumes(shown: _Shown) -> dict[str, str]:
 
 
 def _facts(
-    found: dict[str, Any], shown: _Shown, maps: list[dict[str, Any]], *, key: str, truth: Path | None
+    found: Mapping[str, Any], shown: _Shown, maps: list[dict[str, Any]], *, key: str, truth: Path | None
 ) -> dict[str, Any]:
     """What the page's script is told: numbers and words, no voxels."""
     grid = {"shape": shown.frame.geometry.shape, "affine": shown.frame.geometry.affine.tolist()}

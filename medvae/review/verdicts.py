@@ -56,7 +56,7 @@ def read(path: Path) -> list[Said]:
         if tree["format"] != FORMAT:
             raise ValueError
         return [_said(one) for one in tree["scans"]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         hint = "pass a JSON file that the pages exported"
         raise InputError("not a file of verdicts", path=path, hint=hint) from None
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from medvae.cohort import tables
+from medvae.errors import InputError, ScanError
 from medvae.plugins import names, summary
 from medvae.review.filling import FOLDER, base64_text, write_worklist
-from medvae.review.scan_page import FINDINGS, ScanPage
-from medvae.review.verdicts import key_of
+from medvae.review.found import FINDINGS, Found
+from medvae.review.scan_page import ScanPage
 from medvae.run.record import read_record
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Worklist:
     Attributes:
         record: of the run, as `run.json` has it.
         outcomes: of all scans of the folder, by id.
-        q: by scan and number, of the candidates.
+        q: by scan and number, of the candidates; those whose row in `findings.csv` is damaged are not in it.
     """
 
     record: Mapping[str, Any]
@@ -44,12 +46,7 @@ class Worklist:
         Raises:
             InputError: the folder holds no run.
         """
-        q = defaultdict[str, dict[str, float]](dict)
-        if (out / "findings.csv").is_file():
-            with open(out / "findings.csv", encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    q[row["id"]][row["number"]] = float(row["q"])
-        return cls(read_record(out), outcomes, q)
+        return cls(read_record(out), outcomes, _q(out / "findings.csv"))
 
     def write(self, out: Path) -> Path:
         """Write it into `out`/review; returns the page.
@@ -63,19 +60,38 @@ class Worklist:
         return write_worklist(out / FOLDER, ("index.html", "scan.html"), facts=facts, thumbnails=pictures)
 
 
+def _q(file: Path) -> dict[str, dict[str, float]]:
+    """q of the candidates by scan and number, as far as the table, which a spreadsheet may have saved, has them."""
+    columns = ("id", "number", "q")
+    try:
+        table = tables.parse(tables.read_text(file), file, ours=columns)
+    except InputError:
+        return {}  # no table, or none any more: the pages show p
+    q = defaultdict[str, dict[str, float]](dict)
+    for row in table.rows:
+        name, number, text = (row.get(column, "") for column in columns)
+        with suppress(ValueError):
+            value = float(text.replace(",", ".") if table.decimal_comma else text)
+            if math.isfinite(value):
+                q[name][number] = value
+    return q
+
+
 def _row(outcome: Outcome, out: Path) -> dict[str, Any]:
     """What the worklist shows of a scan."""
     row = {key: getattr(outcome, key) for key in ("id", "status", "code", "message", "hint")}
     row["warnings"] = list(outcome.warnings)
-    findings = out / "scans" / Path(outcome.id).name / FINDINGS
-    if outcome.status != "ok" or not findings.is_file():
+    folder = out / "scans" / Path(outcome.id).name
+    if outcome.status != "ok" or not (folder / FINDINGS).exists():
         return row
-    text = findings.read_text("utf-8")
-    found = json.loads(text)
-    name = found["map"]
+    try:
+        kept = Found.read(folder)
+    except ScanError as problem:
+        return {**row, "warnings": [*row["warnings"], str(problem)]}
+    found, name = kept.tree, kept.tree["map"]
     return {
         **row,
-        "key": key_of(text.encode("utf-8")),
+        "key": kept.key,
         "scan_hash": found.get("scan_hash", ""),  # not in runs of older versions
         "page": (out / ScanPage(outcome.id).name).is_file(),
         "map": name,

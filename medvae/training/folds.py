@@ -12,7 +12,8 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from medvae.checkpoint.folds import FOLDS, fold_folder
+from medvae.checkpoint.folds import fold_folder
+from medvae.checkpoint.model import FOLDS
 from medvae.io.files import write_json
 from medvae.run.work import ignore
 from medvae.training.networks import fit_networks

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from medvae.cohort.names import plural
 from medvae.errors import SettingsError
 from medvae.training.store import Scans
 from medvae.vae.conditions import Conditions
@@ -135,7 +136,7 @@ def parts(subjects: Sequence[str], *, count: int, seed: int) -> tuple[frozenset[
     scans = Counter(subjects)
     if len(scans) < count:
         hint = f"set train.folds={len(scans)} or fewer" if len(scans) > 1 else "set train.folds=0"
-        raise SettingsError(f"train.folds is {count}, and the scans are of {len(scans)} subjects", hint=hint)
+        raise SettingsError(f"train.folds is {count}, and the scans are of {plural(len(scans), 'subject')}", hint=hint)
     found: list[list[str]] = [[] for _ in range(count)]
     for name in sorted(_ranked(subjects, salt=f"{seed}/part"), key=lambda name: -scans[name]):
         min(found, key=lambda part: sum(scans[one] for one in part)).append(name)

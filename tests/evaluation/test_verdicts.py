@@ -54,7 +54,8 @@ def test_what_is_no_file_of_verdicts_on_this_run_is_refused(tmp_path: Path) -> N
     other = exported(tmp_path / "v.json", [{"id": "a", "key": "?", "candidates": {"1": "lesion"}}])
     with pytest.raises(InputError, match="no verdicts on scans of this run"):
         read_verdicts(other, out)
-    for text in ("[]", "{", '{"format": "medvae-verdicts"}', '{"format": "x", "scans": []}'):
+    huge = '{"format": "medvae-verdicts", "scans": [{"key": "k", "candidates": {}, "found": 1e999}]}'
+    for text in ("[]", "{", '{"format": "medvae-verdicts"}', '{"format": "x", "scans": []}', huge):
         other.write_text(text, "utf-8")
         with pytest.raises(InputError, match="not a file of verdicts"):
             read_verdicts(other, out)

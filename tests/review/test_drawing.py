@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.cbook import is_math_text
 
 from medvae.review.drawing import drawable
 from medvae.review.montage import Montage, Picture
@@ -32,6 +33,15 @@ def test_pictures_of_a_scan_with_such_a_name(tmp_path: Path) -> None:
     pair = Pair(data, data, NAME, NAME)
     SampleMontage("b.png", (pair,), spacing=(1.0, 1.0, 1.0), limits=(0.0, 1.0), title=NAME).write(tmp_path)
     assert (tmp_path / "b.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["a$_$b", "$x^2$", "cost 3$", r"a\$b$c$", "$$"])
+def test_dollars_are_dollars(name: str) -> None:
+    assert not is_math_text(drawable(name))
+    assert drawable(name).replace(r"\$", "$") == name, "as matplotlib shows what is no formula"
+    data = np.ones(SHAPE, np.float32)
+    picture = Picture(data, data, data > 0, Geometry(SHAPE, np.eye(4)), np.array([[6, 6, 6]]), (1.0,), (1,), 1.0, "z")
+    assert Montage("a.png", picture, title=name, footer=name).png()
 
 
 DRAW = """

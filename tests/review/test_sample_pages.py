@@ -132,6 +132,20 @@ def test_verdicts_filter_the_lists_of_the_set(tmp_path: Path) -> None:
     assert "1 accepted, 1 rejected, 1 without a verdict" in done.lines[1]
 
 
+def test_rejected_samples_stay_out_of_the_lists_when_their_files_have_been_deleted(tmp_path: Path) -> None:
+    out = make_set(tmp_path / "set", ["a", "b", "c"])
+    (tmp_path / "said.json").write_text(exported(out, a="accept", b="reject", c="reject"), "utf-8")
+    review.run(out, verdicts=tmp_path / "said.json")
+    before = [(out / name).read_bytes() for name in ("accepted.csv", "accepted.json")]
+    for name in ("s1", "s2"):
+        (out / "images" / f"{name}.nii.gz").unlink()
+    done = review.run(out, verdicts=tmp_path / "said.json")
+    assert [(out / name).read_bytes() for name in ("accepted.csv", "accepted.json")] == before
+    assert b"s1" not in before[0] + before[1]
+    assert "1 accepted, 0 rejected, 0 without a verdict (left out, too), 2 without an image" in done.lines[1]
+    assert "2 verdicts left out: of images that are gone, of other scans or another run" in done.lines
+
+
 def test_verdicts_on_another_image_are_refused(tmp_path: Path) -> None:
     out = make_set(tmp_path / "set", ["a"])
     (tmp_path / "said.json").write_text(exported(out, a="accept"), "utf-8")

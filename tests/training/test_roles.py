@@ -40,6 +40,8 @@ def test_more_parts_than_subjects_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"train\.folds is 3, and the scans are of 2 subjects") as caught:
         parts(["a", "a", "b"], count=3, seed=0)
     assert caught.value.hint == "set train.folds=2 or fewer"
+    with pytest.raises(SettingsError, match=r"the scans are of 1 subject$"):
+        parts(["a", "a"], count=2, seed=0)
 
 
 def test_a_fold_has_all_scans_but_its_part(tmp_path: Path) -> None:

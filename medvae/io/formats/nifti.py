@@ -7,7 +7,7 @@ that length and CRC are checked.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from isal import igzip
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from medvae.scan import Geometry
     from medvae.settings import ReadSettings
 
-__all__ = ["SUFFIXES", "find", "inspect", "matches", "read", "read_values", "write"]
+__all__ = ["SUFFIXES", "find", "inspect", "matches", "read", "read_stored", "read_values", "write"]
 
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
 _FARTHEST = 0.4  # a whole number that a scaling moved by more than this cannot be told from its neighbour
@@ -68,7 +68,7 @@ def read(ref: ScanRef, settings: ReadSettings) -> Scan:
         ScanError: see the table in `medvae.errors`.
     """
     header = read_header(ref.path, settings)
-    return as_scan(_read_voxels(header, ref.path), header.geometry, ref, settings, warnings=header.warnings)
+    return as_scan(_scaled(header, _stored(header, ref.path)), header.geometry, ref, settings, warnings=header.warnings)
 
 
 def read_values(path: Path, settings: ReadSettings) -> tuple[NDArray[np.float32], Geometry]:
@@ -80,12 +80,19 @@ def read_values(path: Path, settings: ReadSettings) -> tuple[NDArray[np.float32]
     Raises:
         ScanError: as `read`, except `blank`.
     """
-    try:
-        header = read_header(path, settings)
-        values = _read_voxels(header, path)
-    except OSError as error:
-        raise ScanError(error.strerror or str(error), code="unreadable", path=path) from error
+    header, stored = _opened(path, settings)
+    values = _scaled(header, stored)
     return (_rounded(values, abs(header.slope)) if abs(header.slope) < 1 else values), header.geometry
+
+
+def read_stored(path: Path, settings: ReadSettings) -> tuple[NDArray[np.generic], tuple[float, float]]:
+    """Voxels `(X, Y, Z)` in the type of the file, and slope and intercept: number · slope + intercept is the value.
+
+    Raises:
+        ScanError: as `read_values`.
+    """
+    header, stored = _opened(path, settings)
+    return stored, (header.slope, header.inter)
 
 
 # ---------------------------------------------------------------------------------------------------------- voxels
@@ -100,10 +107,23 @@ def _rounded(values: NDArray[np.float32], slope: float) -> NDArray[np.float32]:
     return np.where(np.abs(values) <= off, np.float32(0), values)
 
 
-def _read_voxels(header: Header, path: Path) -> NDArray[np.float32]:
-    """Float32 voxels in Fortran order, the order of the file: the next step takes them as they lie."""
+def _opened(path: Path, settings: ReadSettings) -> tuple[Header, NDArray[np.generic]]:
+    """Header and stored voxels of a file that may be missing."""
+    try:
+        header = read_header(path, settings)
+        return header, _stored(header, path)
+    except OSError as error:
+        raise ScanError(error.strerror or str(error), code="unreadable", path=path) from error
+
+
+def _stored(header: Header, path: Path) -> NDArray[np.generic]:
+    """Voxels in the type and, Fortran's, the order of the file: the next step takes them as they lie."""
+    return np.frombuffer(_inflate(header, path), dtype=header.dtype).reshape(header.geometry.shape, order="F")
+
+
+def _scaled(header: Header, stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Float32 values of stored voxels, in their order."""
     with np.errstate(over="ignore", invalid="ignore"):
-        stored = np.frombuffer(_inflate(header, path), dtype=header.dtype).reshape(header.geometry.shape, order="F")
         if (header.slope, header.inter) == (1.0, 0.0):
             return stored.astype(np.float32)
         scaled: NDArray[np.floating] = stored.astype(np.float64 if stored.dtype.itemsize > 2 else np.float32)

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
 
     from medvae.scan import Geometry
 
+NOTICE = "research use only"
+_LONGEST = 79  # bytes of a description
+
+
+def described(*parts: str) -> str:
+    """A description of some parts, the most important first, and the notice: the last parts make room for it."""
+    text, end = ", ".join(parts), f"; {NOTICE}"
+    room = _LONGEST - len(end)
+    while len(text.encode()) > room and ", " in text:  # no number is cut
+        text = text.rpartition(", ")[0]
+    return text.encode()[:room].decode("utf-8", "ignore") + end
+
 
 @dataclass(frozen=True, eq=False)
 class NiftiFile:

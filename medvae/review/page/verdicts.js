@@ -6,9 +6,11 @@ globalThis.medvae = (() => {
   const CHOICES = ["lesion", "normal variant", "artefact", "unsure"];
   const WHOLE = ["accept", "reject"]; // verdicts on a synthetic scan
   const LONGEST_NOTE = 10000;
-  const memory = new Map(); // where the browser keeps nothing for pages from files
+  const CLOSE = "export the verdicts before you close the page.";
+  const memory = new Map(); // what the browser did not keep: its space is used up, or pages from files get none
   const kept = keeps();
-  let unsaved = false;
+  let unsaved = false; // whether some of it is in no file yet
+  let warn = () => {};
 
   function keeps() {
     try {
@@ -21,9 +23,8 @@ globalThis.medvae = (() => {
   }
 
   function read(key) {
-    const text = kept ? localStorage.getItem(PREFIX + key) : memory.get(key);
     try {
-      return cleaned(JSON.parse(text ?? "{}"));
+      return cleaned(JSON.parse(memory.get(key) ?? localStorage.getItem(PREFIX + key) ?? "{}"));
     } catch {
       return cleaned({});
     }
@@ -31,13 +32,14 @@ globalThis.medvae = (() => {
 
   function write(key, review) {
     const text = JSON.stringify(cleaned(review));
-    memory.set(key, text);
-    unsaved = !kept;
-    if (!kept) return;
     try {
       localStorage.setItem(PREFIX + key, text);
+      memory.delete(key);
+      if (memory.size === 0) unsaved = false;
     } catch {
-      unsaved = true; // the browser's space is used up
+      memory.set(key, text);
+      unsaved = true;
+      warn(`The browser has no space left for verdicts: ${CLOSE}`);
     }
   }
 
@@ -166,7 +168,8 @@ globalThis.medvae = (() => {
       event.target.value = "";
       onChange();
     });
-    if (!kept) say("This browser keeps nothing for pages from files: export the verdicts before you close the page.");
+    if (kept) warn = say;
+    else say(`This browser keeps nothing for pages from files, or has no space left: ${CLOSE}`);
     addEventListener("beforeunload", (event) => {
       if (unsaved) event.preventDefault();
     });
