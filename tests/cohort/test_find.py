@@ -89,6 +89,30 @@ def test_label_maps_are_known_by_their_names(tmp_path: Path, name: str, caplog: 
     assert len(ids(tmp_path)) == 1, "or nothing else is there"
 
 
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_a_series_is_something_else_beside_label_maps(tmp_path: Path, suffix: str) -> None:
+    for index, one in enumerate(put(tmp_path / "p1", slices(ramp()))):
+        one.rename(one.with_name(f"IM{index}{suffix}"))
+    touch(tmp_path, "p1/lesion_mask.nii.gz", "p1/notes.txt")
+    (ref,) = look(tmp_path).refs
+    assert ref.format == "dicom"
+    (row,) = listed(tmp_path, "scan,subject,mask\np1,a,p1/lesion_mask.nii.gz\n")
+    assert (row.format, row.mask) == ("dicom", tmp_path / "p1" / "lesion_mask.nii.gz")
+    for path in (tmp_path / "p1").glob("IM*"):
+        path.unlink()
+    assert ids(tmp_path / "p1") == ["lesion_mask"]
+
+
+def test_a_folder_in_a_list_gives_no_file_that_the_list_calls_a_mask_or_label_map(tmp_path: Path) -> None:
+    put(tmp_path / "p1", slices(ramp()))
+    touch(tmp_path, "p1/roi.nii.gz", "p1/tissue.nii.gz", "p2/a.nii", "p2/roi.nii.gz")
+    text = "scan,mask,label_map\np1,p1/roi.nii.gz,p1/../p1/tissue.nii.gz\np2,p2/roi.nii.gz,\n"
+    one, other = listed(tmp_path, text)
+    assert (one.format, other.path.name) == ("dicom", "a.nii")
+    (shape,) = listed(tmp_path, "scan,label_map\np2/roi.nii.gz,p2/roi.nii.gz\n")
+    assert shape.path.name == "roi.nii.gz", "a file that a row names as the scan is one"
+
+
 @pytest.mark.parametrize("name", ["masked.nii", "segment2.nii", "labeled.nii", "mask/s.nii", "damask7.dcm"])
 def test_other_names_are_scans(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "s1.nii", name)
