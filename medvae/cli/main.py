@@ -7,7 +7,6 @@ Exit codes: 0 every scan ok, skipped or done before; 1 some rejected or failed; 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -31,13 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.configure(verbose=args.verbose, quiet=args.quiet)
         with _stopped_by_signal():
             code: int = args.call(args)
-        sys.stdout.flush()
+        console.flush()
     except KeyboardInterrupt:
         console.error(RunError("interrupted", hint=_again(words)))
         return 130
-    except BrokenPipeError:  # the reader of our output, e.g. `head`, has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as problem:
         if "--verbose" in words:
             import traceback
