@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from dicom_made import put, ramp, slices
@@ -15,9 +16,6 @@ from medvae.errors import InputError, ScanError
 from medvae.io import reading
 from medvae.scan import ScanRef
 from medvae.settings import ReadSettings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def ids(*inputs: Path, **more: Any) -> list[str]:
@@ -218,6 +216,21 @@ def test_ids_that_would_be_the_same_get_a_suffix(tmp_path: Path) -> None:
     assert {ref.id for ref in again} == {ref.id for ref in found}, "whatever the order"
 
 
+def test_an_id_does_not_depend_on_how_the_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "g/a b.nii", "g/a-b.nii", "h/a b.nii")
+    found = ids(tmp_path / "g")
+    assert len(set(found)) == 2
+    monkeypatch.chdir(tmp_path)
+    assert ids(Path("g")) == found
+    monkeypatch.chdir(tmp_path / "g")
+    assert ids(Path()) == ids(Path("..") / "g") == found
+    monkeypatch.chdir(tmp_path)
+    two = ids(Path("g"), Path("h"))
+    assert len(set(two)) == 3, "the same path below two inputs"
+    assert two == ids(tmp_path / "g", tmp_path / "h")
+    assert all(re.fullmatch(r"a-b-[0-9a-f]{6}", one) for one in two)
+
+
 def test_hashed_ids_tell_nothing(tmp_path: Path) -> None:
     touch(tmp_path, "Smith.nii", "sub-Jones/ses-1/x.nii", "sub-Jones/ses-2/x.nii")
     smith, first, second = look(tmp_path, hash_ids=True).refs
@@ -332,6 +345,15 @@ def test_a_list_beside_the_scans_is_offered(tmp_path: Path, name: str, caplog: p
     look(tmp_path / "s", tmp_path / "s" / name)
     assert "holds a list" not in caplog.text, "it is used"
     assert f"name the list {tmp_path / 's' / name}" in (refusal(tmp_path / "s", split="train").hint or "")
+
+
+def test_a_list_of_series_beside_their_folders_is_offered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, place in (("p1", "p1"), ("p2", "p2/DICOM")):
+        put(tmp_path / "s" / place, slices(ramp()))
+        (tmp_path / "s" / "list.csv").write_text(f"scan,label\n{name},ill\n", "utf-8")
+        caplog.clear()
+        look(tmp_path / "s")
+        assert "s holds a list, list.csv: name it as the input to use its labels" in caplog.text
 
 
 def test_other_tables_beside_the_scans_are_not_offered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
