@@ -104,7 +104,9 @@ def _detect(
         _write([ScanPage(name, truth) for name, truth in zip(names, truths, strict=True)], out, on_progress)
         index = Worklist.of_run(out, outcomes).write(out)
     lines = () if masks is None else _outlined(masks, names, sum(truth is not None for truth in truths))
-    return _reviewed(index, names, done, hint="run detect again, set detect.review=true", more=lines)
+    return _reviewed(
+        index, names, done, hint="run detect again, pass overwrite=True and set detect.review=true", more=lines
+    )
 
 
 def _outlined(masks: Masks, names: Sequence[str], found: int) -> tuple[str, ...]:
