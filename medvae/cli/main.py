@@ -80,7 +80,10 @@ def _as_error(problem: Exception, *, again: str) -> MedVAEError:
     if is_disk_full(problem):
         return OutputError("the disk is full", path=name, hint=f"free some space and {again}")
     if is_out_of_memory(problem):
-        return RunError("memory ran out", hint="use --workers 0, a smaller batch, or a machine with more memory")
+        return RunError(
+            "memory ran out",
+            hint="use a smaller batch, a machine with more memory or, where the command has the option, --workers 0",
+        )
     if isinstance(problem, OSError) and name is not None:
         return RunError(problem.strerror or str(problem), path=name, hint="check the path and its permissions")
     text = " ".join(str(problem).split())
