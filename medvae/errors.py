@@ -133,7 +133,11 @@ CODES: dict[str, Code] = {
         "another run is working on this scan",
         "run again when it has ended; a run that was killed on another machine counts as ended after 10 minutes",
     ),
-    "out_of_memory": Code("failed", "out of memory", "use fewer workers (workers=0), or a machine with more memory"),
+    "out_of_memory": Code(
+        "failed",
+        "out of memory",
+        "use a machine with more memory or, where scans are read, fewer workers (workers=0)",
+    ),
     "internal": Code("failed", "an unexpected error", "look at the log with level DEBUG, and report it"),
 }
 

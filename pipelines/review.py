@@ -109,7 +109,8 @@ def _detect(
         damaged = _write(pages, out, on_progress)
         index = Worklist.of_run(out, outcomes).write(out)
     lines = () if masks is None else _outlined(masks, names, sum(truth is not None for truth in truths))
-    return _reviewed(index, names, done, damaged=damaged, hint="run detect again, set detect.review=true", more=lines)
+    hint = "run detect again, pass overwrite=True and set detect.review=true"
+    return _reviewed(index, names, done, damaged=damaged, hint=hint, more=lines)
 
 
 def _outlined(masks: Masks, names: Sequence[str], found: int) -> tuple[str, ...]:

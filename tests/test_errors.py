@@ -74,6 +74,9 @@ def test_a_full_disk_is_known_by_number_and_by_text() -> None:
 def test_exhausted_memory_is_known_by_type_and_by_text() -> None:
     own = type("OutOfMemoryError", (RuntimeError,), {})
     assert errors.is_out_of_memory(MemoryError())
+    assert errors.CODES["out_of_memory"].hint.endswith("where scans are read, fewer workers (workers=0)"), (
+        "augment has none"
+    )
     assert errors.is_out_of_memory(own("x"))
     assert errors.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
     assert not errors.is_out_of_memory(RuntimeError("x"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from medvae.cli.words import translated
 
@@ -32,13 +33,17 @@ def configure(*, verbose: bool = False, quiet: bool = False) -> None:
         def format(self, record: LogRecord) -> str:
             return translated(super().format(record))
 
+    class Handler(logging.StreamHandler[TextIO]):
+        def emit(self, record: LogRecord) -> None:
+            _write(self.stream, self.format(record) + self.terminator, flush=True)
+
     global _quiet
     _quiet = quiet
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Handler(sys.stderr)
     handler.setFormatter(Formatter("%(message)s" if not verbose else "%(name)s: %(message)s"))
     ours = logging.getLogger("medvae")
     ours.handlers[:] = [handler]
@@ -48,7 +53,24 @@ def configure(*, verbose: bool = False, quiet: bool = False) -> None:
 
 def out(text: str = "") -> None:
     """Print a result to stdout."""
-    sys.stdout.write(text + "\n")
+    _write(sys.stdout, text + "\n")
+
+
+def flush() -> None:
+    """Write what stdout still holds."""
+    _write(sys.stdout, "", flush=True)
+
+
+def _write(stream: TextIO, text: str, *, flush: bool = False) -> None:
+    """Write; where the reader, e.g. `head`, has what it wanted, the command goes on and what it says is dropped."""
+    try:
+        stream.write(text)
+        if flush:
+            stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # also for what Python itself writes at the end
+        os.close(nowhere)
 
 
 def say(lines: Iterable[str]) -> None:
@@ -68,9 +90,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def error(problem: MedVAEError) -> None:
     """Print an error as one line, and its hint, to stderr."""
-    sys.stderr.write(f"medvae: {translated(str(problem))}\n")
+    _write(sys.stderr, f"medvae: {translated(str(problem))}\n")
     if problem.hint:
-        sys.stderr.write(f"  hint: {translated(problem.hint)}\n")
+        _write(sys.stderr, f"  hint: {translated(problem.hint)}\n")
 
 
 @contextmanager
@@ -119,4 +141,4 @@ class _Plain:
         if begins or ended or now - self._last > _PLAIN_EVERY_S:
             self._stage, self._last = progress.stage, now
             text = f"{progress.stage}: {progress.done}/{progress.total} {progress.note}"
-            sys.stderr.write(text.rstrip() + "\n")
+            _write(sys.stderr, text.rstrip() + "\n")

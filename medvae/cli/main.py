@@ -7,7 +7,6 @@ Exit codes: 0 every scan ok, skipped or done before; 1 some rejected or failed; 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -31,13 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.configure(verbose=args.verbose, quiet=args.quiet)
         with _stopped_by_signal():
             code: int = args.call(args)
-        sys.stdout.flush()
+        console.flush()
     except KeyboardInterrupt:
         console.error(RunError("interrupted", hint=_again(words)))
         return 130
-    except BrokenPipeError:  # the reader of our output, e.g. `head`, has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as problem:
         if "--verbose" in words:
             import traceback
@@ -84,7 +80,10 @@ def _as_error(problem: Exception, *, again: str) -> MedVAEError:
     if is_disk_full(problem):
         return OutputError("the disk is full", path=name, hint=f"free some space and {again}")
     if is_out_of_memory(problem):
-        return RunError("memory ran out", hint="use --workers 0, a smaller batch, or a machine with more memory")
+        return RunError(
+            "memory ran out",
+            hint="use a smaller batch, a machine with more memory or, where the command has the option, --workers 0",
+        )
     if isinstance(problem, OSError) and name is not None:
         return RunError(problem.strerror or str(problem), path=name, hint="check the path and its permissions")
     text = " ".join(str(problem).split())

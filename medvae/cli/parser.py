@@ -291,7 +291,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_out(parser: argparse.ArgumentParser, what: str, *, default: Path | None = None) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, default=default, required=default is None, help=what)
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in this folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run of this command in DIR")
 
 
 def _add_machine(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:

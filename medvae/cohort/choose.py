@@ -7,13 +7,15 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from medvae.io.discover import format_by_name, stem_of
+from medvae.cohort.walk import kind_of
+from medvae.io.discover import format_by_name, scans_of, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from medvae.scan import Selection
+    from medvae.settings import ReadSettings
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +34,15 @@ def matches(path: Path, selection: Selection) -> bool:
     return (not selection.include or one_of(selection.include)) and not one_of(selection.exclude)
 
 
-def without_label_maps(files: Sequence[Path], root: Path, selection: Selection) -> Sequence[Path]:
+def without_label_maps(
+    files: Sequence[Path], root: Path, selection: Selection, settings: ReadSettings
+) -> Sequence[Path]:
     """Without the files whose names say that they are label maps, unless nothing else is there or globs choose."""
     if selection.include:
         return files
     scans = [file for file in files if not _is_label_map(file.relative_to(root))]
     count = len(files) - len(scans)
-    if not count or not any(format_by_name(file) for file in scans):
+    if not count or not any(_is_scan(file, settings) for file in scans):
         return files
     example = next(file for file in files if file not in set(scans)).relative_to(root)
     what = "a file that looks like a label map" if count == 1 else f"{count} files that look like label maps"
@@ -46,6 +50,11 @@ def without_label_maps(files: Sequence[Path], root: Path, selection: Selection) 
     hint = f"name {them} in a list (CSV), in the column scan or label_map, to use {them}"
     log.warning("skipped %s (%s); %s", what, example, hint)
     return scans
+
+
+def _is_scan(file: Path, settings: ReadSettings) -> bool:
+    """Whether a file is one, or part of one: by its name, or else by its header."""
+    return format_by_name(file) is not None or (kind_of(file) == "file" and bool(scans_of([file], settings)[0]))
 
 
 def _is_label_map(path: Path) -> bool:

@@ -81,7 +81,8 @@ def find(what: Wanted | Iterable[Wanted], settings: ReadSettings | Settings | No
     """All scans of folders, files, lists or a selection.
 
     The id of a NIfTI file is its path below the input (a list's folder, for a list), of a DICOM series a hash of its
-    UID. Where two would be the same, both get a suffix made from their paths.
+    UID. Where two would be the same, both get a suffix made from their paths
+    (below the input, unless these are the same, too).
 
     Args:
         what: a path, a `Selection`, a `ScanRef`, a `Cohort`, or several paths and scans.
@@ -105,7 +106,7 @@ def find(what: Wanted | Iterable[Wanted], settings: ReadSettings | Settings | No
         raise _nothing(found, selection)
     scans = participants.join(subjects.guess(scans))
     doubts.tell(scans)
-    refs = unique([one.ref for one in scans], hashed=selection.hash_ids)
+    refs = unique(scans, hashed=selection.hash_ids)
     return Cohort(tuple(refs), len(found.rest), tuple(one.origin for one in scans))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +15,12 @@ from medvae.cohort.names import Candidate, digest, plural, scan_id
 from medvae.cohort.walk import kind_of, walk
 from medvae.errors import InputError
 from medvae.io.contract import formats, goes_by_name
-from medvae.io.discover import format_of, scans_of, stem_of
+from medvae.io.discover import format_by_name, format_of, scans_of, stem_of
 from medvae.plugins import suggest
 from medvae.scan import ScanRef, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from medvae.cohort.lists import Row
     from medvae.cohort.names import Origin
@@ -121,11 +122,16 @@ def _in_folder(path: Path, selection: Selection, settings: ReadSettings, *, name
     return found
 
 
-def _below(folder: Path, root: Path, selection: Selection, settings: ReadSettings) -> Found:
-    """The scans below a folder, named from `root` on."""
+def _below(
+    folder: Path, root: Path, selection: Selection, settings: ReadSettings, *, apart: Collection[str] = ()
+) -> Found:
+    """The scans below a folder, named from `root` on, without the files (real paths) that are kept apart."""
     tree = walk(folder, selection.include)
     broken = set(tree.broken)
-    files = without_label_maps([*tree.files, *tree.broken], folder, selection)
+    files: Sequence[Path] = [*tree.files, *tree.broken]
+    if apart:
+        files = [file for file in files if not (format_by_name(file) and os.path.realpath(file) in apart)]
+    files = without_label_maps(files, folder, selection, settings)
     wanted = [file for file in files if matches(file.relative_to(folder), selection)]
     found = _scans([file for file in wanted if file not in broken], root, settings)
     found.scans += _unreadable([file for file in wanted if file in broken], root, beside=found.scans)
@@ -210,8 +216,10 @@ def _in_list(path: Path, selection: Selection, settings: ReadSettings, *, of_glo
         rows = tuple(row for row in rows if lists.same_split(row.split, selection.split)) or _no_split(path, selection)
     wanted = [row for row in rows if matches(Path(row.scan), selection)]
     found = Found(excluded=len(rows) - len(wanted))
+    named = (text for row in wanted for text in (row.mask, row.label_map) if text)
+    apart = {os.path.realpath(path.parent / text.replace("\\", "/")) for text in named}
     for row in wanted:
-        found.scans += _row(row, path, settings)
+        found.scans += _row(row, path, settings, apart=apart)
     return found
 
 
@@ -222,13 +230,13 @@ def _no_split(path: Path, selection: Selection) -> tuple[Row, ...]:
     raise InputError(f"no row is of split {selection.split!r}", path=path, hint=hint)
 
 
-def _row(row: Row, path: Path, settings: ReadSettings) -> list[Candidate]:
-    """The scan of a row, or the scans where it names a folder."""
+def _row(row: Row, path: Path, settings: ReadSettings, *, apart: Collection[str]) -> list[Candidate]:
+    """The scan of a row, or the scans where it names a folder, whose masks and label maps (`apart`) are none."""
     scan = _beside(row.scan, row, path)
     kind = kind_of(scan)
     found = Found()
     if kind == "folder":
-        found = _below(scan, path.parent, Selection(()), settings)
+        found = _below(scan, path.parent, Selection(()), settings, apart=apart)
     elif kind == "file":
         found = _scans([scan], path.parent, settings)
     if not found.scans:  # not there, or not what it should be: reading says what is wrong

@@ -75,22 +75,35 @@ def is_among(subject: str, others: Iterable[str]) -> bool:
     return any(other in forms or digest(other) == subject for other in others)
 
 
-def unique(refs: Sequence[ScanRef], *, hashed: bool) -> list[ScanRef]:
+def unique(found: Sequence[Candidate], *, hashed: bool) -> list[ScanRef]:
     """The scans with unique ids: hashes if asked for, a suffix where two are the same on a disk that ignores case.
 
-    The suffix comes from the scan's own path, so that it depends neither on the other scans nor on their order.
+    The suffix comes from the scan's own path, so that it depends neither on the order of the scans nor on the way in
+    which the input was named.
     """
-    named = [_hashed(ref) for ref in refs] if hashed else list(refs)
+    named = [_hashed(one.ref) if hashed else one.ref for one in found]
+    places = _places(found, named)
     for length in (6, 12, 64):  # six digits are enough but once in a million pairs
         count = Counter(ref.id.lower() for ref in named)
         if max(count.values(), default=1) == 1:
             break
-        named = [_suffixed(ref, length) if count[ref.id.lower()] > 1 else ref for ref in named]
+        named = [
+            _renamed(ref, f"{ref.id}-{digest(place, length)}") if count[ref.id.lower()] > 1 else ref
+            for ref, place in zip(named, places, strict=True)
+        ]
     return named
 
 
-def _suffixed(ref: ScanRef, length: int) -> ScanRef:
-    return _renamed(ref, f"{ref.id}-{digest(ref.path.as_posix(), length)}")
+def _places(found: Sequence[Candidate], named: Sequence[ScanRef]) -> list[str]:
+    """The path of each scan below its input; the absolute one where two scans have the same id and path below it."""
+    paths = [os.path.abspath(one.ref.path) for one in found]
+    below = [os.path.relpath(path, one.root) for one, path in zip(found, paths, strict=True)]
+    count = Counter((ref.id.lower(), place) for ref, place in zip(named, below, strict=True))
+    places = [
+        place if count[ref.id.lower(), place] == 1 else path
+        for ref, place, path in zip(named, below, paths, strict=True)
+    ]
+    return [Path(place).as_posix() for place in places]
 
 
 def _hashed(ref: ScanRef) -> ScanRef:

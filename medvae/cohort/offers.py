@@ -33,14 +33,15 @@ def tell(folder: Path, files: Iterable[Path], scans: Collection[Path], *, named:
     Args:
         folder: an input.
         files: those below it that are not scans.
-        scans: those that are.
+        scans: those that are, each by its first file; a row may name a folder above it, as that of a DICOM series.
         named: all inputs.
     """
-    inputs, paths, stems = set(named), set(scans), {stem_of(path.name) for path in scans}
+    inputs, stems = set(named), {stem_of(path.name) for path in scans}
+    places = set(scans).union(*(path.parents for path in scans))
     likely = [path for path in files if path.parent == folder and lists.is_list(path) and path not in inputs]
     for path in [path for path in likely if path.stem not in stems and not is_sidecar(path)][:_MOST]:
         rows = _rows(path)
-        if any(folder / row.scan in paths for row in rows):
+        if any(folder / row.scan in places for row in rows):
             known = [text for name, text in _KNOWS.items() if any(getattr(row, name) for row in rows)]
             known += sorted({name for row in rows for name in row.conditions})
             what = ", ".join(known) or "rows"

@@ -65,5 +65,6 @@ def _fill(
     valid = np.isfinite(data)
     if not settings.fill_non_finite or not valid.any():
         message = f"{int((~valid).sum())} of {valid.size} voxels are NaN or infinite"
-        raise ScanError(message, code="non_finite", path=ref.path)
+        hint = None if valid.any() else "check the export: there is no value to fill them with"
+        raise ScanError(message, code="non_finite", path=ref.path, hint=hint)
     return np.where(valid, data, data[valid].min()), valid

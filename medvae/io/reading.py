@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from medvae.io import contract
 from medvae.io.same_voxels import SAME_PLACE_MM, turned_onto
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SAME_PLACE_MM", "inspect", "read", "read_label_map", "read_mask"]
 
+_COPY_HEADER = "give it the sform and qform of its scan, e.g. copy the header of the scan"
 _NEAR_WHOLE = 0.01  # of labels that went through floating point
 
 
@@ -55,12 +57,13 @@ def read_label_map(path: Path, like: Geometry, settings: ReadSettings) -> NDArra
     Raises:
         ScanError: unreadable, not whole numbers, or `mask_mismatch` where it does not lie on the grid.
     """
-    data = _values_on(path, like, settings)
-    labels = np.rint(data)
-    near = bool(np.abs(data - labels).max() <= _NEAR_WHOLE) if np.isfinite(data).all() else False
-    if not near or np.abs(labels).max() > np.iinfo(np.int16).max:
-        raise ScanError("labels are not whole numbers within int16", code="mask_mismatch", path=path)
-    return labels.astype(np.int16)
+    with _named("label map"):
+        data = _values_on(path, like, settings)
+        labels = np.rint(data)
+        near = bool(np.abs(data - labels).max() <= _NEAR_WHOLE) if np.isfinite(data).all() else False
+        if not near or np.abs(labels).max() > np.iinfo(np.int16).max:
+            raise ScanError("labels are not whole numbers within int16", code="mask_mismatch", path=path)
+        return labels.astype(np.int16)
 
 
 def read_mask(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.bool_]:
@@ -69,9 +72,22 @@ def read_mask(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.
     Raises:
         ScanError: unreadable, or `mask_mismatch` where it does not lie on the grid.
     """
-    data = _values_on(path, like, settings)
+    with _named("mask"):
+        data = _values_on(path, like, settings)
     mask: NDArray[np.bool_] = (data != 0) & ~np.isnan(data)
     return mask
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Say of a problem that it is one of the mask, or label map, for an outcome names the scan alone."""
+    try:
+        yield
+    except ScanError as problem:
+        message, code, hint = problem.message, problem.code, problem.hint
+        if code == "no_orientation":  # an orientation that is assumed has no origin: it would not lie on the scan
+            message, code, hint = f"{message}, so it has no orientation", "mask_mismatch", _COPY_HEADER
+        raise ScanError(f"{what}: {message}", code=code, path=problem.path, hint=hint) from problem
 
 
 def _values_on(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from medvae.errors import OutputError
 from medvae.io.files import remove_partials, write_json
 from medvae.run.claims import Claims
 from medvae.run.manifest import Manifest
-from medvae.run.record import RESEARCH_USE, disk_errors, hash_of, is_model, new_record, refuse_other_run
+from medvae.run.record import EMPTY, RESEARCH_USE, disk_errors, hash_of, is_model, new_record, refuse_other_run
 from medvae.run.task import Todo
 from medvae.run.work import Job, Placed, source_of
 
@@ -44,7 +44,8 @@ class OutputFolder:
         path: created if it does not exist.
         command: name of the command.
         identity: what makes two runs the same run (settings, hash of the model): a folder of another one is refused.
-        overwrite: begin anew; what an earlier run listed in the manifest is removed, and nothing else.
+        overwrite: begin anew where the folder holds a run of the same command; what that run listed in the manifest is
+            removed, and nothing else.
         exclusive: one run at a time, and ids are this run's own, as in a model folder. Otherwise several runs may write
             into the folder at once, e.g. one job per subject.
         part_of_model: the folder is a model folder or lies in one; without it that is refused.
@@ -106,13 +107,10 @@ class OutputFolder:
             hint = "wait until it has ended, or choose another folder"
             hint = hint if self._exclusive else f"do not pass overwrite=True, {hint}"
             raise OutputError(f"another run is writing into the folder (on {hosts[0]})", path=self.path, hint=hint)
-        if overwrite:
-            return
         if (self.path / "run.json").is_file():
-            refuse_other_run(self.path, self._record)
+            refuse_other_run(self.path, self._record, overwrite=overwrite)
         elif self.path.is_dir() and any(path.name[0] != "." for path in self.path.iterdir()):
-            hint = "choose an empty folder, or pass overwrite=True"
-            raise OutputError("the output folder holds other files", path=self.path, hint=hint)
+            raise OutputError("the output folder holds other files", path=self.path, hint=EMPTY)
 
     def _open(self, *, overwrite: bool) -> None:
         self._claims.take(f"run-{uuid.uuid4().hex[:8]}")

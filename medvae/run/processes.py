@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from medvae.errors import ScanError
-from medvae.run.outcomes import Failed, Outcome
-from medvae.run.task import Computed, Read, Task, Todo, read
+from medvae.run.outcomes import Failed, Outcome, attempt
+from medvae.run.task import Computed, Read, Task, Todo, fingerprint_of, read
 from medvae.run.work import Job
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def _alone(task: Task[J, T], todo: Todo[J]) -> Read[T]:
     try:
         return _result_of(_submit(pool, task, todo), pool)
     except BrokenProcessPool:
-        return Read("", Failed(ScanError("the process that read it died", code="out_of_memory")))
+        mark = attempt(fingerprint_of, todo.job)  # in this process: by it a training knows its scans again
+        died = Failed(ScanError("the process that read it died", code="out_of_memory"))
+        return Read("" if isinstance(mark, Failed) else mark, died)
     finally:
         _stop(pool)
 

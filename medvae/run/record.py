@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis."
+EMPTY = "choose an empty folder"
 TIMES = ("started", "seconds")  # entries of `run.json` that differ between two runs of the same thing
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel", "pydicom", "SimpleITK", "scikit-learn")
 
@@ -29,17 +30,27 @@ def new_record(command: str, identity: Mapping[str, Any]) -> dict[str, Any]:
     return record | {"versions": _versions(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
 
 
-def refuse_other_run(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise an OutputError where the record in a folder is of another command, other settings or another model."""
+def refuse_other_run(folder: Path, record: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Refuse a folder whose record is not that of a run, or of another command, other settings or another model.
+
+    Args:
+        folder: holds a `run.json`.
+        record: of the run that begins.
+        overwrite: the same command is enough.
+
+    Raises:
+        OutputError: it is refused.
+    """
     try:
-        there = json.loads((folder / "run.json").read_text("utf-8"))
-    except (ValueError, OSError):
-        there = None
+        there = read_record(folder)
+    except InputError:  # perhaps it is the user's own file
+        message = "the output folder holds other files: its run.json cannot be read as the record of a run"
+        raise OutputError(message, path=folder, hint=EMPTY) from None
     mine = json.loads(json.dumps(record))  # as it is read back: tuples are lists
-    if isinstance(there, dict) and there.get("command") not in (None, mine["command"]):
+    if there["command"] != mine["command"]:
         message = f"the folder holds a run of `medvae {there['command']}`"
         raise OutputError(message, path=folder, hint="choose another folder")
-    if not isinstance(there, dict) or any(there.get(key) != mine[key] for key in ("command", "identity")):
+    if not overwrite and there["identity"] != mine["identity"]:
         hint = "choose another folder, or pass overwrite=True to begin anew"
         raise OutputError(f"the folder holds another run: {_differences(there, mine)}", path=folder, hint=hint)
 
@@ -48,10 +59,8 @@ _DIFFERENCES = {"model": "another model", "reference": "the model has been calib
 _NAMED = 3  # differences that a message names
 
 
-def _differences(there: Any, mine: Mapping[str, Any]) -> str:
+def _differences(there: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     """In words, what two records differ in."""
-    if not isinstance(there, dict) or not isinstance(there.get("identity"), dict):
-        return "its run.json cannot be read"
     before, now = _flat(there["identity"]), _flat(mine["identity"])
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     keys = [key for key in keys if not any(key.startswith(f"{above}.") for above in keys)]  # {} has become leaves

@@ -54,7 +54,7 @@ class Read(Generic[T]):
 
 def read(todo: Todo[J], load: Callable[[J], T]) -> Read[T]:
     """Load a job, unless its fingerprint says that it was done before. The step that runs in other processes."""
-    mark = attempt(_fingerprint, todo.job)
+    mark = attempt(fingerprint_of, todo.job)
     if isinstance(mark, Failed):
         return Read("", mark)
     before = todo.known.get(mark)
@@ -138,7 +138,7 @@ class Engine(Protocol):
     ) -> Generator[tuple[Todo[J], Outcome], None, None]: ...
 
 
-def _fingerprint(job: Job) -> str:
+def fingerprint_of(job: Job) -> str:
     """The job's fingerprint; "" where a file cannot be opened: `load` says what is wrong with it."""
     try:
         return job.fingerprint()

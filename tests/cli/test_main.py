@@ -349,3 +349,34 @@ def test_ctrl_c_while_training_leaves_no_partial_file(scans: Path, tmp_path: Pat
 def test_how_to_go_on_after_an_interruption(words: tuple[str, ...], how: str) -> None:
     """A command that begins anew when it is repeated would throw away what was done."""
     assert _again(words) == f"run the same command again{how}"
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    """As with `2>&1 | head -1`: its exit code says how it ended, not that its reader has gone."""
+    script = """
+import logging, sys
+from medvae.cli import commands, console
+from medvae.cli.main import main
+from medvae.run.work import Progress
+
+def info(args):
+    with console.progress() as tell:
+        for done in range(3):
+            tell(Progress(f"stage {done}", done, 3))
+            logging.getLogger("medvae").warning("heard by nobody")
+    for line in range(5000):
+        console.out("a line that fills the pipe")
+    open(sys.argv[1], "w").close()
+    return 1
+
+commands.info = info
+sys.exit(main(["info", "."]))
+"""
+    read, write = os.pipe()
+    os.close(read)
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "done")], stdout=write, stderr=write, check=False
+    )
+    os.close(write)
+    assert ran.returncode == 1
+    assert (tmp_path / "done").is_file()

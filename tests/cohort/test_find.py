@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from dicom_made import put, ramp, slices
@@ -15,9 +16,6 @@ from medvae.errors import InputError, ScanError
 from medvae.io import reading
 from medvae.scan import ScanRef
 from medvae.settings import ReadSettings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def ids(*inputs: Path, **more: Any) -> list[str]:
@@ -87,6 +85,30 @@ def test_label_maps_are_known_by_their_names(tmp_path: Path, name: str, caplog: 
     assert len(ids(tmp_path / "list.csv")) == 2, "by a glob or a list, which every command takes"
     (tmp_path / "s1.nii").unlink()
     assert len(ids(tmp_path)) == 1, "or nothing else is there"
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_a_series_is_something_else_beside_label_maps(tmp_path: Path, suffix: str) -> None:
+    for index, one in enumerate(put(tmp_path / "p1", slices(ramp()))):
+        one.rename(one.with_name(f"IM{index}{suffix}"))
+    touch(tmp_path, "p1/lesion_mask.nii.gz", "p1/notes.txt")
+    (ref,) = look(tmp_path).refs
+    assert ref.format == "dicom"
+    (row,) = listed(tmp_path, "scan,subject,mask\np1,a,p1/lesion_mask.nii.gz\n")
+    assert (row.format, row.mask) == ("dicom", tmp_path / "p1" / "lesion_mask.nii.gz")
+    for path in (tmp_path / "p1").glob("IM*"):
+        path.unlink()
+    assert ids(tmp_path / "p1") == ["lesion_mask"]
+
+
+def test_a_folder_in_a_list_gives_no_file_that_the_list_calls_a_mask_or_label_map(tmp_path: Path) -> None:
+    put(tmp_path / "p1", slices(ramp()))
+    touch(tmp_path, "p1/roi.nii.gz", "p1/tissue.nii.gz", "p2/a.nii", "p2/roi.nii.gz")
+    text = "scan,mask,label_map\np1,p1/roi.nii.gz,p1/../p1/tissue.nii.gz\np2,p2/roi.nii.gz,\n"
+    one, other = listed(tmp_path, text)
+    assert (one.format, other.path.name) == ("dicom", "a.nii")
+    (shape,) = listed(tmp_path, "scan,label_map\np2/roi.nii.gz,p2/roi.nii.gz\n")
+    assert shape.path.name == "roi.nii.gz", "a file that a row names as the scan is one"
 
 
 @pytest.mark.parametrize("name", ["masked.nii", "segment2.nii", "labeled.nii", "mask/s.nii", "damask7.dcm"])
@@ -192,6 +214,21 @@ def test_ids_that_would_be_the_same_get_a_suffix(tmp_path: Path) -> None:
     assert all(ref.subject == ref.id for ref in found)
     again = look(tmp_path / "two", tmp_path / "one").refs
     assert {ref.id for ref in again} == {ref.id for ref in found}, "whatever the order"
+
+
+def test_an_id_does_not_depend_on_how_the_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "g/a b.nii", "g/a-b.nii", "h/a b.nii")
+    found = ids(tmp_path / "g")
+    assert len(set(found)) == 2
+    monkeypatch.chdir(tmp_path)
+    assert ids(Path("g")) == found
+    monkeypatch.chdir(tmp_path / "g")
+    assert ids(Path()) == ids(Path("..") / "g") == found
+    monkeypatch.chdir(tmp_path)
+    two = ids(Path("g"), Path("h"))
+    assert len(set(two)) == 3, "the same path below two inputs"
+    assert two == ids(tmp_path / "g", tmp_path / "h")
+    assert all(re.fullmatch(r"a-b-[0-9a-f]{6}", one) for one in two)
 
 
 def test_hashed_ids_tell_nothing(tmp_path: Path) -> None:
@@ -308,6 +345,15 @@ def test_a_list_beside_the_scans_is_offered(tmp_path: Path, name: str, caplog: p
     look(tmp_path / "s", tmp_path / "s" / name)
     assert "holds a list" not in caplog.text, "it is used"
     assert f"name the list {tmp_path / 's' / name}" in (refusal(tmp_path / "s", split="train").hint or "")
+
+
+def test_a_list_of_series_beside_their_folders_is_offered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, place in (("p1", "p1"), ("p2", "p2/DICOM")):
+        put(tmp_path / "s" / place, slices(ramp()))
+        (tmp_path / "s" / "list.csv").write_text(f"scan,label\n{name},ill\n", "utf-8")
+        caplog.clear()
+        look(tmp_path / "s")
+        assert "s holds a list, list.csv: name it as the input to use its labels" in caplog.text
 
 
 def test_other_tables_beside_the_scans_are_not_offered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -130,6 +130,19 @@ def test_units(tmp_path: Path, modality: str, tags: dict[str, Any], units: str, 
         np.testing.assert_array_equal(scan.data, ramp())
 
 
+@pytest.mark.parametrize("intercept", ["empty", "missing"])
+def test_a_slope_without_intercept_is_said_to_count(tmp_path: Path, intercept: str) -> None:
+    def edit(one: Dataset, _: int) -> None:
+        one.RescaleSlope, one.RescaleIntercept = "2", None
+        if intercept == "missing":
+            del one.RescaleIntercept
+
+    put(tmp_path, slices(ramp()), edit)
+    scan = read_one(tmp_path)
+    np.testing.assert_array_equal(scan.data, 2 * ramp())
+    assert scan.warnings[0].startswith("no rescale intercept in the header: stored values times the slope (2)")
+
+
 def test_a_modality_that_is_none_of_ours_is_the_users(tmp_path: Path) -> None:
     put(tmp_path, slices(ramp()), lambda one, _: setattr(one, "Modality", "OT"))
     assert read_one(tmp_path).modality is None

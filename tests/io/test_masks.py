@@ -17,6 +17,7 @@ from medvae.scan import Geometry, Stored
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LIKE = Geometry((4, 5, 6), AFFINE)
@@ -200,3 +201,26 @@ def test_a_mask_under_a_name_that_says_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_label_map(tmp_path / "mask", LIKE, SETTINGS), ramp())
     (tmp_path / "other").write_text("no mask")
     assert refused(tmp_path / "other").code == "not_a_scan"
+
+
+@pytest.mark.parametrize(("read_one", "what"), [(read_mask, "mask"), (read_label_map, "label map")])
+def test_what_is_wrong_is_said_of_the_mask_and_not_of_the_scan(
+    tmp_path: Path, read_one: Callable[..., Any], what: str
+) -> None:
+    """The outcome of a scan gives the message beside the id of the scan, without the path."""
+    other = put(tmp_path / "other.nii", np.ones((4, 5, 7), "u1"))
+    for path, code in ((tmp_path / "typo.nii", "unreadable"), (other, "mask_mismatch")):
+        with pytest.raises(ScanError) as caught:
+            read_one(path, LIKE, SETTINGS)
+        assert (caught.value.code, caught.value.message.split(": ")[0]) == (code, what)
+
+
+def test_a_mask_without_orientation_gets_a_hint_that_helps(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(ramp(), AFFINE)
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "mask.nii")
+    problem = refused(tmp_path / "mask.nii")
+    assert problem.code == "mask_mismatch"
+    assert "label map: neither sform nor qform is set" in problem.message
+    assert "copy the header of the scan" in (problem.hint or ""), "an assumed orientation would not lie on the scan"

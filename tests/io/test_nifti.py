@@ -340,7 +340,9 @@ def test_nan_is_refused_or_filled_and_marked(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scan.data[scan.valid], data[scan.valid])
     assert (scan.data[~scan.valid] == 8).all()  # the smallest of the others
     assert "2 voxels" in scan.warnings[0]
-    assert code_of(put(path, np.full((3, 3, 3), np.nan, "f4")), fill_non_finite=True).code == "non_finite"
+    empty = code_of(put(path, np.full((3, 3, 3), np.nan, "f4")), fill_non_finite=True)
+    assert empty.code == "non_finite"
+    assert "fill_non_finite" not in (empty.hint or ""), "it is set already"
 
 
 def test_blank(tmp_path: Path) -> None:

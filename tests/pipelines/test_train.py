@@ -350,6 +350,28 @@ def test_overwrite_begins_anew(blocks: tuple[Path, Path], tmp_path: Path) -> Non
     assert not (tmp_path / "model" / "review").exists(), "the page of a model that is gone"
 
 
+def test_folders_of_the_users_own_are_refused_and_kept(
+    blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their names are those of a training's folders, which `--overwrite` removes."""
+    scans, config = blocks
+    own = [tmp_path / "own" / name for name in ("scans.json", "model.json")]
+    own += [tmp_path / "own" / name / "mine" for name in ("folds", "best", "last", "cache", "calibration", "review")]
+    own += [tmp_path / "own" / "review" / "index.html"]
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("years", "utf-8")
+    shutil.copytree(scans, tmp_path / "scans")
+    for more in ((), ("--overwrite",)):
+        for out in (tmp_path / "own", tmp_path / "scans"):
+            assert train(tmp_path / "scans", config, out, *more) == 2
+            said = capsys.readouterr().err
+            assert "holds other files" in said
+            assert "--overwrite" not in said
+    assert all(path.read_text("utf-8") == "years" for path in own)
+    assert contents(tmp_path / "scans") == contents(scans), "nor a folder of scans that is named as the output, too"
+
+
 def test_nothing_usable(blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, config = blocks
     (tmp_path / "scans").mkdir()

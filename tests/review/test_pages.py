@@ -212,7 +212,7 @@ def test_scans_without_a_picture_have_a_row_but_no_page(tmp_path: Path) -> None:
     (out / "scans" / "b" / "scan.nii.gz").unlink()
     done = review.run(out)
     assert (done.pages, done.without) == (("a",), ("b",))
-    assert "review=true" in done.lines[-1]
+    assert "pass overwrite=True and set detect.review=true" in done.lines[-1], "detect refuses other settings without"
     rows = {row["id"]: row for row in _run(out)["rows"]}
     assert (rows["a"]["page"], rows["b"]["page"]) == (True, False)
 

@@ -130,8 +130,9 @@ def test_the_record_stays_until_the_run_is_finished_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_a_folder_whose_run_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text, "utf-8")
-    with pytest.raises(OutputError, match="another run"):
-        opened(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"its run\.json cannot be read"):
+            opened(tmp_path, overwrite=overwrite)
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -163,10 +164,25 @@ def test_overwriting_removes_what_the_manifest_lists_and_nothing_else(tmp_path: 
     assert known(fresh, ref) is None
 
 
-def test_overwriting_where_there_are_only_other_files_keeps_them(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years", "utf-8")
-    opened(tmp_path, overwrite=True)
-    assert (tmp_path / "thesis.tex").read_text("utf-8") == "years"
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["thesis.tex", "review/thesis.tex", "run.json"])
+def test_what_no_run_wrote_is_never_overwritten(tmp_path: Path, name: str, overwrite: bool) -> None:
+    mine = tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text('{"command": "train my dog", "years": 4}', "utf-8")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError) as caught:
+        opened(tmp_path, overwrite=overwrite)
+    assert caught.value.hint == "choose an empty folder", "nothing that a user does on a hint removes other files"
+    assert tree(tmp_path) == before
+
+
+def test_the_run_of_another_command_is_not_overwritten(tmp_path: Path) -> None:
+    opened(tmp_path / "out")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="holds a run of `medvae detect`"):
+        opened(tmp_path / "out", command="train", overwrite=True)
+    assert tree(tmp_path) == before
 
 
 def test_only_what_ended_well_and_is_whole_was_done(tmp_path: Path, ref: ScanRef) -> None:

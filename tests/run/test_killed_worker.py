@@ -57,5 +57,6 @@ def test_its_scan_is_read_again_or_ends_as_failed_and_the_others_go_on(
     assert [(one.id, one.status) for one in summary.outcomes] == [("a", "ok"), (killer, status), ("b", "ok")]
     if status == "failed":
         assert "died" in summary.outcomes[1].message
+        assert summary.outcomes[1].input == refs[1].fingerprint(), "by which `train --resume` knows its scans again"
     else:
         assert (tmp_path / "out" / "scans" / "once.txt").read_text("utf-8") == "once" * LARGE

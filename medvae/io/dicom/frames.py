@@ -89,7 +89,7 @@ class Frame:
         person: who was scanned.
         traits: what kind of image it is, by keyword.
         slope, intercept, unit: of the rescale; the unit is RescaleType, "" where not given.
-        rescaled: whether the file gives a rescale.
+        rescaled: whether the file gives an intercept; a slope may stand without one.
     """
 
     path: Path

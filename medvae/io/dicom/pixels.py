@@ -178,6 +178,7 @@ def _finish(volume: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> Non
     if low >= high:
         raise ScanError(f"all voxels are {'padding' if low > high else f'{low:g}'}", code="blank")
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ScanError("rescaled values are beyond the range of float32", code="non_finite")
+        hint = "check RescaleSlope and RescaleIntercept, and export the series again"
+        raise ScanError("rescaled values are beyond the range of float32", code="non_finite", hint=hint)
     if valid is not None:
         np.minimum(volume, low, out=volume, where=~valid)

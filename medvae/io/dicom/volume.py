@@ -179,7 +179,7 @@ def _meaning(
         if foreign:
             warnings.append(f"CT values are in {foreign[0][:16]}, not HU")
         elif not any(frame.rescaled for frame in frames):
-            warnings.append("no rescale in the header: stored values are taken as HU")
+            warnings.append(_without_intercept(frames))
     elif modality == "PT":
         units = _PET_UNITS.get(tags.text("Units"), "a.u.")
     if modality == "MR" and tags.text("ContrastBolusAgent").lower() not in _NO_AGENT:
@@ -187,3 +187,12 @@ def _meaning(
     if any(image.header.tags.text("LossyImageCompression") == "01" for image in images):
         warnings.append("the images are lossily compressed")
     return modality, units, warnings
+
+
+def _without_intercept(frames: Sequence[Frame]) -> str:
+    """What is taken as HU where no slice of a CT has a RescaleIntercept."""
+    slopes = sorted({frame.slope for frame in frames})
+    if slopes == [1.0]:
+        return "no rescale in the header: stored values are taken as HU"
+    named = ", ".join(f"{slope:g}" for slope in slopes[:3])
+    return f"no rescale intercept in the header: stored values times the slope ({named}) are taken as HU"
