@@ -20,7 +20,7 @@ from medvae.checkpoint.folder import load
 from medvae.checkpoint.folds import load_folds
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import find
-from medvae.cohort.names import is_among
+from medvae.cohort.names import both_forms
 from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, ModelError, OutputError, ScanError, SettingsError
 from medvae.prepare.load import Loaded, ReadAndPrepare
@@ -93,6 +93,7 @@ def run(
     names = usable(trained, settings.detect.maps)
     check_options(trained, settings.detect, names=names)
     behind = statistics_for_site(trained).behind if thresholds_only else ()
+    people = both_forms(trained.latents.subjects)
     if thresholds_only and settings.detect != trained.settings.detect:
         message = "thresholds alone are for the maps that the model was calibrated with: detect.* cannot be changed"
         raise SettingsError(message, hint="leave detect.* out, or calibrate on all healthy scans")
@@ -112,7 +113,7 @@ def run(
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),
-            partial(_keep, trained=trained, readings=readings, behind=behind),
+            partial(_keep, trained=trained, people=people, readings=readings, behind=behind),
             folder=folder,
             engine=Processes(workers),
             stage="prepare",
@@ -228,17 +229,24 @@ def _is_of(unfinished: Path, identity: dict[str, Any]) -> bool:
 
 
 def _keep(
-    ref: ScanRef, loaded: Loaded, *, trained: Model, readings: Readings = UNREAD, behind: Collection[str] = ()
+    ref: ScanRef,
+    loaded: Loaded,
+    *,
+    trained: Model,
+    people: frozenset[str],
+    readings: Readings = UNREAD,
+    behind: Collection[str] = (),
 ) -> Result:
     """The prepared scan, if training has not seen it, no verdict keeps it out and the model takes its conditions.
 
-    `behind` are hashes of the scans that the mean and spread are of, where these stay.
+    `people` are the subjects of training in both forms; `behind` are hashes of the scans that the mean and spread are
+    of, where these stay.
     """
     prepared = loaded.prepared
     named = ref.subject_given or ref.subject != ref.id  # the name of a file alone may be the same by chance
     if prepared.source_hash in trained.latents.hashes:
         raise ScanError("training has seen this scan", code="seen_in_training")
-    if named and is_among(ref.subject, trained.latents.subjects):
+    if named and both_forms([ref.subject]) & people:
         raise ScanError("training has seen a subject of this name", code="seen_in_training", hint=_OTHER_HINT)
     if prepared.source_hash in behind:
         raise ScanError("this scan is among those that the model's mean and spread come from", code="seen_in_training")

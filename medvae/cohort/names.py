@@ -69,10 +69,10 @@ def digest(text: str, length: int = 12) -> str:
     return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:length]
 
 
-def is_among(subject: str, others: Iterable[str]) -> bool:
-    """Whether a subject is one of others; each of them may be written as it is, or as `hash_ids` writes it."""
-    forms = {subject, digest(subject)}
-    return any(other in forms or digest(other) == subject for other in others)
+def both_forms(subjects: Iterable[str]) -> frozenset[str]:
+    """Subjects as they are written, and as `hash_ids` writes them: those of two runs are one if they share a form."""
+    plain = frozenset(subjects)
+    return plain | {digest(one) for one in plain}
 
 
 def unique(found: Sequence[Candidate], *, hashed: bool) -> list[ScanRef]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvae.cohort import tables
 from medvae.cohort.find import find
-from medvae.cohort.names import is_among
+from medvae.cohort.names import both_forms
 from medvae.cohort.rows import COLUMNS
 from medvae.errors import InputError, ScanError
 from medvae.evaluation.image_set import ImageSet
@@ -160,8 +160,9 @@ def check_apart(training: ImageSet, held_out: ImageSet, run: SyntheticRun, *, mo
     if model is not None:
         subjects |= set(model.latents.subjects)
         hashes |= set(model.latents.hashes)
-    rows = zip(held_out.ids, held_out.subjects, held_out.hashes, strict=True)
-    shared = [one for one, subject, mark in rows if is_among(subject, subjects) or mark in hashes or one in others]
+    people = both_forms(subjects)
+    rows = zip(held_out.ids, map(both_forms, zip(held_out.subjects)), held_out.hashes, strict=True)
+    shared = [one for one, forms, mark in rows if forms & people or mark in hashes or one in others]
     if shared:
         more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
         message = f"held-out scans of subjects that are trained on: {shared[0]}{more}"

@@ -199,10 +199,10 @@ def test_a_condition_that_training_did_not_have_rejects_the_scan(trained_folder:
     (ref,) = find(brains / "healthy" / "h0.nii.gz")
     prepare = ReadAndPrepare(model.settings.read, model.preparation)
     known, unknown = (replace(ref, conditions={"sex": sex}) for sex in ("f", "x"))
-    (stored,) = _keep(known, prepare(known), trained=model).files
+    (stored,) = _keep(known, prepare(known), trained=model, people=frozenset()).files
     assert stored.prepared.conditions == {"sex": "f"}  # type: ignore[attr-defined]
     with pytest.raises(ScanError) as caught:
-        _keep(unknown, prepare(unknown), trained=model)
+        _keep(unknown, prepare(unknown), trained=model, people=frozenset())
     assert caught.value.code == "unknown_condition"
 
 
