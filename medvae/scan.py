@@ -149,6 +149,7 @@ class ScanRef:
         format: name of the module in `medvae.io.formats` that reads it, e.g. "nifti".
         paths: the files it consists of, in a fixed order.
         subject: who was scanned; splits are made by it. Defaults to the id.
+        subject_given: whether a list or a BIDS name says so: the name may be that of the file, too.
         label: class of the scan, if a list gives one.
         label_map: file with a label per voxel, on the same grid.
         mask: file with the foreground, on the same grid.
@@ -172,6 +173,7 @@ class ScanRef:
     part: str = ""
     frames: tuple[int, ...] = ()
     conditions: Mapping[str, float | str] = field(default_factory=dict)
+    subject_given: bool = False
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -185,8 +187,9 @@ class ScanRef:
         return self.paths[0]
 
     def with_id(self, name: str) -> Self:
-        """The same scan under another id; a scan whose subject was its id stays its own subject."""
-        return replace(self, id=name, subject=name if self.subject == self.id else self.subject)
+        """The same scan under another id; a scan of which nothing says who was scanned stays its own subject."""
+        own = self.subject == self.id and not self.subject_given
+        return replace(self, id=name, subject=name if own else self.subject)
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that reading and preparing depends on, besides the settings.

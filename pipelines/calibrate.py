@@ -235,7 +235,7 @@ def _keep(
     `behind` are hashes of the scans that the mean and spread are of, where these stay.
     """
     prepared = loaded.prepared
-    named = ref.subject != ref.id  # a subject that a list names; an id may be the same by chance
+    named = ref.subject_given or ref.subject != ref.id  # the name of a file alone may be the same by chance
     if prepared.source_hash in trained.latents.hashes:
         raise ScanError("training has seen this scan", code="seen_in_training")
     if named and is_among(ref.subject, trained.latents.subjects):

@@ -244,6 +244,7 @@ def _row(row: Row, path: Path, settings: ReadSettings, *, apart: Collection[str]
     said = {name: getattr(row, name) for name in ("subject", "label", "modality", "split", "conditions")}
     said |= {name: _beside(text, row, path) for name in ("label_map", "mask") if (text := getattr(row, name))}
     said = {name: value for name, value in said.items() if value is not None}
+    said |= {"subject_given": True} if "subject" in said else {}
     scans = [replace(one, ref=replace(one.ref, **said)) for one in found.scans]
     return [replace(one, origin="list") for one in scans] if "subject" in said else scans
 

@@ -88,7 +88,7 @@ def unique(found: Sequence[Candidate], *, hashed: bool) -> list[ScanRef]:
         if max(count.values(), default=1) == 1:
             break
         named = [
-            _renamed(ref, f"{ref.id}-{digest(place, length)}") if count[ref.id.lower()] > 1 else ref
+            ref.with_id(f"{ref.id}-{digest(place, length)}") if count[ref.id.lower()] > 1 else ref
             for ref, place in zip(named, places, strict=True)
         ]
     return named
@@ -107,14 +107,9 @@ def _places(found: Sequence[Candidate], named: Sequence[ScanRef]) -> list[str]:
 
 
 def _hashed(ref: ScanRef) -> ScanRef:
-    own = ref.subject == ref.id
-    new = ref if ref.format == "dicom" else _renamed(ref, digest(ref.id))  # the id of a DICOM series is a hash already
+    own = ref.subject == ref.id and not ref.subject_given
+    new = ref if ref.format == "dicom" else ref.with_id(digest(ref.id))  # the id of a DICOM series is a hash already
     return new if own else replace(new, subject=digest(ref.subject))
-
-
-def _renamed(ref: ScanRef, name: str) -> ScanRef:
-    """With another id; a scan whose subject was its id stays its own subject."""
-    return replace(ref, id=name, subject=name if ref.subject == ref.id else ref.subject)
 
 
 def entries(one: Candidate) -> tuple[object, ...]:

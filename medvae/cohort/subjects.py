@@ -44,7 +44,7 @@ def guess(found: Sequence[Candidate]) -> list[Candidate]:
     guessed = []
     for one in found:
         subject = _shortest(names.get(id(one), ""), there)
-        ref = replace(one.ref, subject=subject) if subject else one.ref
+        ref = replace(one.ref, subject=subject, subject_given=True) if subject else one.ref
         guessed.append(replace(one, ref=ref, origin="bids") if subject else one)
     return guessed
 

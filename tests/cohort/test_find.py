@@ -256,6 +256,7 @@ def test_a_row_says_all_about_its_scan(tmp_path: Path) -> None:
         mask=tmp_path / "m.nii",
         modality="MR",
         split="test",
+        subject_given=True,
     )
 
 

@@ -13,7 +13,7 @@ import medvae
 from medvae.checkpoint.folder import load, save
 from medvae.cli.main import main
 from medvae.cohort.find import find
-from medvae.cohort.names import is_among, unique
+from medvae.cohort.names import Candidate, is_among, unique
 from medvae.errors import InputError
 from medvae.io.formats import nifti
 from medvae.run.manifest import Manifest
@@ -55,13 +55,28 @@ def test_subjects_are_known_with_and_without_hashes(
 
 
 def test_patients_of_dicom_are_known_though_they_are_hashed_twice() -> None:
-    refs = [ScanRef("series-1", "dicom", (Path("1.dcm"),), subject="patient-0a1b")]
-    (again,) = unique(refs, hashed=True)
-    assert again.subject != refs[0].subject
-    for mine, theirs in ((refs[0], again), (again, refs[0]), (again, again), (refs[0], refs[0])):
+    ref = ScanRef("series-1", "dicom", (Path("1.dcm"),), subject="patient-0a1b")
+    (again,) = unique([Candidate(ref, Path(), "patient")], hashed=True)
+    assert again.subject != ref.subject
+    for mine, theirs in ((ref, again), (again, ref), (again, again), (ref, ref)):
         assert is_among(mine.subject, [theirs.subject, "other"])
     assert not is_among(again.subject, ["patient-0a1c"])
     assert not is_among("patient-0a1b", [])
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_subject_that_a_list_calls_like_its_file_is_known(whole: Path, tmp_path: Path, hashed: bool) -> None:
+    """The most natural list; the name of a file that no list mentions may be the same by chance."""
+    trained = load(whole)
+    subjects = ["p00", *trained.latents.subjects[1:]]
+    save(replace(trained, latents=replace(trained.latents, subjects=subjects)), tmp_path / "model")
+    there = listed(tmp_path, {"p00": "p00", "p07": "p07"})
+    words = ["--model", str(tmp_path / "model"), "--workers", "0", "--quiet", *["--hash-ids"] * hashed]
+    assert main(["calibrate", str(there), *words]) == 0
+    outcomes = Manifest(tmp_path / "model" / "calibration" / "manifest.jsonl").outcomes()
+    assert sorted(one.code or "ok" for one in outcomes.values()) == ["ok", "seen_in_training"]
+    there.unlink()
+    assert main(["calibrate", str(tmp_path / "p00.nii.gz"), *words]) == 0
 
 
 def test_a_subject_of_the_same_name_is_told_from_the_same_scan(
