@@ -108,7 +108,7 @@ def run(
     identity |= {"thresholds_only": thresholds_only, "behind": hash_of(sorted(behind))}  # which scans are refused
     anew = verdicts is not None or not _is_of(out, identity)  # what an unfinished run prepared was not judged
     with OutputFolder(
-        out, command="calibrate", identity=identity, overwrite=anew, exclusive=True, part_of_model=True
+        out, command="calibrate", identity=identity, overwrite=anew, exclusive=True, part_of_model=True, scratch=True
     ) as folder:
         summary = run_jobs(
             refs,

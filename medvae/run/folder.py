@@ -49,6 +49,8 @@ class OutputFolder:
         exclusive: one run at a time, and ids are this run's own, as in a model folder. Otherwise several runs may write
             into the folder at once, e.g. one job per subject.
         part_of_model: the folder is a model folder or lies in one; without it that is refused.
+        scratch: the command chose the place itself, so that nothing of a user is in it: with `overwrite` whatever a run
+            has left there is no obstacle, also without a record that can be read.
 
     Raises:
         OutputError: the folder belongs to another run, holds other files, is in use, or cannot be written.
@@ -63,11 +65,12 @@ class OutputFolder:
         overwrite: bool = False,
         exclusive: bool = False,
         part_of_model: bool = False,
+        scratch: bool = False,
     ) -> None:
         self.path = path
         self._record = new_record(command, identity)
         self._begun = time.monotonic()
-        self._alone, self._exclusive = overwrite or exclusive, exclusive
+        self._alone, self._exclusive, self._scratch = overwrite or exclusive, exclusive, scratch
         self._manifest = Manifest(path / "manifest.jsonl")
         self._claims = Claims(path)
         weakref.finalize(self, self._claims.close)  # where nobody closes the folder
@@ -107,6 +110,8 @@ class OutputFolder:
             hint = "wait until it has ended, or choose another folder"
             hint = hint if self._exclusive else f"do not pass overwrite=True, {hint}"
             raise OutputError(f"another run is writing into the folder (on {hosts[0]})", path=self.path, hint=hint)
+        if overwrite and self._scratch:
+            return
         if (self.path / "run.json").is_file():
             refuse_other_run(self.path, self._record, overwrite=overwrite)
         elif self.path.is_dir() and any(path.name[0] != "." for path in self.path.iterdir()):

@@ -299,6 +299,17 @@ def test_what_belongs_to_a_model_may_lie_in_it(tmp_path: Path) -> None:
     assert (out / "run.json").is_file()
 
 
+def test_what_is_left_in_a_place_of_the_commands_own_is_no_obstacle(tmp_path: Path) -> None:
+    """A run that is killed while it removes the folder leaves files and no record."""
+    out = model(tmp_path / "model") / "calibration" / "unfinished"
+    write_text(out / "cache" / "s.safetensors", "prepared")
+    options: dict[str, Any] = {"command": "calibrate", "identity": {}, "exclusive": True, "part_of_model": True}
+    with pytest.raises(OutputError, match="holds other files"):
+        OutputFolder(out, **options, overwrite=True)
+    with OutputFolder(out, **options, overwrite=True, scratch=True):
+        assert (out / "run.json").is_file()
+
+
 def test_a_run_that_loses_the_race_for_a_new_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked = Claims.locked
 
