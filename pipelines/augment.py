@@ -10,6 +10,7 @@ import numpy as np
 
 from medvae.checkpoint.folder import load
 from medvae.evaluation.folder import remove_evaluation
+from medvae.review.accepted import remove_accepted
 from medvae.review.drawing import import_what_drawing_needs
 from medvae.review.filling import remove_pages
 from medvae.review.sample_list import SampleList
@@ -85,6 +86,7 @@ def run(
             with disk_errors(out):
                 remove_pages(out)
                 remove_evaluation(out)
+                remove_accepted(out)
         whole = with_screen(synthesizer, layout=layout, on_progress=on_progress)
         summary = run_jobs(
             [SampleJob(index) for index in range(count)],
@@ -95,8 +97,8 @@ def run(
             stage="augment",
             on_progress=on_progress,
         )
-        rows, counts = _write_tables(folder, whole)
-        folder.finish(summary, **counts, prepare=trained.preparation.to_json())
+        rows, counts, files = _write_tables(folder, whole)
+        folder.finish(summary, files=files, **counts, prepare=trained.preparation.to_json())
         pages = options.augment.review and layout.with_pages
         if pages:
             with folder.rows() as outcomes, disk_errors(out):
@@ -124,13 +126,15 @@ def _generate(job: SampleJob, _: None, *, whole: SyntheticSet) -> Result:
     return replace(found, files=(*found.files, *whole.beside(scan), page))
 
 
-def _write_tables(folder: OutputFolder, whole: SyntheticSet) -> tuple[list[Row], dict[str, Any]]:
-    """The files about all samples in the folder, those of other runs included; returns their rows and counts."""
+def _write_tables(folder: OutputFolder, whole: SyntheticSet) -> tuple[list[Row], dict[str, Any], list[str]]:
+    """The files about all samples in the folder, those of other runs included; returns rows, counts and their names."""
     with folder.rows() as outcomes, disk_errors(folder.path):
         rows = _rows(outcomes)
-        for file in tables.set_files(rows, whole, folder.path):
+        files = tables.set_files(rows, whole, folder.path)
+        for file in files:
             file.write(folder.path)
-        return rows, tables.counts(rows, whole, not_generated=sum(one.code == "implausible" for one in outcomes))
+        refused = sum(one.code == "implausible" for one in outcomes)
+        return rows, tables.counts(rows, whole, not_generated=refused), [file.name for file in files]
 
 
 def _rows(outcomes: Iterable[Outcome]) -> list[Row]:

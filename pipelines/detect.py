@@ -111,7 +111,9 @@ def run(
     import_what_drawing_needs()
     with OutputFolder(out, command="detect", identity=identity, overwrite=overwrite) as folder:
         if overwrite:
-            _remove_what_is_of_all(out)
+            with disk_errors(out):
+                remove_pages(out)
+                remove_evaluation(out)
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),
@@ -125,24 +127,17 @@ def run(
             write_text(out / _SCORES, _table(rows, reference, options))
             write_text(out / _FINDINGS, findings_table((row.id, _candidates(row)) for row in rows))
         units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
-        facts = {"units": {name: units[name] for name in options.maps}, "thresholds": _thresholds(reference, options)}
+        facts: dict[str, Any] = {"units": {name: units[name] for name in options.maps}}
+        facts |= {"thresholds": _thresholds(reference, options)}
         warnings = [*trained.warnings, *reference.warnings]
-        folder.finish(summary, reference=reference.in_words, warnings=warnings, model=trained.card, **facts)
+        facts |= {"reference": reference.in_words, "warnings": warnings, "model": trained.card}
+        folder.finish(summary, files=(_SCORES, _FINDINGS), **facts)
         if options.review:
             with folder.rows() as rows, disk_errors(out):
                 Worklist.of_run(out, rows).write(out)
     lines = [f"{out}: scores.csv, findings.csv, and one folder per scan in scans/ ({reference.in_words})"]
     lines += [f"{out}/review/index.html: the pages, to be opened in a browser"] if options.review else []
     return Finished(out, summary, tuple(lines) if summary.exit_code < 2 else ())
-
-
-def _remove_what_is_of_all(out: Path) -> None:
-    """Remove what an earlier run has written about all of its scans; no line of its manifest lists these files."""
-    with disk_errors(out):
-        remove_pages(out)
-        remove_evaluation(out)
-        for name in (_SCORES, _FINDINGS):
-            (out / name).unlink(missing_ok=True)
 
 
 def _share(options: DetectSettings) -> float:

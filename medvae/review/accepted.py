@@ -44,6 +44,16 @@ class Accepted:
     files: tuple[str, ...]
 
 
+def remove_accepted(out: Path) -> None:
+    """Remove the lists of what was accepted of an earlier set.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    for name in (LIST, DATALIST):
+        (out / name).unlink(missing_ok=True)
+
+
 def write_accepted(verdicts: Path, out: Path, outcomes: Sequence[Outcome]) -> Accepted:
     """Write `accepted.csv`, as `labels.csv`, and `accepted.json`, as the datalist `dataset.json` where there is one.
 

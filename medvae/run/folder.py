@@ -16,11 +16,20 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from medvae.errors import OutputError
+from medvae.errors import InputError, OutputError
 from medvae.io.files import remove_partials, write_json
 from medvae.run.claims import Claims
 from medvae.run.manifest import Manifest
-from medvae.run.record import EMPTY, RESEARCH_USE, disk_errors, hash_of, is_model, new_record, refuse_other_run
+from medvae.run.record import (
+    EMPTY,
+    RESEARCH_USE,
+    disk_errors,
+    hash_of,
+    is_model,
+    new_record,
+    read_record,
+    refuse_other_run,
+)
 from medvae.run.task import Todo
 from medvae.run.work import Job, Placed, source_of
 
@@ -44,8 +53,8 @@ class OutputFolder:
         path: created if it does not exist.
         command: name of the command.
         identity: what makes two runs the same run (settings, hash of the model): a folder of another one is refused.
-        overwrite: begin anew where the folder holds a run of the same command; what that run listed in the manifest is
-            removed, and nothing else.
+        overwrite: begin anew where the folder holds a run of the same command; what that run listed in its manifest and
+            its record is removed, and nothing else.
         exclusive: one run at a time, and ids are this run's own, as in a model folder. Otherwise several runs may write
             into the folder at once, e.g. one job per subject.
         part_of_model: the folder is a model folder or lies in one; without it that is refused.
@@ -123,11 +132,19 @@ class OutputFolder:
         if overwrite:
             for outcome in self._manifest.outcomes().values():
                 self._remove(outcome.outputs)
+            self._remove(self._files_of_all())
             self._manifest.path.unlink(missing_ok=True)
         run = self.path / "run.json"
         if overwrite or not run.is_file():  # the record of the same run stays until this one is finished
             write_json(run, self._record)
         self._manifest.path.touch()  # with it, the folder is known as output wherever scans are looked for
+
+    def _files_of_all(self) -> list[str]:
+        """The files that an earlier run has finished with: about all of its scans, not about one."""
+        try:
+            return [str(name) for name in read_record(self.path).get("files", [])]
+        except InputError:  # there is no record, or it cannot be read
+            return []
 
     def _remove(self, outputs: Iterable[str], *, keep: int = 0) -> None:
         """Remove files of an earlier run, and the folders that are empty then.
@@ -242,13 +259,20 @@ class OutputFolder:
             for one in there:
                 self._remove(one.outputs)
 
-    def finish(self, summary: Summary, **more: Any) -> None:
-        """Complete `run.json` with counts over the whole folder, the time this run took, and facts of the command."""
+    def finish(self, summary: Summary, *, files: Iterable[str] = (), **more: Any) -> None:
+        """Complete `run.json` with counts over the whole folder, the time this run took, and facts of the command.
+
+        Args:
+            summary: of this run.
+            files: names of those about all scans, which a run that begins anew removes.
+            more: facts.
+        """
         with disk_errors(self.path), self._claims.locked():
             ended = {one.id: one for one in (*self._rows(), *summary.outcomes) if one.code != "claimed"}
             counts = Counter(one.status for one in ended.values())
             ending = {"counts": dict(sorted(counts.items())), "seconds": round(time.monotonic() - self._begun, 1)}
-            write_json(self.path / "run.json", {**self._record, **more, **ending})
+            listed = {"files": list(files)} if files else {}
+            write_json(self.path / "run.json", {**self._record, **more, **listed, **ending})
 
 
 def _is_there(path: Path) -> bool:

@@ -53,11 +53,14 @@ def test_a_real_scan_is_kept_for_a_page_only_where_it_is_asked_for(model_folder:
 
 
 def test_without_review_nothing_of_the_pages_is_written_and_old_ones_go(model_folder: Path, tmp_path: Path) -> None:
-    assert augment(model_folder, tmp_path / "set", 1) == 0
+    assert augment(model_folder, tmp_path / "set", 1, "--layout", "bids") == 0
+    assert (tmp_path / "set" / "participants.tsv").is_file()
     write_text(tmp_path / "set" / "evaluation" / "augment.md", "of the old set")
+    write_text(tmp_path / "set" / "accepted.csv", "of the old set")
     assert augment(model_folder, tmp_path / "set", 1, "--set", "augment.review=false", "--overwrite") == 0
     assert not (tmp_path / "set" / "review").exists()
-    assert not (tmp_path / "set" / "evaluation").exists()
+    for name in ("evaluation", "accepted.csv", "participants.tsv"):
+        assert not (tmp_path / "set" / name).exists(), name
 
 
 def test_dicom_series_have_no_pages(model_folder: Path, tmp_path: Path) -> None:

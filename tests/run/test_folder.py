@@ -147,6 +147,25 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> 
     opened(tmp_path)
 
 
+def test_overwriting_removes_the_files_about_all_scans(tmp_path: Path) -> None:
+    """Tables of the old run do not lie beside the record of a new one that was interrupted."""
+    out, outside = tmp_path / "out", tmp_path / "outside.csv"
+    write_text(outside, "not ours")
+    folder = opened(out)
+    for name in ("scores.csv", "lists/folds.json", "notes.txt"):
+        write_text(out / name, "text")
+    folder.finish(Summary(()), files=("scores.csv", "lists/folds.json", "../outside.csv"))
+    opened(out)
+    assert (out / "scores.csv").exists(), "a run that goes on keeps them"
+    opened(out, seed=1, overwrite=True)
+    assert sorted(path.name for path in out.iterdir() if path.name[0] != ".") == [
+        "manifest.jsonl",
+        "notes.txt",
+        "run.json",
+    ]
+    assert outside.exists()
+
+
 def test_overwriting_removes_what_the_manifest_lists_and_nothing_else(tmp_path: Path, ref: ScanRef) -> None:
     out = tmp_path / "out"
     folder = opened(out)
