@@ -138,8 +138,9 @@ def reference_from(
     methods = configured(names, detect.options)
     if calibrated:
         check_options(model, detect, names=names)
-    training = training_statistics(model, methods, detect) if calibrated else {}
-    own = {fold: training_statistics(fold, methods, detect) for fold in folds}
+    before, kept = model.settings.detect, kept_training(model) if calibrated else {}
+    training = training_statistics(kept, methods, detect=detect, before=before)
+    own = {fold: training_statistics(kept_training(fold), methods, detect=detect, before=before) for fold in folds}
     statistics = Statistics(methods, model.preparation.grid.spacing, training, folds=own)
     steps = _Steps(inferences, (len(statistics.passes()) + 1) * len(inferences), on_progress)
     statistics.fit_to(steps)
@@ -164,7 +165,7 @@ def reference_from(
     }
     return Reference(
         maps=maps,
-        training=kept_training(model) if calibrated else {name: one.arrays for name, one in maps.items() if one.arrays},
+        training=kept if calibrated else {name: one.arrays for name, one in maps.items() if one.arrays},
         top=detect.top,
         draws=detect.draws,
         n=len(inferences),

@@ -72,13 +72,20 @@ def kept_training(model: Model) -> Mapping[str, Arrays]:
     return reference_of(model).training if NAME in model.sets else {}
 
 
-def training_statistics(model: Model, methods: Mapping[str, BaseMap], detect: DetectSettings) -> dict[str, Arrays]:
+def training_statistics(
+    kept: Mapping[str, Arrays], methods: Mapping[str, BaseMap], *, detect: DetectSettings, before: DetectSettings
+) -> dict[str, Arrays]:
     """Those of them that these maps go on from.
 
     A map that counts how rare the values of others are (`USES_LEFT_OUT`) does not where an option of one of these, or
     the number of draws, is another one than in training: their values were others.
+
+    Args:
+        kept: what `kept_training` gives.
+        methods: maps with the options of `detect`, by name.
+        detect: of this calibration.
+        before: of the training.
     """
-    before, kept = model.settings.detect, kept_training(model)
     changed = {name for name in methods if with_defaults(name, detect.options) != with_defaults(name, before.options)}
     return {
         name: kept[name]

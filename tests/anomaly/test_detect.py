@@ -117,7 +117,8 @@ def test_maps_lie_on_the_scans_own_grid(model_folder: Path, brains: Path) -> Non
         assert (one.data[found.coverage == 0] == 0).all()
     assert found.maps["residual_z"].unit == "z"
     assert found.status == "calibrated, n=3"
-    assert found.warnings == medvae.load_model(model_folder).warnings
+    model = medvae.load_model(model_folder)
+    assert found.warnings == (*model.warnings, *medvae.reference_of(model).warnings)
 
 
 def test_it_says_what_it_is_and_shows_itself(
@@ -159,12 +160,14 @@ def test_a_scan_that_was_seen_before_is_warned_of(
 ) -> None:
     model = replace(medvae.load_model(model_folder), record={})  # nothing is known of its reconstructions
     found = medvae.detect(brains / "healthy" / "h0.nii.gz", model, maps=["intensity"])
-    assert found.warnings == ("seen_in_calibration",)
+    few, seen = found.warnings
+    assert few.startswith("few_healthy")
+    assert seen == "seen_in_calibration"
     (montage,) = (file for file in found.files() if file.name == "montage.png")
     assert "warning: seen_in_calibration" in montage.title  # type: ignore[attr-defined]
     assert "not calibrated" not in caplog.text
     trained = medvae.detect(brains / "train" / "t0.nii.gz", model, maps=["intensity"])
-    assert trained.warnings == ("seen_in_training",)
+    assert trained.warnings == (few, "seen_in_training")
 
 
 def test_an_uncalibrated_model_is_warned_of(

@@ -16,7 +16,7 @@ from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.configured import configured
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import _fused, fused, fused_unaligned
-from medvae.anomaly.options import training_statistics
+from medvae.anomaly.options import kept_training, training_statistics
 from medvae.anomaly.reference import reference_of
 from medvae.statistics import Moments
 
@@ -129,7 +129,9 @@ def test_values_of_other_options_are_not_compared_with_those_of_the_training_sca
     detect = trained.settings.detect
     others = detect.model_copy(update={"options": {"contrast": {"scales_mm": [0]}}})
     for asked, same in ((detect, True), (others, False), (detect.model_copy(update={"draws": 2}), False)):
-        assert ("fused" in training_statistics(trained, configured(["fused"], asked.options), asked)) == same
+        methods = configured(["fused"], asked.options)
+        known = training_statistics(kept_training(trained), methods, detect=asked, before=detect)
+        assert ("fused" in known) == same
     made = make_reference(trained, new, calibrated=True, names=["fused"], detect=others)
     alone = make_reference(linear_model.bare_model(), new, calibrated=False, names=["fused"], detect=others)
     assert made.training["fused"] is not made.maps["fused"].arrays
