@@ -93,7 +93,7 @@ def run(
     names = usable(trained, settings.detect.maps)
     check_options(trained, settings.detect, names=names)
     behind = statistics_for_site(trained).behind if thresholds_only else ()
-    people = both_forms(trained.latents.subjects)
+    people = both_forms(*trained.latents.subjects)
     if thresholds_only and settings.detect != trained.settings.detect:
         message = "thresholds alone are for the maps that the model was calibrated with: detect.* cannot be changed"
         raise SettingsError(message, hint="leave detect.* out, or calibrate on all healthy scans")
@@ -246,7 +246,7 @@ def _keep(
     named = ref.subject_given or ref.subject != ref.id  # the name of a file alone may be the same by chance
     if prepared.source_hash in trained.latents.hashes:
         raise ScanError("training has seen this scan", code="seen_in_training")
-    if named and both_forms([ref.subject]) & people:
+    if named and both_forms(ref.subject) & people:
         raise ScanError("training has seen a subject of this name", code="seen_in_training", hint=_OTHER_HINT)
     if prepared.source_hash in behind:
         raise ScanError("this scan is among those that the model's mean and spread come from", code="seen_in_training")

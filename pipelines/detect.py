@@ -127,11 +127,15 @@ def run(
             write_text(out / _SCORES, _table(rows, reference, options))
             write_text(out / _FINDINGS, findings_table((row.id, _candidates(row)) for row in rows))
         units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
-        facts: dict[str, Any] = {"units": {name: units[name] for name in options.maps}}
-        facts |= {"thresholds": _thresholds(reference, options)}
-        warnings = [*trained.warnings, *reference.warnings]
-        facts |= {"reference": reference.in_words, "warnings": warnings, "model": trained.card}
-        folder.finish(summary, files=(_SCORES, _FINDINGS), **facts)
+        folder.finish(
+            summary,
+            files=(_SCORES, _FINDINGS),
+            reference=reference.in_words,
+            warnings=[*trained.warnings, *reference.warnings],
+            model=trained.card,
+            units={name: units[name] for name in options.maps},
+            thresholds=_thresholds(reference, options),
+        )
         if options.review:
             with folder.rows() as rows, disk_errors(out):
                 Worklist.of_run(out, rows).write(out)

@@ -14,6 +14,8 @@ from medvae.settings import ReadSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from medvae.scan import ScanRef
+
 
 def touch(folder: Path, *names: str) -> None:
     """Empty files: names alone are looked at."""
@@ -31,3 +33,9 @@ def refusal(*inputs: Path, **more: Any) -> InputError:
         look(*inputs, **more)
     assert caught.value.hint
     return caught.value
+
+
+def listed(folder: Path, text: str, **more: Any) -> tuple[ScanRef, ...]:
+    """The scans that a list with this text names."""
+    (folder / "list.csv").write_text(text, "utf-8")
+    return look(folder / "list.csv", **more).refs

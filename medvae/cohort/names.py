@@ -15,7 +15,7 @@ from unicodedata import normalize
 from medvae.io.discover import stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from medvae.scan import ScanRef
 
@@ -69,7 +69,7 @@ def digest(text: str, length: int = 12) -> str:
     return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:length]
 
 
-def both_forms(subjects: Iterable[str]) -> frozenset[str]:
+def both_forms(*subjects: str) -> frozenset[str]:
     """Subjects as they are written, and as `hash_ids` writes them: those of two runs are one if they share a form."""
     plain = frozenset(subjects)
     return plain | {digest(one) for one in plain}

@@ -91,8 +91,14 @@ def _value(cell: Any, decimal_comma: bool) -> float | str | None:
     if not isinstance(cell, str) or is_missing(cell):
         return None
     text = cell.strip()
+    found = number(text, decimal_comma=decimal_comma)
+    return text if found is None else found
+
+
+def number(text: str, *, decimal_comma: bool) -> float | None:
+    """The finite number that a cell of a table is; None where it is none."""
     plain = text.replace(",", ".") if decimal_comma else text
-    return float(plain) if _NUMBER.fullmatch(plain) and isfinite(float(plain)) else text
+    return float(plain) if _NUMBER.fullmatch(plain) and isfinite(float(plain)) else None
 
 
 def _text(value: Any, where: str, path: Path) -> str | None:

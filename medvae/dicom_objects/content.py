@@ -11,13 +11,13 @@ import numpy as np
 from pydicom.sr.coding import Code
 
 from medvae import __version__
+from medvae.io.nifti.file import NOTICE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAKER = "medvae"
 CREATOR = f"{MAKER}^"  # as the name of a person
-NOTICE = "research use only"
 SCHEME = "99MEDVAE"  # designator of our own codes
 _LEAST = 1e-6  # a limit of 0 has no window
 WINDOW = 3.0  # maps are shown from 0 to this many healthy limits, as in the pictures

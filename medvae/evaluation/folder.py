@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from medvae.io.files import remove_matching
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +25,4 @@ def remove_evaluation(out: Path) -> None:
     Raises:
         OSError: a file cannot be removed.
     """
-    folder = out / FOLDER
-    for name in _FILES:
-        for path in folder.glob(name):
-            path.unlink(missing_ok=True)
-    with suppress(OSError):  # not empty, or not there
-        folder.rmdir()
+    remove_matching(out / FOLDER, _FILES)

@@ -160,9 +160,9 @@ def check_apart(training: ImageSet, held_out: ImageSet, run: SyntheticRun, *, mo
     if model is not None:
         subjects |= set(model.latents.subjects)
         hashes |= set(model.latents.hashes)
-    people = both_forms(subjects)
-    rows = zip(held_out.ids, map(both_forms, zip(held_out.subjects)), held_out.hashes, strict=True)
-    shared = [one for one, forms, mark in rows if forms & people or mark in hashes or one in others]
+    people = both_forms(*subjects)
+    rows = zip(held_out.ids, held_out.subjects, held_out.hashes, strict=True)
+    shared = [one for one, who, mark in rows if both_forms(who) & people or mark in hashes or one in others]
     if shared:
         more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
         message = f"held-out scans of subjects that are trained on: {shared[0]}{more}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvae.io.owner import PATTERN, Owner, has_ended, me
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 PARTIAL = ".partial-"  # prefix of a file that is still being written; the name goes on with its writer
 
@@ -58,6 +58,21 @@ def remove_partials(folder: Path) -> int:
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
+
+
+def remove_matching(folder: Path, patterns: Iterable[str]) -> None:
+    """Remove the files below `folder` that match, and the folders that are empty then; other files stay.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    places = {folder}
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+        path.unlink(missing_ok=True)
+        places.add(path.parent)
+    for place in sorted(places, reverse=True):  # those within others first
+        with suppress(OSError):  # not empty, or not there
+            place.rmdir()
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from medvae.io.files import atomic, write_text
+from medvae.io.files import atomic, remove_matching, write_text
 from medvae.run.record import RESEARCH_USE
 
 if TYPE_CHECKING:
@@ -96,13 +95,8 @@ def remove_pages(out: Path) -> None:
     Raises:
         OSError: a file cannot be removed.
     """
-    folder = out / FOLDER
-    names = ("index.html", "run.js", *(f"{_FOLDER}/{one.name}" for one in (files("medvae.review") / _FOLDER).iterdir()))
-    for path in (*(folder / name for name in names), *folder.glob("scans/*.html")):
-        path.unlink(missing_ok=True)
-    for place in (folder / _FOLDER, folder / "scans", folder):
-        with suppress(OSError):  # not empty, or not there
-            place.rmdir()
+    loaded = (f"{_FOLDER}/{one.name}" for one in (files("medvae.review") / _FOLDER).iterdir())
+    remove_matching(out / FOLDER, ("index.html", "run.js", "scans/*.html", *loaded))
 
 
 def _template(name: str) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from medvae.cohort import tables
+from medvae.cohort import rows, tables
 from medvae.errors import InputError, ScanError
 from medvae.plugins import names, summary
 from medvae.review.filling import FOLDER, base64_text, write_worklist
@@ -69,11 +67,10 @@ def _q(file: Path) -> dict[str, dict[str, float]]:
         return {}  # no table, or none any more: the pages show p
     q = defaultdict[str, dict[str, float]](dict)
     for row in table.rows:
-        name, number, text = (row.get(column, "") for column in columns)
-        with suppress(ValueError):
-            value = float(text.replace(",", ".") if table.decimal_comma else text)
-            if math.isfinite(value):
-                q[name][number] = value
+        name, candidate, text = (row.get(column, "") for column in columns)
+        value = rows.number(text.strip(), decimal_comma=table.decimal_comma)
+        if value is not None:
+            q[name][candidate] = value
     return q
 
 

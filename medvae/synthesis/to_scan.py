@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae.io.nifti.file import NiftiFile
+from medvae.io.nifti.file import NiftiFile, described
 from medvae.prepare.grid import box_around
 from medvae.prepare.native import only_channel
 from medvae.review.grey import Grey
@@ -52,7 +52,7 @@ def nearest_file(one: str, sample: Sample, model: Model, *, nearest: str) -> Nif
     values = only_channel(model.training.images[at].astype(np.float32))[part]
     inside = np.where(mask, values, values[mask].min() if mask.any() else np.float32(0))
     grey = Grey.of(inside, mask, units="a.u.")
-    text = "training scan of a patient, rounded for display; research use only"
+    text = described("training scan of a patient", "rounded for display")
     return NiftiFile(nearest_place(one), grey.data, geometry, text, scale=grey.scale)
 
 

@@ -59,8 +59,8 @@ def test_patients_of_dicom_are_known_though_they_are_hashed_twice() -> None:
     (again,) = unique([Candidate(ref, Path(), "patient")], hashed=True)
     assert again.subject != ref.subject
     for mine, theirs in ((ref, again), (again, ref), (again, again), (ref, ref)):
-        assert both_forms([mine.subject]) & both_forms([theirs.subject, "other"])
-    assert not both_forms([again.subject]) & both_forms(["patient-0a1c"])
+        assert both_forms(mine.subject) & both_forms(theirs.subject, "other")
+    assert not both_forms(again.subject) & both_forms("patient-0a1c")
 
 
 @pytest.mark.parametrize("hashed", [True, False])
