@@ -167,6 +167,7 @@ class DetectorSettings(Frozen):
 
     steps: int = Field(0, ge=0, description="optimiser steps, if no time budget is given; 0: no detector")
     share: float = Field(0.5, gt=0, lt=1, description="share of train.minutes that the detector gets, if there is one")
+    plan: tuple[tuple[int, int], ...] = Field((), description="as train.plan, for the steps of the detector")
     channels: tuple[int, ...] = Field((16, 48, 128), min_length=2, description="channels per level, each half as fine")
     batch: int = Field(2, ge=1, description="patches per step and process")
     patch: Grid = Field((64, 64, 64), description="voxels of a patch along R, A, S; less where the grid is smaller")

@@ -21,7 +21,7 @@ _PICTURES = ("curves.png", "reconstructions.png")
 _NAMED = 3  # scans that a message names
 # settings of train, and of detector, that may differ when a training goes on
 _LENGTH = {"minutes", "steps", "plan", "keep_state", "folds"}
-_DETECTOR_LENGTH = {"steps", "share"}
+_DETECTOR_LENGTH = {"steps", "share", "plan"}
 
 
 def identity(settings: Settings) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def length(settings: Settings) -> dict[str, Any]:
         "plan": tree["plan"],
         "detector_steps": detector_steps,
         "detector_share": share,
+        **({"detector_plan": [list(change) for change in detector.plan]} if detector.plan else {}),
         **({"folds": tree["folds"]} if tree["folds"] else {}),
     }
 

@@ -1,12 +1,13 @@
 """Fitting a detector: the scans of the training with simulated anomalies, and where these are.
 
 As in `fit`, all that is random follows from the seed and counters, so that a training that was stopped and resumed ends
-with the same weights on the CPU. A time budget is turned into a number of steps once, when the detector begins.
+with the same weights on the CPU. A time budget is turned into a plan of steps, as for the VAE (`plan`).
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ from medvae.detector.corruption import corrupt
 from medvae.detector.features import Usual, features
 from medvae.detector.network import build
 from medvae.detector.tasks import TASKS
-from medvae.errors import SettingsError
 from medvae.prepare import intensity
 from medvae.prepare.preparation import Preparation
 from medvae.run.work import Progress, ignore
@@ -30,6 +30,7 @@ from medvae.training import state
 from medvae.training.batches import ahead
 from medvae.training.learner import TrainingError
 from medvae.training.losses import rate_at
+from medvae.training.plan import Budget, Plan
 from medvae.training.randomize import Randomize
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ _OVER = 0.3  # target of the voxels that it is put over
 _SCALED_AGAIN = 0.5  # how often intensities are fitted to the scan with its anomalies, as preparation would
 _WEIGHT = 2.0  # of what is anomalous in the loss: most voxels are usual
 _WARMUP, _CLIP = 0.1, 1.0
-_USED, _TIMED = 0.95, 4  # share of a time budget that is planned for; steps that are timed first
+_TIMED = 4  # steps that are timed before a time budget is turned into a plan
 _EVERY = 100  # steps between two states on disk
 _OF = 200  # training scans that the features compare with
 # Stronger than for the VAE: other scanners have other contrasts, fields, noise and slices.
@@ -89,8 +90,8 @@ def fit_detector(
     resume: bool,
     on_progress: Callable[[Progress], None] = ignore,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[Detector | None, int]:
-    """Train a detector, and say how many steps it was trained for; None and 0 where the settings want none.
+) -> tuple[Detector | None, Plan | None]:
+    """Train a detector, and say which plan of steps it followed; None where the settings want none.
 
     Args:
         training: healthy scans; a VAE may learn from them as well.
@@ -103,11 +104,12 @@ def fit_detector(
 
     Raises:
         TrainingError: the loss is not a number.
-        SettingsError: fewer steps than are done.
+        SettingsError: fewer steps than are done, or another plan than the one that was followed.
     """
+    begun = clock()
     preparation, wanted = Preparation(settings.prepare), settings.detector
     if not wanted.steps:
-        return None, 0
+        return None, None
     grid = preparation.grid
     net = build(wanted.channels, grid, aligned=preparation.aligned, seed=settings.seed)
     usual = _usual(training, grid) if preparation.aligned else None
@@ -117,17 +119,24 @@ def fit_detector(
     wrapped, wrapped_optimizer = fabric.setup(net, optimizer)
     before = state.load_detector(folder, net, optimizer) if resume else None  # now that the weights are on the device
     run = _Run(wrapped, wrapped_optimizer, _Source(training, settings, grid, usual), settings, fabric=fabric)
-    step = 0 if before is None else before.step
-    total = fabric.broadcast(_total(run, before, settings, clock=clock))
-    with closing(ahead(run.batch, range(step, total))) as batches:
-        for patches in batches:
-            loss = run.step(patches, progress=step / total, share=1 / total)
+    step, spent = (0, 0.0) if before is None else (before.step, before.seconds)
+    plan, budget = _begin(run, before, settings, clock=clock, begun=begun)
+    with closing(ahead(run.batch, range(step, plan.total if budget is None else sys.maxsize))) as batches:
+        while step < plan.total:
+            loss = run.step(next(batches), progress=plan.progress(step), share=plan.share(step))
             step += 1
-            on_progress(Progress("detector", step, total, f"loss {loss:.3f}"))
-            if fabric.is_global_zero and (step % _EVERY == 0 or step == total):
-                facts = state.DetectorFacts(step, total, settings.train.minutes)
+            if budget is not None:
+                plan = budget.corrected(plan, step, agreed=fabric.broadcast)
+            on_progress(Progress("detector", step, plan.total, f"loss {loss:.3f}"))
+            if step % _EVERY and step < plan.total:
+                continue
+            if fabric.is_global_zero:
+                seconds = spent if budget is None else budget.spent
+                facts = state.DetectorFacts(step, plan.changes, seconds, settings.train.minutes)
                 state.save_detector(folder, net, optimizer, facts)
-    return net.eval().requires_grad_(requires_grad=False), total
+            if budget is not None:
+                budget.validation_done()
+    return net.eval().requires_grad_(requires_grad=False), plan
 
 
 def for_vae(settings: Settings) -> Settings:
@@ -144,19 +153,22 @@ def _usual(training: Scans, grid: Geometry) -> Usual:
     return Usual.of_scans(((one.image[0], one.mask[0]) for one in seen), grid)
 
 
-def _total(run: _Run, before: state.DetectorFacts | None, settings: Settings, *, clock: Callable[[], float]) -> int:
-    """Steps in all: as asked for, as planned before, or as many as the time budget allows."""
-    minutes, done = settings.train.minutes, 0 if before is None else before.step
-    if minutes is None:
-        if settings.detector.steps < done:
-            message = f"detector.steps is {settings.detector.steps}, and {done} steps are done"
-            raise SettingsError(message, hint=f"set detector.steps={done} or more")
-        return settings.detector.steps
-    more = minutes - (0.0 if before is None else before.minutes or 0.0)
-    if before is not None and more <= 0:
-        return before.total
-    planned = done if before is None else before.total
-    return planned + max(1, int(60 * more * settings.detector.share * _USED / run.seconds_per_step(clock)))
+def _begin(
+    run: _Run, before: state.DetectorFacts | None, settings: Settings, *, clock: Callable[[], float], begun: float
+) -> tuple[Plan, Budget | None]:
+    """The plan to begin or to go on with, and the time budget that corrects it, if there is one."""
+    minutes, wanted = settings.train.minutes, settings.detector
+    known = None if before is None else Plan(before.plan)
+    step, seconds, earlier = (0, 0.0, None) if before is None else (before.step, before.seconds, before.minutes)
+    if wanted.plan or minutes is None:
+        return Plan.given(wanted, section="detector", known=known, step=step), None
+    ended = known is not None and step >= known.total
+    if known is not None and ended and earlier is not None and minutes <= earlier:
+        return known, None
+    budget = Budget(60 * minutes * wanted.share, clock=clock, validate_every=_EVERY, spent=seconds + clock() - begun)
+    budget.begin(run.seconds_per_step(clock), batch=wanted.batch, validated=0, at_end=0)
+    total = run.fabric.broadcast(budget.total(step, None if known is None or ended else known.total))
+    return (Plan(((0, total),)) if known is None else known.changed(step, total)), budget
 
 
 class _Run:

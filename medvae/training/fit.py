@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medvae.errors import SettingsError
 from medvae.run.work import Progress, ignore
 from medvae.training import state
 from medvae.training.batches import Batch, ahead, training_batch
@@ -82,8 +81,7 @@ def fit(
 
 def run_settings(settings: TrainSettings, *, plan: Sequence[tuple[int, int]]) -> TrainSettings:
     """The settings with the plan that was followed in place of a time budget, as they are kept in a checkpoint."""
-    changes = tuple(plan) if len(plan) > 1 else ()
-    return settings.model_copy(update={"minutes": None, "steps": plan[-1][1], "plan": changes})
+    return settings.model_copy(update={"minutes": None, **Plan(tuple(plan)).settings})
 
 
 def _shown(scans: Scans) -> Iterator[TrainingScan]:
@@ -124,7 +122,8 @@ class _Run:
                 self.means.clear()  # an epoch must not know how the one before was reached
                 while not numbers or not self._validates(plan):
                     numbers.append(self._step(next(batches), plan))
-                    plan = self._corrected(plan)
+                    if self.budget is not None:
+                        plan = self.budget.corrected(plan, self.step, agreed=self.fabric.broadcast)
                     on_progress(Progress("train", self.step, plan.total, note))
                 scans = len(numbers) * self.train.batch * self.fabric.world_size
                 rate = scans / max(1e-9, self.clock() - start)
@@ -202,10 +201,9 @@ class _Run:
 
     def _begin(self, training: Scans, validation: Scans, on_progress: Callable[[Progress], None]) -> Plan:
         """The plan to begin or to go on with."""
-        if self.train.plan:
-            return self._recorded()
-        if self.train.minutes is None:
-            return self._counted()
+        if self.train.plan or self.train.minutes is None:
+            self.minutes = None
+            return Plan.given(self.train, section="train", known=self.known, step=self.step)
         if self.known is not None and self.step >= self.known.total:
             if self.minutes is not None and self.train.minutes <= self.minutes:
                 return self.known
@@ -216,23 +214,6 @@ class _Run:
         self.budget = self._measured(training, validation, on_progress)
         total = self.fabric.broadcast(self.budget.total(self.step, planned))
         return Plan(((0, total),)) if self.known is None else self.known.changed(self.step, total)
-
-    def _recorded(self) -> Plan:
-        plan = Plan(self.train.plan)
-        if self.known is not None and self.known.until(self.step) != plan.until(self.step):
-            followed = self.known.until(self.step)
-            message = f"train.plan differs from the plan that the first {self.step} steps followed, {followed}"
-            raise SettingsError(message, hint="begin a new training with it")
-        return plan
-
-    def _counted(self) -> Plan:
-        self.minutes = None
-        if self.known is None:
-            return Plan(((0, self.train.steps),))
-        if self.train.steps < self.step:
-            message = f"train.steps is {self.train.steps}, and {self.step} steps are done"
-            raise SettingsError(message, hint=f"set train.steps={self.step} or more")
-        return self.known.changed(self.step, self.train.steps)
 
     def _measured(self, training: Scans, validation: Scans, on_progress: Callable[[Progress], None]) -> Budget:
         """The time budget, with the seconds that a few steps take which change nothing."""
@@ -254,14 +235,6 @@ class _Run:
         at_end = min(len(validation) or len(training), FROZEN_ON)
         budget.begin(seconds[-1], batch=self.train.batch, validated=min(len(validation), WATCHED), at_end=at_end)
         return budget
-
-    def _corrected(self, plan: Plan) -> Plan:
-        """The plan, corrected by what the last steps took; all processes follow the first one."""
-        if self.budget is None:
-            return plan
-        self.budget.step_done()
-        total = self.budget.total(self.step, plan.total) if self.budget.due else plan.total
-        return plan.changed(self.step, self.fabric.broadcast(total))
 
     # ------------------------------------------------------------------------------------------------ begin and end
 

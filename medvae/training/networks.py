@@ -71,13 +71,13 @@ def fit_networks(
     chosen, own = (roles.training, roles.validation), for_vae(settings)
     running = fit(vae, *chosen, own, fabric=fabric, folder=folder, resume=resume, on_progress=on_progress)
     _run(running, folder / "log", resume=resume, logs=fabric.is_global_zero)
-    detector, steps = fit_detector(
+    detector, plan = fit_detector(
         roles.training, settings, fabric=fabric, folder=folder, resume=resume, on_progress=on_progress
     )
     epochs = read_epochs(folder / "log")
     changes = {
         "train": run_settings(settings.train, plan=epochs[-1].plan),
-        "detector": settings.detector.model_copy(update={"steps": steps}),
+        "detector": settings.detector if plan is None else settings.detector.model_copy(update=plan.settings),
     }
     names = [path.stem for path in roles.validation.files]
     record = {**training_record(epochs), "training": len(roles.training), "validation": names}

@@ -7,12 +7,14 @@ the share of the training that is done, follows from the list alone, so that the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from medvae.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from medvae.settings import DetectorSettings, TrainSettings
 
 _USED = 0.95  # share of a time budget that is planned for; what is left is for what varies
 _CORRECTIONS = 40  # a plan is corrected at most this many times
@@ -34,13 +36,50 @@ class Plan:
     def __post_init__(self) -> None:
         steps = [step for step, _ in self.changes]
         if not steps or steps[0] != 0 or steps != sorted(steps) or any(total < step for step, total in self.changes):
-            message = f"train.plan is {self.changes}, not ascending (step, total) pairs that begin at step 0"
+            message = f"the plan is {self.changes}, not ascending (step, total) pairs that begin at step 0"
             raise SettingsError(message, hint="copy it from the record of a run, or leave it empty")
+
+    @classmethod
+    def given(
+        cls,
+        settings: TrainSettings | DetectorSettings,
+        *,
+        section: Literal["train", "detector"],
+        known: Plan | None,
+        step: int,
+    ) -> Plan:
+        """The plan of settings without a time budget: a recorded one, or that of a number of steps.
+
+        Args:
+            settings: of the network.
+            section: their name, for messages.
+            known: the plan of a training that is resumed.
+            step: steps done of it.
+
+        Raises:
+            SettingsError: fewer steps than are done, or another plan than the one that was followed.
+        """
+        if settings.plan:
+            plan = cls(settings.plan)
+            if known is not None and known.until(step) != plan.until(step):
+                followed = known.until(step)
+                message = f"{section}.plan differs from the plan that the first {step} steps followed, {followed}"
+                raise SettingsError(message, hint="begin a new training with it")
+            return plan
+        if settings.steps < step:
+            message = f"{section}.steps is {settings.steps}, and {step} steps are done"
+            raise SettingsError(message, hint=f"set {section}.steps={step} or more")
+        return cls(((0, settings.steps),)) if known is None else known.changed(step, settings.steps)
 
     @property
     def total(self) -> int:
         """Steps in all, by the latest change."""
         return self.changes[-1][1]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What repeats a training that followed this plan: its settings `steps` and `plan`."""
+        return {"steps": self.total, "plan": self.changes if len(self.changes) > 1 else ()}
 
     def changed(self, step: int, total: int) -> Plan:
         """The plan with `total` steps in all from `step` on; itself where that changes nothing."""
@@ -124,6 +163,18 @@ class Budget:
     def validation_done(self) -> None:
         """A validation has ended, and all that belongs to it."""
         self.validation_s = self._lap()
+
+    def corrected(self, plan: Plan, step: int, *, agreed: Callable[[int], int]) -> Plan:
+        """A step has ended, and `step` are done: the plan, corrected where it is time to.
+
+        Args:
+            plan: so far.
+            step: steps done.
+            agreed: the total of the first process, which all processes follow.
+        """
+        self.step_done()
+        total = self.total(step, plan.total) if self.due else plan.total
+        return plan.changed(step, agreed(total))
 
     @property
     def due(self) -> bool:

@@ -79,7 +79,7 @@ def read_facts(folder: Path) -> Facts:
     """Where the training in `folder` is."""
     with safe_open(folder / LAST / _FILE, framework="pt") as file:
         tree = json.loads(file.metadata()["facts"])
-    return Facts(**{**tree, "plan": tuple((step, total) for step, total in tree["plan"])})
+    return Facts(**{**tree, "plan": _plan(tree["plan"])})
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,14 @@ class DetectorFacts:
 
     Attributes:
         step: steps done.
-        total: steps in all.
+        plan: `Plan.changes`.
+        seconds: time used so far, of a budget.
         minutes: the time budget of both networks; None for a number of steps.
     """
 
     step: int
-    total: int
+    plan: tuple[tuple[int, int], ...]
+    seconds: float
     minutes: float | None
 
 
@@ -109,7 +111,13 @@ def load_detector(folder: Path, net: nn.Module, optimizer: Optimizer) -> Detecto
         return None
     _load_learning(net, optimizer, load_file(path))
     with safe_open(path, framework="pt") as file:
-        return DetectorFacts(**json.loads(file.metadata()["facts"]))
+        tree = json.loads(file.metadata()["facts"])
+    changes = tree.get("plan", [[0, tree.get("total")]])  # earlier versions planned once and kept no time
+    return DetectorFacts(tree["step"], _plan(changes), tree.get("seconds", 0.0), tree["minutes"])
+
+
+def _plan(tree: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((step, total) for step, total in tree)
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], *, facts: str | None) -> None:

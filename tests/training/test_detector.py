@@ -15,8 +15,10 @@ from medvae.training import state
 from medvae.training.detector import fit_detector, for_vae
 from medvae.training.fabric import make_fabric
 from medvae.training.learner import TrainingError
+from medvae.training.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from medvae.detector.network import Detector
@@ -36,7 +38,7 @@ def settings(steps: int = 4, *, minutes: float | None = None, align: str = "mni1
 
 def fitted(
     scans: Scans, folder: Path, chosen: Settings, *, resume: bool = False, clock: Any = None
-) -> tuple[Detector, int]:
+) -> tuple[Detector, Plan]:
     given = {} if clock is None else {"clock": clock}
     return fit_detector(
         scans,
@@ -57,8 +59,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     scans: Scans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_EVERY", 2)
-    whole, steps = fitted(scans, tmp_path / "whole", settings())
-    assert steps == 4
+    whole, plan = fitted(scans, tmp_path / "whole", settings())
+    assert plan == Plan(((0, 4),))
 
     def stop(progress: Any) -> None:
         if progress.done == 3:
@@ -82,33 +84,76 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 
 def test_more_steps_go_on_and_fewer_are_refused(scans: Scans, tmp_path: Path) -> None:
     first, _ = fitted(scans, tmp_path, settings())
-    more, steps = fitted(scans, tmp_path, settings(6), resume=True)
-    assert steps == 6
+    more, plan = fitted(scans, tmp_path, settings(6), resume=True)
+    assert plan == Plan(((0, 4), (4, 6)))
     assert not same(first, more)
     with pytest.raises(SettingsError, match="6 steps are done"):
         fitted(scans, tmp_path, settings(5), resume=True)
 
 
 class Clock:
-    """A second between any two looks."""
+    """Time that passes with gradients alone: so many seconds each, which may depend on the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, step_s: Callable[[float], float]) -> None:
         self.now = 0.0
+        gradients = module._Run.gradients
+
+        def slow(run: module._Run, patches: module.Patches) -> torch.Tensor:
+            self.now += step_s(self.now)
+            return gradients(run, patches)
+
+        patch.setattr(module._Run, "gradients", slow)
 
     def __call__(self) -> float:
-        self.now += 1.0
         return self.now
 
 
-def test_a_time_budget_becomes_a_number_of_steps_that_is_kept(scans: Scans, tmp_path: Path) -> None:
-    chosen = settings(minutes=0.2, share=0.5)
-    whole, steps = fitted(scans, tmp_path / "by time", chosen, clock=Clock())
-    assert steps == int(60 * 0.2 * 0.5 * 0.95)  # at a second each
-    counted, _ = fitted(scans, tmp_path / "by steps", settings(steps))
-    assert same(whole, counted), "measuring changes nothing"
-    longer, more = fitted(scans, tmp_path / "by time", settings(minutes=0.4), resume=True, clock=Clock())
-    assert more == 2 * steps
+SPEEDS: dict[str, Callable[[float], float]] = {
+    "even": lambda _: 1.0,
+    "half": lambda now: 1.0 if now < 15 else 2.0,
+    "double": lambda now: 2.0 if now < 15 else 1.0,
+}
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_a_time_budget_is_kept_and_its_plan_gives_the_same_weights(scans: Scans, tmp_path: Path, speed: str) -> None:
+    """Half a minute, on a machine that becomes half or twice as fast in the middle."""
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock(patch, SPEEDS[speed])
+        whole, plan = fitted(scans, tmp_path / "by time", settings(minutes=1.0, share=0.5), clock=clock)
+    assert 26 <= clock.now <= 30
+    assert (len(plan.changes) > 1) == (speed != "even")
+    again, _ = fitted(scans, tmp_path / "by plan", settings(**plan.settings))
+    assert same(whole, again), "measuring changes nothing"
+
+
+def test_a_resumed_budget_goes_on_with_the_time_that_is_left(
+    scans: Scans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, lambda _: 1.0)
+    chosen = settings(minutes=1.0, share=0.5)
+    monkeypatch.setattr(module, "_EVERY", 5)
+
+    def stop(progress: Any) -> None:
+        if progress.done == 12:
+            raise KeyboardInterrupt
+
+    make = make_fabric("cpu", precision="32")
+    with pytest.raises(KeyboardInterrupt):
+        fit_detector(scans, chosen, fabric=make, folder=tmp_path, resume=False, on_progress=stop, clock=clock)
+    clock.now = 1000.0
+    whole, plan = fitted(scans, tmp_path, chosen, resume=True, clock=clock)
+    timed = module._TIMED + 1
+    assert 26 <= clock.now - 1000 + (timed + 10) <= 30, "ten steps were saved, after those that were timed"
+    begun = clock.now
+    _, ended = fitted(scans, tmp_path, chosen, resume=True, clock=clock)
+    assert (ended, clock.now) == (plan, begun), "the budget is used up"
+    longer, more = fitted(scans, tmp_path, settings(minutes=2.0), resume=True, clock=clock)
+    assert clock.now - begun == pytest.approx(30, abs=2)
+    assert more.total > plan.total
     assert not same(whole, longer)
+    again, _ = fitted(scans, tmp_path / "again", settings(**more.settings))
+    assert same(longer, again)
 
 
 def test_the_vae_has_the_rest_of_the_time() -> None:
