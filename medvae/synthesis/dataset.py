@@ -1,8 +1,8 @@
 """Synthetic scans while a network is trained on them, not written: a dataset of torch and a transform of MONAI.
 
 Both give what `medvae.synthesize` gives: sample number i depends on the model, the settings and the seed only, so the
-items are the same whatever the number of workers. The copy screen is fitted only where samples are not derived from a
-single subject.
+items are the same whatever the number of workers. The copy screen is fitted only where samples are not derived from
+named subjects, and then at once: this takes up to minutes.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ class SyntheticDataset(Dataset[dict[str, Any]]):
         given = {"sampler": sampler, "options": options, "classes": classes}
         self.whole = whole_set(model, given, seed=seed, device=device)
         self.count = count
+        # Worker processes begin with a copy of this object, in every epoch anew: each would fit the screen again.
+        self.whole.fit_screen_if_needed()
 
     def __len__(self) -> int:
         return self.count

@@ -191,6 +191,12 @@ class SyntheticSet:
         synthesizer = self.synthesizer
         return copies.fit(synthesizer.model, copies=synthesizer.copies(), on_progress=self.on_progress)
 
+    def fit_screen_if_needed(self) -> None:
+        """Fit the copy screen where samples are accepted by it, as the first one tells; otherwise do nothing."""
+        if self.synthesizer.settings.reject:
+            first = self.synthesizer.sample(0)
+            _ = None if provenance.is_derived(first, self.synthesizer.model) else self.screen
+
     def scan(self, index: int) -> Synthetic:
         """Scan number `index`, from 0; independent of all others.
 

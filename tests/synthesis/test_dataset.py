@@ -18,12 +18,15 @@ from toy_model import SHAPE, toy_model
 import medvae
 from medvae import RandSyntheticd, SyntheticDataset, synthesize
 from medvae.errors import ScanError, SettingsError
+from medvae.synthesis import copies
 from medvae.synthesis.synthetic import Accepted, SampleJob, SyntheticSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from medvae.checkpoint.model import Model
+    from medvae.synthesis.copies import CopyScreen
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +59,27 @@ def test_a_count_that_is_none_is_refused_at_once(model: Model, count: Any) -> No
 def test_the_copy_screen_is_fitted_only_where_it_decides(model: Model) -> None:
     """It takes minutes for 200 brains; of one person's altered scan it is known whose it is."""
     altered, decoded = scans(model), SyntheticDataset(model, 2, sampler="density")
+    assert ("screen" in vars(altered.whole), "screen" in vars(decoded.whole)) == (False, True)
     assert altered[0]["sources"]
     assert decoded[0]["sources"] == ""
-    assert ("screen" in vars(altered.whole), "screen" in vars(decoded.whole)) == (False, True)
+    assert "screen" not in vars(altered.whole)
+
+
+def test_worker_processes_do_not_fit_the_copy_screen_again(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits, fit = tmp_path / "fits", copies.fit
+
+    def counted(*args: Any, **more: Any) -> CopyScreen:
+        with fits.open("a") as file:
+            file.write("1")
+        return fit(*args, **more)
+
+    monkeypatch.setattr(copies, "fit", counted)
+    loader = DataLoader(SyntheticDataset(model, 2, sampler="density"), batch_size=1, num_workers=2)
+    for _ in range(2):  # epochs
+        assert len(list(loader)) == 2
+    assert fits.read_text() == "1"
 
 
 def test_what_a_sampler_does_not_give_is_not_there(model: Model) -> None:
