@@ -12,7 +12,8 @@ weights, with the same steps. Both are tested on the official test split: balanc
 augmentation is spatial (rotation, scaling), by nearest neighbour. `--tune` compares learning rates and steps of real +
 classical on the validation split: where `PLAN` comes from.
 
-Also counted: pieces (26 neighbours) and the share of the largest one, of real and of synthetic shapes.
+Also measured, of real and of synthetic shapes: pieces (26 neighbours), the share of the largest one, voxels, and
+thickness: twice the distance to the border, in voxels, the mean over the voxels of a shape where it is a local maximum.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ def one_draw(here: dict[str, Any], real: Shapes, test: Shapes, options: argparse
     keep(options.out[0], {**here, "sampler": "", **scored(real, test, {}, PLAN, options, draw=here["draw"])})
     for sampler in options.samplers:
         found = sampled(model, sampler, how)
-        facts = {**here, "sampler": sampler, "model_seconds": round(made, 1), **pieces(found.images, "synthetic")}
-        facts |= pieces(real.images().images, "real")
+        facts = {**here, "sampler": sampler, "model_seconds": round(made, 1), **forms(found.images, "synthetic")}
+        facts |= forms(real.images().images, "real")
         keep(options.out[0], {**facts, **scored(real, test, {"synthetic": found}, PLAN, options, draw=here["draw"])})
 
 
@@ -164,12 +165,23 @@ def scored(
     return {"balanced_accuracy": round(balanced, 4), "auroc": round(float(roc_auc_score(truth, positive)), 4)}
 
 
-def pieces(images: NDArray[np.float16], whose: str) -> dict[str, float]:
-    """Mean number of connected pieces, and mean share of the largest."""
+def forms(images: NDArray[np.float16], whose: str) -> dict[str, float]:
+    """Means over shapes: connected pieces, share of the largest one, voxels, thickness."""
     shapes = [one > 0.5 for one in images[:, 0]]
-    count = np.mean([ndimage.label(one, TOUCHING)[1] for one in shapes])
-    largest = np.mean([share_of_largest(one) for one in shapes])
-    return {f"{whose}_pieces": round(float(count), 3), f"{whose}_largest": round(float(largest), 4)}
+    measures = {
+        "pieces": [ndimage.label(one, TOUCHING)[1] for one in shapes],
+        "largest": [share_of_largest(one) for one in shapes],
+        "voxels": [one.sum() for one in shapes],
+        "thickness": [thickness(one) for one in shapes],
+    }
+    return {f"{whose}_{name}": round(float(np.mean(values)), 4) for name, values in measures.items()}
+
+
+def thickness(shape: NDArray[np.bool_]) -> float:
+    """Mean diameter of the largest balls that fit into it, voxels; 0 for an empty shape."""
+    depth = ndimage.distance_transform_edt(np.pad(shape, 1))
+    middle = (depth > 0) & (depth == ndimage.maximum_filter(depth, footprint=TOUCHING))
+    return float(2 * depth[middle].mean() - 1) if middle.any() else 0.0
 
 
 def keep(path: Path, line: dict[str, Any]) -> None:
