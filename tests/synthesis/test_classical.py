@@ -39,6 +39,15 @@ def test_a_crop_stays_a_full_box() -> None:
         assert not np.array_equal(sample.image, training.images[row])
 
 
+def test_no_sample_is_a_scan_as_it_was() -> None:
+    """A training leaves a scan in twelve unchanged; a sample that is a patient's scan is nothing new."""
+    model = toy_model()
+    synthesizer = generate.fit(model, AugmentSettings(sampler="classical"), seed=1)
+    training = list(model.training.images.astype(np.float32))
+    samples = [synthesizer.sample(index).image for index in range(60)]
+    assert not any(np.array_equal(sample, scan) for sample in samples for scan in training)
+
+
 def test_tissue_with_background_moves_with_its_outline() -> None:
     synthesizer = fitted(foreground="nonzero")
     training = synthesizer.model.training

@@ -28,7 +28,7 @@ SPACE = "image"
 class Settings(Frozen):
     """Options of this sampler."""
 
-    randomize: RandomizeSettings | None = Field(None, description="the random changes; none: those of the training run")
+    randomize: RandomizeSettings | None = Field(None, description="the random changes; none: those of the training run, with a warp of every scan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,5 +81,13 @@ def fit(model: Model, settings: Settings) -> Classical:
         training=model.training,
         labels=tuple(model.latents.labels[row] for row in rows),
         conditions=tuple(_shared.conditions(model.latents, row) for row in rows),
-        randomize=settings.randomize or model.settings.train.randomize,
+        randomize=settings.randomize or _always_warped(model.settings.train.randomize),
     )
+
+
+def _always_warped(randomize: RandomizeSettings) -> RandomizeSettings:
+    """The changes of a training, without its unchanged scans: a training sees scans again, a sample is to be a new one.
+
+    Where the training does not warp at all, this does not either.
+    """
+    return randomize.model_copy(update={"spatial": 1.0 if randomize.spatial else 0.0})
