@@ -28,7 +28,9 @@ SPACE = "image"
 class Settings(Frozen):
     """Options of this sampler."""
 
-    randomize: RandomizeSettings | None = Field(None, description="the random changes; none: those of the training run, with a warp of every scan")
+    randomize: RandomizeSettings | None = Field(
+        None, description="the random changes; none: those of the training run, with a warp of every scan"
+    )
 
 
 @dataclass(frozen=True, eq=False)
