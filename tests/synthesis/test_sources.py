@@ -10,7 +10,7 @@ import pytest
 from toy_model import toy_model
 
 from medvae.errors import ModelError
-from medvae.settings import AugmentSettings, RandomizeSettings
+from medvae.settings import AugmentSettings, RandomizeSettings, TrainSettings
 from medvae.synthesis import generate
 from medvae.synthesis.samplers import classical, interpolate, jitter
 
@@ -102,6 +102,15 @@ def test_classical_moves_image_and_label_map_together() -> None:
         assert sample.parameters["inverse"] is not None, "what was drawn is recorded"
 
 
-def test_classical_takes_the_changes_of_the_training_run() -> None:
+@pytest.mark.parametrize(("probability", "warped"), [(0.8, 1.0), (0.0, 0.0)])
+def test_classical_takes_the_changes_of_the_training_run_and_always_warps(probability: float, warped: float) -> None:
     model = toy_model()
-    assert classical.fit(model, classical.Settings()).randomize == model.settings.train.randomize
+    training = RandomizeSettings(spatial=probability, rotate=7.0, gamma=0.4)
+    settings = model.settings.model_copy(update={"train": TrainSettings(randomize=training)})
+    changes = classical.fit(replace(model, settings=settings), classical.Settings()).randomize
+    assert changes == training.model_copy(update={"spatial": warped})
+
+
+def test_classical_takes_given_changes_as_they_are() -> None:
+    given = RandomizeSettings(spatial=0.3)
+    assert classical.fit(toy_model(), classical.Settings(randomize=given)).randomize == given
