@@ -162,13 +162,11 @@ def _begin(
     step, seconds, earlier = (0, 0.0, None) if before is None else (before.step, before.seconds, before.minutes)
     if wanted.plan or minutes is None:
         return Plan.given(wanted, section="detector", known=known, step=step), None
-    ended = known is not None and step >= known.total
-    if known is not None and ended and earlier is not None and minutes <= earlier:
+    if known is not None and step >= known.total and earlier is not None and minutes <= earlier:
         return known, None
     budget = Budget(60 * minutes * wanted.share, clock=clock, validate_every=_EVERY, spent=seconds + clock() - begun)
     budget.begin(run.seconds_per_step(clock), batch=wanted.batch, validated=0, at_end=0)
-    total = run.fabric.broadcast(budget.total(step, None if known is None or ended else known.total))
-    return (Plan(((0, total),)) if known is None else known.changed(step, total)), budget
+    return budget.plan(known, step, agreed=run.fabric.broadcast), budget
 
 
 class _Run:

@@ -204,16 +204,12 @@ class _Run:
         if self.train.plan or self.train.minutes is None:
             self.minutes = None
             return Plan.given(self.train, section="train", known=self.known, step=self.step)
-        if self.known is not None and self.step >= self.known.total:
-            if self.minutes is not None and self.train.minutes <= self.minutes:
-                return self.known
-            planned = None  # it had ended and is given more minutes
-        else:
-            planned = None if self.known is None else self.known.total
+        known, before = self.known, self.minutes
+        if known is not None and self.step >= known.total and before is not None and self.train.minutes <= before:
+            return known
         self.minutes = self.train.minutes
         self.budget = self._measured(training, validation, on_progress)
-        total = self.fabric.broadcast(self.budget.total(self.step, planned))
-        return Plan(((0, total),)) if self.known is None else self.known.changed(self.step, total)
+        return self.budget.plan(self.known, self.step, agreed=self.fabric.broadcast)
 
     def _measured(self, training: Scans, validation: Scans, on_progress: Callable[[Progress], None]) -> Budget:
         """The time budget, with the seconds that a few steps take which change nothing."""

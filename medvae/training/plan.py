@@ -164,6 +164,17 @@ class Budget:
         """A validation has ended, and all that belongs to it."""
         self.validation_s = self._lap()
 
+    def plan(self, known: Plan | None, step: int, *, agreed: Callable[[int], int]) -> Plan:
+        """The first plan, or how a known one goes on; one that had ended is given as many steps as there is time for.
+
+        Args:
+            known: the plan of a training that is resumed.
+            step: steps done of it.
+            agreed: the total of the first process, which all processes follow.
+        """
+        total = agreed(self.total(step, None if known is None or step >= known.total else known.total))
+        return Plan(((0, total),)) if known is None else known.changed(step, total)
+
     def corrected(self, plan: Plan, step: int, *, agreed: Callable[[int], int]) -> Plan:
         """A step has ended, and `step` are done: the plan, corrected where it is time to.
 
