@@ -117,9 +117,9 @@ class Standardised(nn.Conv3d):
 
 
 class UNet(nn.Module):
-    """Four levels, 32-64-128-256 wide (half the paper's width in 2D); mean pooling, transposed convolutions."""
+    """Four levels, 16-32-64-128 wide (a quarter of the width of the paper in 2D); mean pooling, transposed convolutions."""
 
-    WIDTHS = (32, 64, 128, 256)
+    WIDTHS = (16, 32, 64, 128)
 
     def __init__(self) -> None:
         super().__init__()
