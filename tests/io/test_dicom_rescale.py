@@ -42,6 +42,7 @@ def rescale(slope: float, intercept: float, *numbers: int) -> Edit:
         ("CT", [rescale(2, -1024, 3)], "slope 1 and intercept -1024 (4), slope 2 and intercept -1024 (1)"),
         ("MR", [rescale(2.5, 0), lost(2)], "given (4), none (1)"),
         ("PT", [rescale(0.5, 0, 0), rescale(0.7, 0, 1), rescale(0.9, 0, 2), lost(3, 4)], "given (3), none (2)"),
+        ("MR", [rescale(2.5, 0), lost(1, 2, keywords=("RescaleSlope",))], "given (3), no slope (2)"),
     ],
 )
 def test_slices_without_the_rescale_of_the_others(tmp_path: Path, modality: str, edits: list[Edit], words: str) -> None:

@@ -89,7 +89,7 @@ class Frame:
         person: who was scanned.
         traits: what kind of image it is, by keyword.
         slope, intercept, unit: of the rescale; the unit is RescaleType, "" where not given.
-        rescaled: whether the file gives an intercept; a slope may stand without one.
+        rescaled, sloped: whether the file gives an intercept, and a slope: each may stand without the other.
     """
 
     path: Path
@@ -105,6 +105,7 @@ class Frame:
     intercept: float
     unit: str
     rescaled: bool
+    sloped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +310,7 @@ def _frame(
         intercept=(rescale.numbers("RescaleIntercept", 1) or (0.0,))[0],
         unit=rescale.text("RescaleType"),
         rescaled="RescaleIntercept" in rescale,
+        sloped="RescaleSlope" in rescale,
     )
 
 

@@ -107,7 +107,7 @@ def unequal_rescale(frames: Sequence[Frame]) -> str:
     """What is unequal about the rescale of the slices of one volume, in words, or "".
 
     All slices of a CT have the same rescale. In other modalities each slice may have its own, as in PET: there only a
-    slice without a value, among others that have one, has lost it.
+    slice without a slope or an intercept, among others that have both, has lost it.
     """
     if len({(frame.slope, frame.intercept) for frame in frames}) == 1:
         return ""
@@ -130,16 +130,17 @@ def _plane(cosines: Sequence[float]) -> str:
     return ("sagittal", "coronal", "axial")[int(np.argmax(np.abs(np.cross(cosines[:3], cosines[3:]))))]
 
 
-def _rescale(frame: Frame) -> tuple[float, ...] | None:
+def _rescale(frame: Frame) -> tuple[float, ...] | str:
+    """Slope and intercept of a CT; of another modality, whether they are given."""
     if not frame.rescaled:
-        return None
-    return (frame.slope, frame.intercept) if frame.traits["Modality"] == "CT" else ()
-
-
-def _rescale_words(value: tuple[float, ...] | None) -> str:
-    if value is None:
         return "none"
-    return f"slope {value[0]:g} and intercept {value[1]:g}" if value else "given"
+    if frame.traits["Modality"] == "CT":
+        return frame.slope, frame.intercept
+    return "given" if frame.sloped else "no slope"
+
+
+def _rescale_words(value: tuple[float, ...] | str) -> str:
+    return value if isinstance(value, str) else f"slope {value[0]:g} and intercept {value[1]:g}"
 
 
 def _unit(frame: Frame) -> str:
