@@ -99,6 +99,7 @@ EVERYWHERE = [  # tags that are the same in all slices of a volume, or part stac
     ("CT", "KVP", (80, 140), "KVP: 80 kV (5), 140 kV (5)"),
     ("CT", "RescaleType", ("HU", "Z_EFF"), "RescaleType: HU (5), Z_EFF (5)"),
     ("PT", "Units", ("BQML", "CNTS"), "Units: BQML (5), CNTS (5)"),
+    ("MR", "PhotometricInterpretation", ("MONOCHROME1", "MONOCHROME2"), "PhotometricInterpretation: MONOCHROME1 (5)"),
 ]
 AT_ONE_PLACE = [  # tags that may change from slice to slice: they count where a place is taken several times
     ("MR", "InversionTime", (900, 2500), "InversionTime: 900 ms (5), 2500 ms (5)"),

@@ -215,6 +215,7 @@ _ALWAYS = (
     _trait("TemporalPositionIdentifier"),
     _Tag("RescaleType", _unit, words=str),
     _trait("Units", unknown=False),
+    _trait("PhotometricInterpretation", unknown=False),
 )
 _SOMETIMES: tuple[tuple[Rule, _Tag], ...] = (
     (_acquisition, _Tag("PatientName", lambda frame: frame.person.name, unknown=False)),

@@ -31,6 +31,7 @@ _OF_A_FILE = (
     "ScanOptions",
     "SequenceName",
     "EchoNumbers",
+    "PhotometricInterpretation",
     "AcquisitionUID",
     "IrradiationEventUID",
     "ContentTime",

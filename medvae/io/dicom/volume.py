@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PET_UNITS: dict[str, Units] = {"BQML": "BQML", "GML": "SUV"}
 _AGENT = "contrast_agent: the header names a contrast agent (ContrastBolusAgent)"
+_INVERTED = "MONOCHROME1: stored values count, and viewers show high ones dark; invert them if the model expects that"
 _NO_AGENT = ("", "no", "none", "n", "n/a", "without", "no contrast")  # what is written where none was given
 _UNEQUAL = "export the series again: some slices have lost their rescale, or come from another export"
 
@@ -184,6 +185,8 @@ def _meaning(
         units = _PET_UNITS.get(tags.text("Units"), "a.u.")
     if modality == "MR" and tags.text("ContrastBolusAgent").lower() not in _NO_AGENT:
         warnings.append(_AGENT)
+    if modality == "MR" and tags.text("PhotometricInterpretation") == "MONOCHROME1":
+        warnings.append(_INVERTED)
     if any(image.header.tags.text("LossyImageCompression") == "01" for image in images):
         warnings.append("the images are lossily compressed")
     return modality, units, warnings
