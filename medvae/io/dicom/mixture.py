@@ -7,6 +7,7 @@ where their values part the slices into stacks that share their place.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
@@ -153,6 +154,12 @@ def _tomographic_time(frame: Frame) -> Any:
     return frame.traits["AcquisitionDateTime"] if frame.traits["Modality"] in ("CT", "PT") else ""
 
 
+def _clock(value: Any) -> str:
+    """The time of day alone: a date may identify a patient."""
+    text = words_of(value)
+    return re.sub(r"^\d{8} ?", "", text) or ("not shown" if text else "")
+
+
 def _apart(one: Value, other: Value) -> float:
     if isinstance(one, str) or isinstance(other, str) or len(one) != len(other):
         return float("inf")
@@ -245,10 +252,10 @@ _SOMETIMES: tuple[tuple[Rule, _Tag], ...] = (
     (_acquisition, _trait("AcquisitionNumber")),
     (_acquisition, _trait("AcquisitionUID", shown=False)),
     (_acquisition, _trait("IrradiationEventUID", shown=False)),
-    (_acquisition, _Tag("AcquisitionTime", _tomographic_time, words=words_of)),
+    (_acquisition, _Tag("AcquisitionTime", _tomographic_time, words=_clock)),
     (_time, _trait("TriggerTime", " ms")),
     (_time, _trait("TemporalPositionTimeOffset", " s")),
-    (_time, _trait("AcquisitionTime", key="AcquisitionDateTime")),
+    (_time, _Tag("AcquisitionTime", lambda frame: frame.traits["AcquisitionDateTime"], words=_clock)),
     (_time, _trait("ContentTime")),
 )
 
