@@ -100,15 +100,15 @@ EVERYWHERE = [  # tags that are the same in all slices of a volume, or part stac
     ("CT", "RescaleType", ("HU", "Z_EFF"), "RescaleType: HU (5), Z_EFF (5)"),
     ("PT", "Units", ("BQML", "CNTS"), "Units: BQML (5), CNTS (5)"),
     ("MR", "PhotometricInterpretation", ("MONOCHROME1", "MONOCHROME2"), "PhotometricInterpretation: MONOCHROME1 (5)"),
-]
-AT_ONE_PLACE = [  # tags that may change from slice to slice: they count where a place is taken several times
     ("MR", "InversionTime", (900, 2500), "InversionTime: 900 ms (5), 2500 ms (5)"),
-    ("MR", "FlipAngle", (3, 15), "FlipAngle: 3 degrees (5), 15 degrees (5)"),
-    ("MR", "RepetitionTime", (500, 3000), "RepetitionTime: 500 ms (5), 3000 ms (5)"),
     ("MR", "SequenceName", ("*ep_b0", "*ep_b1000#1"), "SequenceName: *ep_b0 (5), *ep_b1000#1 (5)"),
-    ("MR", "ScanOptions", ("", "MT"), "ScanOptions: none (5), MT (5)"),
     ("CT", "ContrastBolusAgent", ("", "Iomeprol"), "ContrastBolusAgent: none (5), Iomeprol (5)"),
     ("CT", "SliceThickness", (1, 5), "SliceThickness: 1 mm (5), 5 mm (5)"),
+]
+AT_ONE_PLACE = [  # tags that may change from slice to slice: they count where a place is taken several times
+    ("MR", "FlipAngle", (3, 15), "FlipAngle: 3 degrees (5), 15 degrees (5)"),
+    ("MR", "RepetitionTime", (500, 3000), "RepetitionTime: 500 ms (5), 3000 ms (5)"),
+    ("MR", "ScanOptions", ("", "MT"), "ScanOptions: none (5), MT (5)"),
     ("MR", "ImageType", (["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "SECONDARY", "M"]), "ImageType: ORIGINAL\\PRIM"),
     ("MR", "TriggerTime", (0, 40, 80), "TriggerTime: 0 ms (5), 40 ms (5), 80 ms (5)"),
     ("MR", "AcquisitionTime", ("101500", "101530"), "AcquisitionTime: 101500 (5), 101530 (5)"),
@@ -134,6 +134,7 @@ def test_stacks_between_each_other(tmp_path: Path, modality: str, keyword: str, 
         ("MR", "RepetitionTime", (2100, 2350)),  # triggered by breathing
         ("MR", "TriggerTime", (10, 60)),
         ("MR", "FlipAngle", (70, 71)),
+        ("MR", "SliceThickness", (4, 3.999)),
     ],
 )
 def test_packages_of_one_volume(tmp_path: Path, modality: str, keyword: str, values: Any) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _COSINE = 1e-3  # cosines nearer than this are one orientation
 _SPACING = 1e-4  # mm; over 512 pixels 0.05 mm
 _ECHO = 0.02  # ms; echo times nearer than this are one
+_THICKNESS = 0.1  # mm; thicknesses nearer than this are one, rounded in two ways
 _SHARED = 0.5  # of the shorter of two stacks: sharing less, they are blocks of one volume with common slices at the rim
 _STRAY = 0.1  # of the slices may have values of their own beside the stacks that a tag makes
 _SHOWN = 4  # values of a mixed tag in a message
@@ -237,14 +238,14 @@ _SOMETIMES: tuple[tuple[Rule, _Tag], ...] = (
     (_contrast, _Tag("SOPClassUID", lambda frame: frame.traits["SOPClassUID"], words=uid_name)),
     (_contrast, _trait("ImageType", key="ImageType (origin)")),
     (_contrast, _trait("EchoTime", " ms", tolerance=_ECHO)),
-    (_contrast, _trait("InversionTime", " ms")),
+    (_acquisition, _trait("InversionTime", " ms")),
     (_contrast, _trait("FlipAngle", " degrees")),
     (_contrast, _trait("RepetitionTime", " ms")),
     (_contrast, _trait("DiffusionGradientOrientation")),
-    (_contrast, _trait("SequenceName")),
+    (_acquisition, _trait("SequenceName")),
     (_contrast, _trait("ScanOptions")),
-    (_contrast, _trait("ContrastBolusAgent")),
-    (_contrast, _trait("SliceThickness", " mm")),
+    (_acquisition, _trait("ContrastBolusAgent")),
+    (_acquisition, _trait("SliceThickness", " mm", tolerance=_THICKNESS)),
     (_contrast, _Tag("RescaleSlope and RescaleIntercept", lambda f: (f.slope, f.intercept), words=_rescale_words)),
     (_contrast, _trait("StackID")),
     (_contrast, _trait("NominalPercentageOfCardiacPhase", " %")),
