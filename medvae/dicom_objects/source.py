@@ -134,7 +134,7 @@ def _header(path: Path) -> Dataset:
     """The header of a file, with all that an object takes from it."""
     with quiet():
         try:
-            header = dcmread(path, stop_before_pixels=True)
+            header = dcmread(path, stop_before_pixels=True, force=True)
             header.decode()
             _fill(header)
         except (MemoryError, OSError, Unfit):

@@ -28,6 +28,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
 
@@ -249,6 +250,22 @@ def test_headers_that_cannot_be_followed(tmp_path: Path, added: bytes, code: str
     insert(tmp_path, added)
     error = refusal(tmp_path)
     assert (error.code, "(5 files)" in error.message) == (code, True)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("lost", ["preamble", "preamble and meta", "meta", "TransferSyntaxUID"])
+def test_files_that_lack_their_beginning(tmp_path: Path, lost: str, syntax: str) -> None:
+    for path in put(tmp_path, slices(ramp()), syntax=syntax):
+        raw = path.read_bytes()
+        dataset = raw[raw.index(b"\x08\x00\x08\x00") :]
+        kept = {
+            "preamble": raw[132:],
+            "preamble and meta": dataset,
+            "meta": raw[:132] + dataset,
+            "TransferSyntaxUID": raw.replace(b"\x02\x00\x10\x00UI", b"\x02\x00\x11\x00UI"),
+        }
+        path.write_bytes(kept[lost])
+    np.testing.assert_array_equal(read_one(tmp_path).data, ramp() - 1024.0)
 
 
 def test_a_dataset_coded_otherwise_than_its_transfer_syntax(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ TABLE: dict[str, Folder] = {
             "badVR.dcm": Refused("malformed", "NumberOfFrames is '1A'"),
             "examples_overlay.dcm": SINGLE,
             "image_dfl.dcm": Refused("not_image", "Secondary Capture without a position"),
-            "meta_missing_tsyntax.dcm": Refused("malformed", "TransferSyntaxUID"),
+            "meta_missing_tsyntax.dcm": Refused("not_image", "modality unknown"),
             "no_meta.dcm": Refused("not_a_scan", "not a DICOM file"),
         },
         others=("zipMR.gz",),
@@ -243,7 +243,7 @@ TABLE: dict[str, Folder] = {
     ),
     "odd/secondary-capture": Folder(
         {
-            "OT-PAL-8-face.dcm": Refused("malformed", "without preamble"),
+            "OT-PAL-8-face.dcm": Refused("not_image", "Secondary Capture without a position"),
             "SC_rgb.dcm": Refused("not_image", "Secondary Capture without a position", files=2),
         }
     ),
@@ -254,7 +254,7 @@ TABLE: dict[str, Folder] = {
             "reportsi.dcm": Refused("not_image", "Basic Text SR"),
             "rtdose.dcm": Refused("not_image", "RT Dose"),
             "rtplan.dcm": Refused("not_image", "RT Plan"),
-            "rtstruct.dcm": Refused("malformed", "without preamble"),
+            "rtstruct.dcm": Refused("not_image", "RT Structure Set"),
             "test-SR.dcm": Refused("not_image", "Comprehensive SR"),
         }
     ),

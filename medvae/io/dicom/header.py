@@ -33,6 +33,7 @@ _META = {0x00020002: "MediaStorageSOPClassUID", 0x00020010: "TransferSyntaxUID"}
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # VRs with a length of 4 bytes
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
+_PREAMBLE = 132  # bytes, with the signature
 _HEAD = 1 << 14  # bytes read at once
 _INFLATED_HEADER = 16 << 20  # a deflated header ends within this
 _DEEPEST = 16  # levels of sequences
@@ -110,14 +111,14 @@ def inflate(header: Header, count: int) -> bytes:
 
 def _parse(file: BinaryIO, *, path: Path) -> Header:
     head = file.read(_HEAD)
-    if head[128:132] != b"DICM":
+    start = _PREAMBLE if head[128:_PREAMBLE] == b"DICM" else 0
+    if not (start or _starts_like_dataset(head)):
         _refuse(head)
     size = os.fstat(file.fileno()).st_size
     walker = _Walker(file, head, size)
-    meta, start = walker.meta()
-    syntax, media = meta.get("TransferSyntaxUID", ""), meta.get("MediaStorageSOPClassUID", "")
-    if not syntax:
-        raise ScanError("TransferSyntaxUID is missing", code="malformed")
+    meta, start = walker.meta(start)
+    syntax = meta.get("TransferSyntaxUID", "") or walker.syntax(start)
+    media = meta.get("MediaStorageSOPClassUID", "")
     inflate_from = 0
     if syntax == DEFLATED:
         file.seek(start)
@@ -126,6 +127,8 @@ def _parse(file: BinaryIO, *, path: Path) -> Header:
     order = ">" if syntax == BIG_ENDIAN else "<"
     found: Values = {}
     problem = _walk(walker, start, found, order=order, implicit=syntax == IMPLICIT)
+    if not meta and TAGS["SeriesInstanceUID"] not in found:
+        raise ScanError("a DICOM dataset without preamble and SeriesInstanceUID", code="malformed")
     pixels = walker.pixels
     if pixels and inflate_from:
         pixels = replace(pixels, complete=True)
@@ -161,8 +164,6 @@ def _refuse(head: bytes) -> NoReturn:
         raise ScanError("gzip-compressed, not a DICOM file", code="not_a_scan", hint="decompress it first")
     if not head:
         raise ScanError("an empty file", code="not_a_scan")
-    if _starts_like_dataset(head):
-        raise ScanError("a DICOM dataset without preamble and file meta information", code="malformed")
     text = not head.translate(None, bytes(range(32, 127)) + b"\t\r\n")
     raise ScanError("a text file, not DICOM" if text else "not a DICOM file", code="not_a_scan")
 
@@ -190,16 +191,21 @@ class _Walker:
             self.base, self.window = at, self.file.read(max(count, _HEAD))
         return self.window[at - self.base : at - self.base + count]
 
-    def meta(self) -> tuple[dict[str, str], int]:
-        """The file meta information (always explicit, little endian), and where the dataset starts."""
-        self.open(132, "<", implicit=False)
-        found, at = {}, 132
+    def meta(self, at: int) -> tuple[dict[str, str], int]:
+        """The file meta information from `at` on (explicit, little endian), if any, and where the dataset starts."""
+        self.open(at, "<", implicit=False)
+        found = {}
         while at + 8 <= self.size and self.take(at, 2) == b"\x02\x00":
             tag, _, length, at = self.element(at)
             if tag in _META:
                 found[_META[tag]] = self.take(at, length).decode("latin-1").strip(" \0")
             at += length
         return found, at
+
+    def syntax(self, at: int) -> str:
+        """The transfer syntax of a dataset whose file does not say it, by its first element: little endian."""
+        self.open(at, "<", implicit=True)
+        return IMPLICIT if self.implicit else EXPLICIT
 
     def open(self, at: int, order: str, *, implicit: bool) -> None:
         """Set how elements are coded; the first element decides where it contradicts the transfer syntax."""
