@@ -212,11 +212,19 @@ def test_source_holds_what_a_writer_needs_and_nobody(tmp_path: Path) -> None:
         ("secret-T2", ""),
         ("pat-4711-secret", ""),
         ("4711", ""),
+        ("CT pat4711secret", ""),
+        ("19600203 thorax", ""),
+        ("born 03.02.1960", ""),
+        ("20240203 thorax", "20240203 thorax"),
     ],
 )
 def test_description_is_what_the_series_calls_itself(tmp_path: Path, said: str, description: str) -> None:
     """One line of at most 64 characters, unless it says who the patient is."""
-    put(tmp_path, slices(ramp()), lambda one, _: one.add_new("SeriesDescription", "LT", said))
+    def edit(one: Dataset, _: int) -> None:
+        one.add_new("SeriesDescription", "LT", said)
+        one.PatientBirthDate = "19600203"
+
+    put(tmp_path, slices(ramp()), edit)
     assert reading.inspect(find_one(tmp_path), SETTINGS).description == description
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _DELIMITERS = {ord(mark) for mark in "\\^="}  # where a coded text returns to its first character set
 _LONGEST = 64  # characters: what the standard allows
+_SHORTEST_NUMBER = 6  # characters, without what separates them
 _SHORTEST_NAME = 3  # characters: shorter words are in many descriptions by chance
 
 
@@ -28,13 +29,18 @@ def decoded(tags: Tags, name: str) -> str:
 
 
 def description_of(tags: Tags) -> str:
-    """SeriesDescription in one line of at most 64 characters; "" where it contains the patient's name or number."""
+    """SeriesDescription in one line of at most 64 characters; "" if it says the patient's name, number or birth date."""
     text = " ".join("".join(mark if mark.isprintable() else " " for mark in decoded(tags, "SeriesDescription")).split())
     if not text:
         return ""
     identity = re.split(r"[\W_]+", f"{decoded(tags, 'PatientName')} {decoded(tags, 'PatientID')}".casefold())
-    identity.append(decoded(tags, "PatientID").casefold())
+    number, birth = decoded(tags, "PatientID").casefold(), tags.text("PatientBirthDate")
+    identity.append(number)
     words = text.casefold()
     if any(len(part) >= _SHORTEST_NAME and part in words for part in identity):
+        return ""
+    joined = re.sub(r"[\W_]+", "", words)  # numbers may be written with other separators, dates in another order
+    dates = (birth, birth[6:] + birth[4:6] + birth[:4], birth[4:] + birth[:4])
+    if any(len(part) >= _SHORTEST_NUMBER and part in joined for part in (re.sub(r"[\W_]+", "", number), *dates)):
         return ""
     return text[:_LONGEST]
