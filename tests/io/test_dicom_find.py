@@ -220,6 +220,7 @@ def test_source_holds_what_a_writer_needs_and_nobody(tmp_path: Path) -> None:
 )
 def test_description_is_what_the_series_calls_itself(tmp_path: Path, said: str, description: str) -> None:
     """One line of at most 64 characters, unless it says who the patient is."""
+
     def edit(one: Dataset, _: int) -> None:
         one.add_new("SeriesDescription", "LT", said)
         one.PatientBirthDate = "19600203"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from dicom_made import GEOMETRY, SHAPE, Edit, enhanced, plane, put, ramp, read_one, refusal, save, slices
+from pydicom.uid import EnhancedCTImageStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +88,24 @@ def test_frames_without_the_rescale_of_the_others(tmp_path: Path) -> None:
     ]
     save(enhanced(frames, GEOMETRY), tmp_path / "one")
     assert refusal(tmp_path).message == "the slices differ in RescaleSlope and RescaleIntercept: none (1), given (4)"
+
+
+def test_frames_of_a_ct_may_have_their_own_rescale(tmp_path: Path) -> None:
+    """One object comes from one export: what it says of each frame counts."""
+    frames = [
+        (
+            ramp()[:, :, n].T,
+            plane(4 * n, PixelValueTransformation={"RescaleSlope": f"{n + 1}", "RescaleIntercept": "-1024"}),
+        )
+        for n in range(SHAPE[2])
+    ]
+    one = enhanced(frames, GEOMETRY)
+    one.SOPClassUID, one.Modality = EnhancedCTImageStorage, "CT"
+    path = save(one, tmp_path / "one")
+    np.testing.assert_array_equal(read_one(tmp_path).data, ramp() * np.arange(1.0, SHAPE[2] + 1) - 1024)
+    del frames[2][1].PixelValueTransformationSequence
+    save(one, path)
+    assert "none (1)" in refusal(tmp_path).message
 
 
 def test_copies_that_differ_in_their_rescale(tmp_path: Path) -> None:

@@ -108,10 +108,13 @@ def mixture(frames: Sequence[Frame]) -> str:
 def unequal_rescale(frames: Sequence[Frame]) -> str:
     """What is unequal about the rescale of the slices of one volume, in words, or "".
 
-    All slices of a CT have the same rescale. In other modalities each slice may have its own, as in PET: there only a
-    slice without a slope or an intercept, among others that have both, has lost it.
+    All slices of a CT have the same rescale, unless they are frames of one object that gives each its own. In other
+    modalities each slice may have its own, as in PET: there only a slice without a slope or an intercept, among others
+    that have both, has lost it.
     """
     if len({(frame.slope, frame.intercept) for frame in frames}) == 1:
+        return ""
+    if len({frame.path for frame in frames}) == 1 and all(frame.rescaled and frame.sloped for frame in frames):
         return ""
     labels = _RESCALE.labels(frames)
     return f"the slices differ in {_counted(frames, _RESCALE, labels=labels)}" if any(labels) else ""

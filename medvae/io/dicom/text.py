@@ -29,7 +29,7 @@ def decoded(tags: Tags, name: str) -> str:
 
 
 def description_of(tags: Tags) -> str:
-    """SeriesDescription in one line of at most 64 characters; "" if it says the patient's name, number or birth date."""
+    """SeriesDescription in one line of up to 64 characters; "" if it has the patient's name, number or birth date."""
     text = " ".join("".join(mark if mark.isprintable() else " " for mark in decoded(tags, "SeriesDescription")).split())
     if not text:
         return ""
