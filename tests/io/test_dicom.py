@@ -268,6 +268,7 @@ def test_one_uid_for_different_images(tmp_path: Path) -> None:
     error = refusal(tmp_path)
     assert error.code == "duplicate_positions"
     assert "different images have the same SOPInstanceUID (4 files)" in error.message
+    assert error.hint == "export the series again, every image with a SOPInstanceUID of its own"
 
 
 def test_one_uid_for_images_of_different_size(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@ def every(keyword: str, value: Any) -> Callable[[Dataset, int], None]:
         ([every("PhotometricInterpretation", "PALETTE COLOR")], "colour", "PALETTE COLOR"),
         ([every("ImageType", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])], "mosaic", "MOSAIC"),
         ([other("ImageOrientationPatient", [1, 0, 0, 0, 0, -1])], "mixed_series", "axial (3), coronal (2)"),
-        ([other("ImageOrientationPatient", [0.99999, 0.0045, 0, -0.0045, 0.99999, 0])], "mixed_series", "axial (3)"),
+        (
+            [other("ImageOrientationPatient", [0.99999, 0.0045, 0, -0.0045, 0.99999, 0])],
+            "mixed_series",
+            "axial turned by 0.",
+        ),
         ([other("PixelSpacing", [3, 2.01])], "mixed_series", "PixelSpacing: 3x2 (3), 3x2.01 (2)"),
         ([other("FrameOfReferenceUID", "1.2.3")], "mixed_series", "FrameOfReferenceUID: value 1 (3), value 2 (2)"),
         ([other("ImageType", ["ORIGINAL", "PRIMARY", "MPR"])], "mixed_series", "ImageType: AXIAL (3), MPR (2)"),
@@ -118,6 +122,22 @@ def test_all_reasons_are_said_the_first_is_the_code(tmp_path: Path) -> None:
         "2 slices",
         "the stack is tilted by 66.0 degrees (225.0% of its length)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "words"),
+    [
+        (
+            "ImageOrientationPatient",
+            [0.999998, 0.002, 0, -0.002, 0.999998, 0],
+            "axial turned by 0.00 degrees (4), axial turned by 0.11",
+        ),
+        ("PixelSpacing", [3.0002, 2], "3x2 (4), 3.0002x2 (1)"),
+    ],
+)
+def test_small_differences_are_shown(tmp_path: Path, keyword: str, value: list[float], words: str) -> None:
+    put(tmp_path, slices(ramp()), lambda one, number: setattr(one, keyword, value) if number == 4 else None)
+    assert words in refusal(tmp_path).message
 
 
 def test_mixed_series_report_no_positions(tmp_path: Path) -> None:

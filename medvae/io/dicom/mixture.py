@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medvae.io.dicom.frames import Frame
+    from medvae.io.dicom.frames import Frame, Vector
     from medvae.io.dicom.traits import Value
 
     Rule = Callable[[NDArray[np.float64], Sequence[NDArray[np.float64]]], bool]
@@ -48,6 +48,7 @@ class _Tag:
         tolerance: the largest difference that is none.
         words: a value as a user reads it; None where it is not to be shown.
         unknown: whether a missing value differs from the only one that is given.
+        exact: words for values that would look the same in `words`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class _Tag:
     tolerance: float = 0
     words: Callable[[Any], str] | None = None
     unknown: bool = True
+    exact: Callable[[Any], str] | None = None
 
     def labels(self, frames: Sequence[Frame]) -> list[int]:
         """A number for each frame, the same for values that agree; numbered as they appear."""
@@ -123,8 +125,12 @@ def unequal_rescale(frames: Sequence[Frame]) -> str:
 def _counted(frames: Sequence[Frame], tag: _Tag, *, labels: Sequence[int | None]) -> str:
     """A tag and its values, each with the number of frames that have it."""
     counts = Counter(label for label in labels if label is not None)
-    shown = [f"{tag.shown(frames[labels.index(n)], n)} ({counts[n]})" for n in list(counts)[:_SHOWN]]
-    return f"{tag.name}: {', '.join(shown)}{', ...' if len(counts) > _SHOWN else ''}"
+    labelled = {n: frames[labels.index(n)] for n in list(counts)[:_SHOWN]}
+    names = {n: tag.shown(frame, n) for n, frame in labelled.items()}
+    if tag.exact and len(set(names.values())) < len(names):
+        names = {n: tag.exact(tag.value(frame)) for n, frame in labelled.items()}
+    shown = ", ".join(f"{name} ({counts[n]})" for n, name in names.items())
+    return f"{tag.name}: {shown}{', ...' if len(counts) > _SHOWN else ''}"
 
 
 # ----------------------------------------------------------------------------------------------------------- values
@@ -133,6 +139,17 @@ def _counted(frames: Sequence[Frame], tag: _Tag, *, labels: Sequence[int | None]
 def _plane(cosines: Sequence[float]) -> str:
     """The anatomical plane that the cosines lie nearest to."""
     return ("sagittal", "coronal", "axial")[int(np.argmax(np.abs(np.cross(cosines[:3], cosines[3:]))))]
+
+
+def _turned_plane(cosines: Sequence[float]) -> str:
+    """The plane, and by how much the cosines are turned from it."""
+    axes = np.array([cosines[:3], cosines[3:], np.cross(cosines[:3], cosines[3:])])
+    nearest = np.abs(axes).max(axis=1) / np.linalg.norm(axes, axis=1)
+    return f"{_plane(cosines)} turned by {np.degrees(np.arccos(nearest.clip(max=1))).max():.2f} degrees"
+
+
+def _lengths(digits: int) -> Callable[[Vector], str]:
+    return lambda spacing: "x".join(f"{length:.{digits}g}" for length in spacing)
 
 
 def _rescale(frame: Frame) -> tuple[float, ...] | str:
@@ -213,9 +230,9 @@ def _time(heights: NDArray[np.float64], groups: Sequence[NDArray[np.float64]]) -
 
 _RESCALE = _Tag("RescaleSlope and RescaleIntercept", _rescale, words=_rescale_words)
 _ALWAYS = (
-    _Tag("ImageOrientationPatient", lambda frame: frame.orientation, _COSINE, _plane),
+    _Tag("ImageOrientationPatient", lambda frame: frame.orientation, _COSINE, _plane, exact=_turned_plane),
     _Tag("Rows and Columns", lambda frame: frame.matrix, words=lambda matrix: f"{matrix[0]}x{matrix[1]}"),
-    _Tag("PixelSpacing", lambda frame: frame.spacing, _SPACING, lambda spacing: f"{spacing[0]:.4g}x{spacing[1]:.4g}"),
+    _Tag("PixelSpacing", lambda frame: frame.spacing, _SPACING, _lengths(4), exact=_lengths(8)),
     _Tag("FrameOfReferenceUID", lambda frame: frame.reference),
     _Tag("PatientID", lambda frame: frame.person.patient, unknown=False),
     _trait("StudyInstanceUID", shown=False, unknown=False),

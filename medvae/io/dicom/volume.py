@@ -23,6 +23,7 @@ _PET_UNITS: dict[str, Units] = {"BQML": "BQML", "GML": "SUV"}
 _AGENT = "contrast_agent: the header names a contrast agent (ContrastBolusAgent)"
 _INVERTED = "MONOCHROME1: stored values count, and viewers show high ones dark; invert them if the model expects that"
 _NO_AGENT = ("", "no", "none", "n", "n/a", "without", "no contrast")  # what is written where none was given
+_ONE_UID = "export the series again, every image with a SOPInstanceUID of its own"
 _UNEQUAL = "export the series again: some slices have lost their rescale, or come from another export"
 
 
@@ -142,7 +143,7 @@ def _differing(first: Image, image: Image) -> list[ScanError]:
     """What is wrong with a file that has the SOP Instance UID of another; nothing where it is a copy."""
     if not same_pixels(first, image):
         message = "different images have the same SOPInstanceUID"
-        return [ScanError(message, code="duplicate_positions", path=image.header.path)]
+        return [ScanError(message, code="duplicate_positions", path=image.header.path, hint=_ONE_UID)]
     rescales = ([(frame.slope, frame.intercept) for frame in one.frames] for one in (first, image))
     if next(rescales) != next(rescales):
         message = "copies of one image differ in RescaleSlope or RescaleIntercept"
