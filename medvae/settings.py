@@ -128,9 +128,7 @@ class TrainSettings(Frozen):
 
     minutes: float | None = Field(None, gt=0, description="time budget of the training, minutes; overrides steps")
     steps: int = Field(2000, ge=1, description="optimiser steps; set without minutes, they replace a time budget")
-    plan: tuple[tuple[int, int], ...] = Field(
-        (), description="(step, planned total) pairs of a run with a time budget, as recorded; repeats that run"
-    )
+    plan: tuple[tuple[int, int], ...] = Field((), description="(step, planned total) pairs of a timed run; repeats it")
     batch: int = Field(2, ge=1, description="scans per step and process")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
@@ -386,10 +384,12 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _over(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """A user's settings over those of a preset; steps without minutes replace its time budget."""
-    given = high.get("train")
-    timeless = isinstance(given, dict) and "steps" in given and "minutes" not in given
-    return _merge(_merge(low, {"train": {"minutes": None}}) if timeless else low, high)
+    """A user's settings over those of a preset or a record: a length replaces a time budget, and a recorded plan."""
+    train, detector = (high[one] if isinstance(high.get(one), dict) else {} for one in ("train", "detector"))
+    timed = train.get("minutes") is not None
+    low = _merge(low, {"train": {"minutes": None, "plan": ()}}) if "steps" in train or timed else low
+    low = _merge(low, {"detector": {"plan": ()}}) if "steps" in detector or timed else low
+    return _merge(low, high)
 
 
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from medvae.training.finish import to_model
 from medvae.training.folds import begin_folds, fit_folds, time_of_one
 from medvae.training.lesions import find_crops, fit_lesions, mask_files, masks_hash
 from medvae.training.networks import fit_networks
+from medvae.training.plan import check_plans
 from medvae.training.roles import assign, assign_folds, parts, stored_at
 from medvae.training.store import StoredScan
 from medvae.vae.conditions import Conditions
@@ -206,8 +207,9 @@ def train(
 
 
 def _check(settings: Settings) -> None:
-    """Refuse plug-ins that are not there, wrong options, and a grid that does not fit, before looking for scans."""
+    """Refuse missing plug-ins, wrong options, two lengths, and a grid that does not fit, before looking for scans."""
     check_maps(settings)
+    check_plans(settings)
     configure("samplers", settings.augment.sampler, settings.augment.options)
     build_vae(settings)
 

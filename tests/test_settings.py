@@ -221,3 +221,23 @@ def test_steps_without_minutes_replace_a_time_budget(tmp_path: Path) -> None:
     assert load(str(tmp_path / "mine.yaml"), "train.minutes=3").train.minutes == 3
     longer = load("brain-mri-t1", "train.minutes=30")
     assert adjust(longer, "brain-mri-t1", ("seed=2",)).train.minutes == 30, "the preset of a model changes nothing"
+
+
+def test_a_length_set_over_a_recorded_plan_replaces_it(tmp_path: Path) -> None:
+    """A plan that stayed would win without a word: the training would be as long as the recorded one."""
+    record = tmp_path / "record.yaml"
+    plans = "train: {steps: 9, plan: [[0, 6], [2, 9]]}\ndetector: {steps: 5, plan: [[0, 4], [1, 5]]}\n"
+    record.write_text(f"base: {TIMED}\n{plans}", "utf-8")
+
+    def length(*overrides: str) -> tuple[object, ...]:
+        given = load(str(record), overrides)
+        train, detector = given.train, given.detector
+        return train.minutes, train.steps, train.plan, detector.steps, detector.plan
+
+    own, other = ((0, 6), (2, 9)), ((0, 4), (1, 5))
+    assert length() == length("train.lr=0.1") == (None, 9, own, 5, other)
+    assert length("train.steps=7") == (None, 7, (), 5, other)
+    assert length("train.minutes=3") == (3, 9, (), 5, ()), "the budget is for both networks"
+    assert length("detector.steps=0") == (None, 9, own, 0, ())
+    assert length("train.steps=8", "train.plan=[[0, 8]]") == (None, 8, ((0, 8),), 5, other)
+    assert length("train.minutes=null") == length(), "no budget, as recorded"

@@ -14,7 +14,7 @@ from medvae.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from medvae.settings import DetectorSettings, TrainSettings
+    from medvae.settings import DetectorSettings, Settings, TrainSettings
 
 _USED = 0.95  # share of a time budget that is planned for; what is left is for what varies
 _CORRECTIONS = 40  # a plan is corrected at most this many times
@@ -123,6 +123,24 @@ class Plan:
 def _advanced(done: float, steps: int, left: int) -> float:
     """`done` after `steps` of the `left` ones that lead to 1."""
     return 1.0 if steps >= left else done + (1 - done) * steps / left
+
+
+def check_plans(settings: Settings) -> None:
+    """Check before training that no recorded plan stands beside another length, which would have no effect.
+
+    Raises:
+        SettingsError: a plan and a time budget, or a plan that ends with another number of steps.
+    """
+    for section, own in (("train", settings.train), ("detector", settings.detector)):
+        if not own.plan:
+            continue
+        if settings.train.minutes is not None:
+            message, hint = f"train.minutes and {section}.plan are both set", "leave one of them out"
+            raise SettingsError(message, hint=hint)
+        total = Plan(own.plan).total
+        if own.steps != total:
+            message = f"{section}.steps is {own.steps}, and {section}.plan ends with {total} steps"
+            raise SettingsError(message, hint=f"set {section}.steps={total}, or leave the plan out")
 
 
 class Budget:

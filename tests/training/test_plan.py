@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvae.errors import SettingsError
-from medvae.training.plan import Budget, Plan
+from medvae.settings import load_settings
+from medvae.training.plan import Budget, Plan, check_plans
 
 
 def test_a_fixed_number_of_steps_is_done_evenly() -> None:
@@ -174,3 +175,20 @@ def test_time_used_before_counts() -> None:
     assert budget.total(70, 150) == 110
     now = 5.0
     assert budget.spent == 60
+
+
+# --------------------------------------------------------------------------------------------------- beside a length
+
+
+def test_a_plan_beside_another_length_is_refused() -> None:
+    """One of the two would have no effect, and nobody would know which."""
+    plan = "[[0, 6], [2, 9]]"
+    for right in ((), ("train.steps=9", f"train.plan={plan}"), ("detector.steps=9", f"detector.plan={plan}")):
+        check_plans(load_settings(None, right))
+    for section in ("train", "detector"):
+        message = f"{section}.steps is 8, and {section}.plan ends with 9 steps"
+        with pytest.raises(SettingsError, match=message) as caught:
+            check_plans(load_settings(None, (f"{section}.steps=8", f"{section}.plan={plan}")))
+        assert caught.value.hint == f"set {section}.steps=9, or leave the plan out"
+        with pytest.raises(SettingsError, match=f"train.minutes and {section}.plan are both set"):
+            check_plans(load_settings(None, (f"{section}.plan={plan}", f"{section}.steps=9", "train.minutes=3")))
