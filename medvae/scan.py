@@ -31,11 +31,14 @@ class Stored:
         rigid: 4×4, a pose without shear that the file states beside its affine (the qform of NIfTI), voxel index ->
             RAS+ mm; None if there is none, or a broken one.
         codes: what the affine and the rigid pose refer to (sform_code and qform_code of NIfTI); 0 if not stated.
+        zooms: voxel size in the file's unit, with its sign, that the file states beside its affine (pixdim of NIfTI)
+            where it is another; None where they agree. ITK takes it.
     """
 
     unit: float = 1.0
     rigid: NDArray[np.float64] | None = field(default=None, repr=False)
     codes: tuple[int, int] = (1, 1)
+    zooms: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

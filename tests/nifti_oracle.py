@@ -35,11 +35,12 @@ def ramp(shape: tuple[int, ...] = (4, 5, 6), dtype: Any = np.int16) -> np.ndarra
 
 
 def header_of(data: np.ndarray[Any, Any], *, version: int = 1, order: str = "<", **fields: Any) -> Any:
-    """A header with sform `AFFINE` and no qform; `fields` are then set as they are, right or wrong."""
+    """A header with sform `AFFINE`, its voxel size and no qform; `fields` are then set as they are, right or wrong."""
     header = {1: nib.Nifti1Header, 2: nib.Nifti2Header}[version](endianness=order)
     header.set_data_dtype(data.dtype)
     header.set_data_shape(data.shape)
     header.set_sform(AFFINE, code=1)
+    header["pixdim"][1:4] = 4, 2, 3
     header["xyzt_units"] = 2
     header["magic"] = {1: b"n+1", 2: b"n+2\0\r\n\x1a\n"}[version]
     header["vox_offset"] = {1: 352, 2: 544}[version]

@@ -312,6 +312,17 @@ def test_unscaled(tmp_path: Path, slope: float) -> None:
     np.testing.assert_array_equal(read(path), ramp())
 
 
+@pytest.mark.parametrize("slope", [0, np.nan])
+def test_an_intercept_without_a_slope_is_not_applied_and_said(tmp_path: Path, slope: float) -> None:
+    """The standard leaves such values as they are; ITK shifts them."""
+    path = put(tmp_path / "a.nii", ramp(), scl_slope=slope, scl_inter=-1024)
+    np.testing.assert_array_equal(read(path), ramp())
+    for look in (reading.read, reading.inspect):
+        assert "scl_inter is -1024" in look(ref(path), SETTINGS).warnings[0]
+    for inter in (0, np.nan):
+        assert reading.read(ref(put(path, ramp(), scl_slope=slope, scl_inter=inter)), SETTINGS).warnings == ()
+
+
 def test_wide_integers_are_scaled_before_they_are_narrowed(tmp_path: Path) -> None:
     steps = np.arange(8).reshape(2, 2, 2)
     for dtype, base in (("i4", 2**30), ("u4", 2**31), ("i8", -(2**40)), ("u8", 2**52)):

@@ -42,6 +42,40 @@ def test_a_broken_qform_beside_a_good_sform_is_only_a_warning(tmp_path: Path) ->
     assert "qform is broken" in scan.warnings[0]
 
 
+@pytest.mark.parametrize("row", [[0, 0, 0, 0], [np.nan] * 4])
+def test_a_broken_sform_gives_way_to_a_good_qform(tmp_path: Path, row: list[float]) -> None:
+    header = header_of(ramp())
+    header.set_qform(AFFINE, code=1)
+    header["srow_x"] = row
+    path = tmp_path / "a.nii"
+    path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
+    scan = reading.read(ref(path), SETTINGS)
+    assert scan.geometry.distance_to(Geometry((4, 5, 6), AFFINE)) < 1e-4
+    assert "sform is broken" in scan.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("zooms", "codes", "says"),
+    [
+        ((1, 1, 1), (1, 0), "1×1×1 by pixdim and of 4×2×3 by the affine"),
+        ((0, 0, 0), (1, 0), "0×0×0 by pixdim"),
+        ((-4, 2, 3), (0, 1), "-4×2×3 by pixdim and of 4×2×3 by the affine"),
+        ((4.01, 2, 3), (1, 0), None),  # moves no corner by 0.1 mm
+    ],
+)
+def test_voxel_sizes_that_are_not_those_of_the_affine_are_said(
+    tmp_path: Path, zooms: tuple[float, ...], codes: tuple[int, int], says: str | None
+) -> None:
+    header = header_of(ramp())
+    header.set_qform(AFFINE, code=codes[1])
+    header["sform_code"], header["pixdim"][1:4] = codes[0], zooms
+    path = tmp_path / "a.nii"
+    path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
+    scan = reading.read(ref(path), SETTINGS)
+    assert scan.geometry.distance_to(Geometry((4, 5, 6), AFFINE)) < 1e-4
+    assert says in scan.warnings[0] if says else scan.warnings == ()
+
+
 @pytest.mark.parametrize("qfac", [-1.0, 0.0, 1.0])
 def test_qform_alone(tmp_path: Path, qfac: float) -> None:
     header = header_of(ramp(), sform_code=0)

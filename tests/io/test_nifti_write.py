@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 import pytest
-from nifti_oracle import AFFINE, by_nibabel, by_sitk, ramp, ref
+from nifti_oracle import AFFINE, by_nibabel, by_sitk, header_of, ramp, ref, voxels_of
 
 from medvae.io import reading
 from medvae.io.formats import nifti
@@ -214,6 +214,30 @@ def test_a_map_of_a_scan_whose_forms_disagree_disagrees_with_it_nowhere(tmp_path
     for form in ("sform", "qform"):
         np.testing.assert_allclose(getattr(after, f"get_{form}")(), getattr(before, f"get_{form}")(), atol=1e-4)
         assert int(after[f"{form}_code"]) == int(before[f"{form}_code"])
+
+
+@pytest.mark.parametrize(
+    ("zooms", "codes"),
+    [
+        *[(zooms, codes) for zooms in [(1, 1, 1), (-4, 2, 3), (-4, -2, -3)] for codes in [(1, 0), (1, 1), (0, 1)]],
+        *[((0, 0, 0), codes) for codes in [(1, 0), (1, 1)]],
+    ],
+)
+def test_a_map_has_the_voxel_size_of_a_scan_whose_pixdim_is_wrong(
+    tmp_path: Path, zooms: tuple[float, ...], codes: tuple[int, int]
+) -> None:
+    """ITK takes the voxel size of pixdim, whatever the sform says, and 1 where it is 0."""
+    header = header_of(ramp())
+    header.set_qform(AFFINE, code=codes[1])
+    header["sform_code"], header["pixdim"][1:4] = codes[0], zooms
+    scan = tmp_path / "scan.nii"
+    scan.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
+    read = reading.read(ref(scan), ReadSettings())
+    nifti.write(tmp_path / "map.nii", read.data, read.geometry, description="map")
+    for see in (by_sitk, by_nibabel):
+        assert see(tmp_path / "map.nii").geometry.distance_to(see(scan).geometry) < 1e-3
+    again = reading.read(ref(tmp_path / "map.nii"), ReadSettings())
+    assert again.geometry.distance_to(read.geometry) < 1e-3
 
 
 @pytest.mark.parametrize("size", [1e-6, 1e-5, 1e-4, 1e-3])

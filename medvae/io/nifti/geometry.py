@@ -28,6 +28,8 @@ _AGREE_MM = 0.1
 def read_geometry(header: Any, shape: Shape, settings: ReadSettings, path: Path) -> tuple[Geometry, tuple[str, ...]]:
     """The affine by the rule of the standard: sform if it is coded, else qform if it is coded, else refused.
 
+    An sform that is broken gives way to a good qform.
+
     Returns:
         The geometry, with all that a writer needs to say it in the same way, and warnings in words.
 
@@ -38,15 +40,17 @@ def read_geometry(header: Any, shape: Shape, settings: ReadSettings, path: Path)
     codes = max(int(header["sform_code"]), 0), max(int(header["qform_code"]), 0)
     sform = _scaled(header.get_sform(), unit) if codes[0] else None
     qform = _scaled(_qform(header), unit) if codes[1] else None
+    rigid = qform if qform is not None and _is_usable(qform) else None
     affine = qform if sform is None else sform
     if affine is None:
         affine = _assumed(header, shape, settings, unit=unit, path=path)
+    elif rigid is not None and not _is_usable(affine):
+        affine = rigid
     if not _is_usable(affine):
         raise ScanError("the affine is singular or not finite", code="bad_affine", path=path)
-    rigid = qform if qform is not None and _is_usable(qform) else None
-    geometry = Geometry(shape, affine, Stored(unit, rigid, codes))
-    warnings = [*_unit_doubts(geometry), *(_disagreement(geometry, qform) if qform is not None else [])]
-    return geometry, tuple(warnings)
+    zooms = _other_zooms(header, Geometry(shape, affine), unit=unit) if any(codes) else None
+    geometry = Geometry(shape, affine, Stored(unit, rigid, codes, zooms))
+    return geometry, (*_unit_doubts(geometry), *_disagreement(geometry, sform, qform))
 
 
 def _qform(header: Any) -> NDArray[np.float64]:
@@ -94,13 +98,33 @@ def _assumed(header: Any, shape: Shape, settings: ReadSettings, *, unit: float, 
     return affine
 
 
-def _disagreement(geometry: Geometry, qform: NDArray[np.float64]) -> list[str]:
-    if not _is_usable(qform):
-        return ["the qform is broken; the sform is used, other tools may differ"]
-    apart = geometry.distance_to(Geometry(geometry.shape, qform))
-    if apart <= _AGREE_MM:
+def _other_zooms(header: Any, geometry: Geometry, *, unit: float) -> tuple[float, float, float] | None:
+    """The voxel size of pixdim where it is not that of the affine, so that a corner would move."""
+    zooms = np.asarray(header["pixdim"][1:4], np.float64)
+    moved = np.abs(zooms * unit - geometry.spacing) * (np.array(geometry.shape) - 1)
+    if not np.isfinite(zooms).all() or moved.max() <= _AGREE_MM:
+        return None
+    x, y, z = zooms.tolist()
+    return x, y, z
+
+
+def _disagreement(
+    geometry: Geometry, sform: NDArray[np.float64] | None, qform: NDArray[np.float64] | None
+) -> list[str]:
+    """Where parts of the header say different things: the first of them, in words."""
+    if qform is not None and sform is not None:
+        if not _is_usable(sform):
+            return ["the sform is broken; the qform is used, other tools may differ"]
+        if not _is_usable(qform):
+            return ["the qform is broken; the sform is used, other tools may differ"]
+        apart = geometry.distance_to(Geometry(geometry.shape, qform))
+        if apart > _AGREE_MM:
+            return [f"sform and qform are {apart:.1f} mm apart; the sform is used, other tools may differ"]
+    if geometry.stored is None or geometry.stored.zooms is None:
         return []
-    return [f"sform and qform are {apart:.1f} mm apart; the sform is used, other tools may differ"]
+    sizes = geometry.stored.zooms, np.array(geometry.spacing) / geometry.stored.unit
+    stated, used = ("×".join(f"{length:.4g}" for length in size) for size in sizes)
+    return [f"voxels of {stated} by pixdim and of {used} by the affine, which is used; other tools may differ"]
 
 
 def _unit_doubts(geometry: Geometry) -> list[str]:

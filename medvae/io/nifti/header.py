@@ -77,7 +77,7 @@ def read_header(path: Path, settings: ReadSettings) -> Header:
     slope, inter = _scaling(header, path)
     offset = _offset(header, path, minimum=start) + volume * size
     after = (_product(dims[3:]) - volume - 1) * size
-    found = Header(geometry, dtype, slope, inter, data_path, offset, after, warnings)
+    found = Header(geometry, dtype, slope, inter, data_path, offset, after, (*warnings, *_unused_inter(header)))
     _check_size(found, path, settings)
     return found
 
@@ -202,6 +202,14 @@ def _scaling(header: Any, path: Path) -> tuple[float, float]:
     if not np.isfinite(inter):
         raise ScanError(f"scl_slope is {slope:g} and scl_inter {inter}", code="malformed", path=path)
     return slope, inter
+
+
+def _unused_inter(header: Any) -> list[str]:
+    """An intercept without a slope: by the standard it does not count, but ITK adds it."""
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if (slope and np.isfinite(slope)) or not inter or not np.isfinite(inter):
+        return []
+    return [f"scl_inter is {inter:g} but scl_slope {slope:g}: values are taken as stored; other tools may differ"]
 
 
 def _offset(header: Any, path: Path, *, minimum: int) -> int:

@@ -128,7 +128,10 @@ def _place(header: nib.Nifti1Header, geometry: Geometry) -> None:
         header.set_qform(None, code=0)
         header["pixdim"][1:4] = np.array(geometry.spacing) / stored.unit
     else:
-        header.set_qform(_in_unit(rigid, stored.unit), code=qform_code or sform_code, strip_shears=True)
+        code = qform_code or (sform_code if stored.zooms is None else 0)
+        header.set_qform(_in_unit(rigid, stored.unit), code=code, strip_shears=True)
+    if stored.zooms is not None:
+        header["pixdim"][1:4] = stored.zooms
 
 
 def _in_unit(affine: NDArray[np.float64], unit: float) -> NDArray[np.float64]:
