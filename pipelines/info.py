@@ -180,7 +180,7 @@ def _examine(
         scan = reading.read(known, settings.read)
         values, warnings = (float(scan.data.min()), float(scan.data.max())), scan.warnings
         if ref.mask is not None:
-            reading.read_mask(ref.mask, scan.geometry, settings.read)
+            reading.read_foreground(ref.mask, scan.geometry, settings.read)
         if ref.label_map is not None:
             reading.read_label_map(ref.label_map, scan.geometry, settings.read)
     return Outcome(ref.id, "ok", stage="read", warnings=warnings), values

@@ -21,7 +21,7 @@ from medvae.checkpoint.folder import load
 from medvae.checkpoint.model import Model
 from medvae.cohort.find import Cohort
 from medvae.cohort.read import only, read
-from medvae.io.reading import read_mask
+from medvae.io.reading import read_foreground
 from medvae.prepare.load import Loaded, ReadAndPrepare, accepted
 from medvae.prepare.native import brain_share, coverage, foreground_share, only_channel, outline, to_native
 from medvae.prepare.preparation import prepare
@@ -277,7 +277,7 @@ def _load(
             return ReadAndPrepare(settings, model.preparation)(what), what
     scan = read(what, settings, affine=affine)
     if isinstance(mask, str | Path):
-        mask = read_mask(Path(mask), scan.geometry, settings)
+        mask = read_foreground(Path(mask), scan.geometry, settings)
     prepared = prepare(scan, model.preparation, id=id, mask=mask, conditions=conditions)
     return accepted(Loaded(scan, prepared), settings), what if isinstance(what, ScanRef) else None
 

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from medvae.scan import Geometry, Scan, ScanInfo, ScanRef
     from medvae.settings import ReadSettings
 
-__all__ = ["SAME_PLACE_MM", "inspect", "read", "read_label_map", "read_mask"]
+__all__ = ["SAME_PLACE_MM", "inspect", "read", "read_foreground", "read_label_map", "read_mask"]
 
 _COPY_HEADER = "give it the sform and qform of its scan, e.g. copy the header of the scan"
+_WHOLE_NUMBERS = "save it with whole numbers from -32768 to 32767"
+_NOT_EMPTY = "give a mask that is not 0 in the foreground, or none"
 _NEAR_WHOLE = 0.01  # of labels that went through floating point
 
 
@@ -62,7 +64,8 @@ def read_label_map(path: Path, like: Geometry, settings: ReadSettings) -> NDArra
         labels = np.rint(data)
         near = bool(np.abs(data - labels).max() <= _NEAR_WHOLE) if np.isfinite(data).all() else False
         if not near or np.abs(labels).max() > np.iinfo(np.int16).max:
-            raise ScanError("labels are not whole numbers within int16", code="mask_mismatch", path=path)
+            message = "labels are not whole numbers within int16"
+            raise ScanError(message, code="mask_mismatch", path=path, hint=_WHOLE_NUMBERS)
         return labels.astype(np.int16)
 
 
@@ -75,6 +78,18 @@ def read_mask(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.
     with _named("mask"):
         data = _values_on(path, like, settings)
     mask: NDArray[np.bool_] = (data != 0) & ~np.isnan(data)
+    return mask
+
+
+def read_foreground(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.bool_]:
+    """The mask of a scan's foreground, as `read_mask`.
+
+    Raises:
+        ScanError: as `read_mask`; `no_foreground` where it is empty.
+    """
+    mask = read_mask(path, like, settings)
+    if not mask.any():
+        raise ScanError("mask: it is empty", code="no_foreground", path=path, hint=_NOT_EMPTY)
     return mask
 
 
@@ -96,8 +111,9 @@ def _values_on(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np
     turned = turned_onto(data, own, like)
     if turned is None:
         apart = own.distance_to(like)
-        where = f", corners {apart:.3g} mm apart" if np.isfinite(apart) else ""
-        message = f"shape {own.shape} against {like.shape} of the scan{where}"
+        message = f"shape {own.shape} against {like.shape} of the scan"
+        if np.isfinite(apart):
+            message = f"its corners lie up to {apart:.3g} mm from those of the scan, more than {SAME_PLACE_MM:g} mm"
         raise ScanError(message, code="mask_mismatch", path=path)
     return turned
 

@@ -41,7 +41,7 @@ class ReadAndPrepare:
     def __call__(self, ref: ScanRef) -> Loaded:
         """Raises ScanError where the scan cannot be used."""
         scan = reading.read(ref, self.read)
-        mask = None if ref.mask is None else reading.read_mask(ref.mask, scan.geometry, self.read)
+        mask = None if ref.mask is None else reading.read_foreground(ref.mask, scan.geometry, self.read)
         labels = None if ref.label_map is None else reading.read_label_map(ref.label_map, scan.geometry, self.read)
         prepared = prepare(
             scan,

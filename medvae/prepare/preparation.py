@@ -166,7 +166,8 @@ def prepare(
     background = find_background(scan) if settings.foreground == "nonzero" else None
     region = find_foreground(scan, settings, background=background) if mask is None else mask
     if not region.any():
-        raise ScanError("the foreground is empty", code="no_foreground")
+        what, hint = ("foreground", None) if mask is None else ("mask", "give another mask, or none")
+        raise ScanError(f"the {what} is empty", code="no_foreground", hint=hint)
     shown = scan if background is None else darkened(scan, background)
     if preparation.aligned:
         stripped = mask is not None or is_stripped(region, scan.geometry)

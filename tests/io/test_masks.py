@@ -12,7 +12,7 @@ from made_scans import ORIENTATIONS
 from nifti_oracle import AFFINE, put, ramp
 
 from medvae.errors import ScanError
-from medvae.io.reading import read_label_map, read_mask
+from medvae.io.reading import read_foreground, read_label_map, read_mask
 from medvae.scan import Geometry, Stored
 from medvae.settings import ReadSettings
 
@@ -56,7 +56,7 @@ def test_another_place_or_shape_is_a_mismatch(tmp_path: Path) -> None:
     read_label_map(path, Geometry((4, 5, 6), near), SETTINGS)
     problem = refused(path, Geometry((4, 5, 6), far))
     assert problem.code == "mask_mismatch"
-    assert "0.5 mm" in str(problem)
+    assert "up to 0.5 mm from those of the scan" in str(problem)
     assert refused(path, Geometry((4, 5, 7), AFFINE)).code == "mask_mismatch"
 
 
@@ -64,7 +64,19 @@ def test_another_place_or_shape_is_a_mismatch(tmp_path: Path) -> None:
 def test_what_is_no_label(tmp_path: Path, value: float) -> None:
     data = ramp(dtype="f4")
     data[1, 1, 1] = value
-    assert refused(put(tmp_path / "a.nii", data)).code == "mask_mismatch"
+    problem = refused(put(tmp_path / "a.nii", data))
+    assert problem.code == "mask_mismatch"
+    assert "whole numbers" in (problem.hint or "")
+
+
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_an_empty_mask_is_no_foreground(tmp_path: Path, value: float) -> None:
+    path = put(tmp_path / "mask.nii", np.full((4, 5, 6), value, np.float32))
+    with pytest.raises(ScanError) as caught:
+        read_foreground(path, LIKE, SETTINGS)
+    assert caught.value.code == "no_foreground"
+    assert "mask" in (caught.value.hint or "")
+    assert read_foreground(put(path, ramp()), LIKE, SETTINGS).any()
 
 
 def test_a_mask_that_cannot_be_read(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def test_a_mask_or_label_map_of_another_shape_is_a_mistake_of_the_caller() -> No
 
 
 def test_nothing_to_look_at() -> None:
-    assert refused(mask=np.zeros(GEOMETRY.shape, bool)).code == "no_foreground"
+    empty = refused(mask=np.zeros(GEOMETRY.shape, bool))
+    assert (empty.code, empty.message) == ("no_foreground", "the mask is empty")
     assert (
         refused(np.full(GEOMETRY.shape, -1000, np.float32) + BALL, settings={"foreground": "air"}).code
         == "no_foreground"
