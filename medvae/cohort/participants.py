@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from medvae.cohort import tables
+from medvae.cohort.names import plural
 from medvae.cohort.rows import conditions
 from medvae.cohort.subjects import dataset
 from medvae.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from medvae.cohort.names import Candidate
@@ -27,12 +29,19 @@ _DERIVED = {"derivatives", "sourcedata", "rawdata"}
 def join(found: Iterable[Candidate]) -> list[Candidate]:
     """The candidates with the conditions of their subjects, where BIDS names say who they are."""
     known = cache(_read)  # a table is read once per dataset
-    return [_joined(one, known(_table(dataset(one)))) if one.origin == "bids" else one for one in found]
-
-
-def _joined(one: Candidate, participants: Mapping[str, Mapping[str, float | str]]) -> Candidate:
-    said = participants.get(one.ref.subject.removeprefix("sub-"), {})
-    return replace(one, ref=replace(one.ref, conditions={**said, **one.ref.conditions})) if said else one
+    joined: list[Candidate] = []
+    without: dict[Path, set[str]] = defaultdict(set)
+    for one in found:
+        path = _table(dataset(one)) if one.origin == "bids" else None
+        said = known(path).get(one.ref.subject.removeprefix("sub-"))
+        if path is not None and said is None and known(path):
+            without[path].add(one.ref.subject)
+        conditions = {**(said or {}), **one.ref.conditions}
+        joined.append(replace(one, ref=replace(one.ref, conditions=conditions)) if said else one)
+    for path, people in without.items():
+        message = "%s has no row for %s, e.g. %s: write a participant_id as its folder is called"
+        log.warning(message, path.name, plural(len(people), "subject"), min(people))
+    return joined
 
 
 def _table(root: Path) -> Path | None:
@@ -51,8 +60,24 @@ def _read(path: Path | None) -> dict[str, dict[str, float | str]]:
     except InputError as problem:
         log.warning("%s; its columns are not used", problem)
         return {}
-    rows = [cells for cells in table.rows if cells.get(_KEY)]
+    if _KEY not in table.columns:
+        log.warning("%s has no column `%s` between tabs; its columns are not used", path.name, _KEY)
+    rows: dict[str, list[dict[str, float | str]]] = defaultdict(list)
+    for cells in table.rows:
+        if cells.get(_KEY):
+            others = {name: cell for name, cell in cells.items() if name != _KEY}
+            rows[cells[_KEY].removeprefix("sub-")].append(conditions(others, decimal_comma=table.decimal_comma))
+    differ = {name: _differing(several) for name, several in rows.items()}
+    told = sorted({name for names in differ.values() for name in names})
+    if told:
+        message = "%s has several rows of one participant that differ in %s, which is not used for these"
+        log.warning(message, path.name, ", ".join(told))
     return {
-        cells[_KEY].removeprefix("sub-"): conditions({name: cell for name, cell in cells.items() if name != _KEY})
-        for cells in rows
+        name: {key: value for row in several for key, value in row.items() if key not in differ[name]}
+        for name, several in rows.items()
     }
+
+
+def _differing(rows: Sequence[Mapping[str, float | str]]) -> set[str]:
+    """The columns in which rows of one participant, e.g. one for each session, do not agree."""
+    return {name for row in rows for name in row if any(other.get(name, row[name]) != row[name] for other in rows)}

@@ -221,3 +221,37 @@ def test_a_list_says_all_of_its_scans_itself(dataset: Path) -> None:
 def test_a_table_that_cannot_be_used_is_no_reason_to_stop(dataset: Path, text: str) -> None:
     (dataset / "participants.tsv").write_text(text, "utf-8")
     assert [ref.conditions for ref in find(dataset)] == [{}, {}, {}]
+
+
+def test_participants_with_a_decimal_comma(dataset: Path) -> None:
+    (dataset / "participants.tsv").write_text("participant_id\tage\nsub-01\t23,5\n", "utf-8")
+    assert find(dataset)[0].conditions == {"age": 23.5}
+
+
+def test_several_rows_of_one_participant_say_what_they_agree_on(
+    dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "sub-01\t1\t20\tF\nsub-01\t2\t22\tF\nsub-02\t1\t30\tM\nsub-02\t1\t30\tM\nsub-04\t1\t40\tF\n"
+    (dataset / "participants.tsv").write_text(f"participant_id\tvisit\tage\tsex\n{rows}", "utf-8")
+    assert [ref.conditions.get("age") for ref in find(dataset)] == [None, 30.0, 40.0]
+    assert [ref.conditions["sex"] for ref in find(dataset)] == ["F", "M", "F"]
+    assert "several rows of one participant that differ in age, visit, which" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("participant_id\tage\n1\t20\n2\t30\n", "has no row for 3 subjects, e.g. sub-01: write"),
+        ("participant_id\tage\nsub-01\t20\n", "has no row for 2 subjects, e.g. sub-02: write"),
+        ("participant_id   age\nsub-01   20\n", "has no column `participant_id` between tabs"),
+        ("subject\tage\nsub-01\t20\n", "has no column `participant_id` between tabs"),
+    ],
+    ids=["without zeros", "incomplete", "blanks", "another name"],
+)
+def test_a_table_that_says_nothing_of_a_subject_is_told(
+    dataset: Path, text: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (dataset / "participants.tsv").write_text(text, "utf-8")
+    find(dataset)
+    assert said in caplog.text
+    assert len(caplog.records) == 1
