@@ -69,9 +69,16 @@ def digest(text: str, length: int = 12) -> str:
     return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:length]
 
 
+def spelling(subject: str) -> str:
+    """The same for all ways to write a subject: `sub-001`, `001`, `1` and `1.0` (a spreadsheet), `P7` and `p7`."""
+    text = normalize("NFC", subject).strip().casefold().removeprefix("sub-")
+    number = re.fullmatch(r"0*([0-9]+)(\.0+)?", text)
+    return number[1] if number else text
+
+
 def both_forms(*subjects: str) -> frozenset[str]:
-    """Subjects as they are written, and as `hash_ids` writes them: those of two runs are one if they share a form."""
-    plain = frozenset(subjects)
+    """Subjects in any spelling, and as `hash_ids` writes them: those of two runs are one if they share a form."""
+    plain = frozenset(subjects) | {spelling(one) for one in subjects}
     return plain | {digest(one) for one in plain}
 
 

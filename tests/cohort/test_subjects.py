@@ -139,6 +139,8 @@ LIKE_ONE_PERSON = {
     "names with sequences": (["ixi012-t1_head", "ixi012-t1_mni2mm", "ixi013-t1_head"], 2),
     "challenge names": (["Case_001_flair", "Case_001_t1ce", "Case_002_flair"], 2),
     "visits": (["p7/pre", "p7/post", "p9/pre", "p9/post"], 4),
+    "channels of nnU-Net": (["case_01_0000", "case_01_0001", "case_02_0000", "case_02_0001", "case_03_0000"], 4),
+    "channels of one case": (["imagesTs/c_0000", "imagesTs/c_0001"], 2),
 }
 
 
@@ -151,6 +153,38 @@ def test_scans_that_may_be_of_one_person_are_told(
     assert "name a list with a column `subject`" in caplog.text
 
 
+VISITS = {
+    "dates": ["P1/20200131/t1", "P1/2021-01-31/t1", "P2/20200131/t1", "P2/2021-01-31/t1"],
+    "words": ["1/baseline/T1", "1/followup/T1", "2/baseline/T1", "2/followup/T1"],
+    "visits above people": ["baseline/01", "follow-up/01", "baseline/02", "follow-up/02"],
+    "in names": ["01_V1", "01_V2", "02_V1", "02_V2"],
+    "ADNI": [
+        f"{who}/MPRAGE/{day}_08_20_30.0/I{n}/ADNI_{who}_MR_MPRAGE_Br_S{n}_I{n}"
+        for n, (who, day) in enumerate((who, day) for who in ("2_S_9", "3_S_8") for day in ("2006-04-18", "2007-05-01"))
+    ],
+}
+
+
+@pytest.mark.parametrize("names", VISITS.values(), ids=VISITS)
+def test_visits_in_folders_of_their_own_are_told(
+    tmp_path: Path, names: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    subjects(tmp_path, *names, "P9/20200131/t1", "10_V1")
+    (record,) = caplog.records
+    assert "4 scans look like visits of the same people, e.g. " in record.getMessage()
+    assert "name a list with a column `subject`" in record.getMessage()
+
+
+def test_one_subject_in_two_spellings_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, *(f"{name}.nii" for name in "abcdefg"))
+    ways = ["001", "1", "sub-1", "1.0", "010", "P7", "p7"]
+    rows = "".join(f"{scan}.nii,{who}\n" for scan, who in zip("abcdefg", ways, strict=True))
+    (tmp_path / "list.csv").write_text(f"scan,subject\n{rows}", "utf-8")
+    find(tmp_path / "list.csv")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("2 subjects are written in several ways, e.g. 001 and 1, and taken for diff")
+
+
 ORDINARY = {
     "numbers": ["oasis-1000", "oasis-1001", "oasis-1002"],
     "a sequence before the number": ["T1_001", "T1_002"],
@@ -159,6 +193,11 @@ ORDINARY = {
     "the same numbers in two classes": ["ill/001", "ill/002", "well/001", "well/002"],
     "one scan for each folder": ["p7/t1", "p9/t1"],
     "identifiers": ["IXI002-Guys-0828-T1", "IXI012-HH-1211-T1"],
+    "numbers of four digits": ["scan_0000", "scan_0001", "scan_0002"],
+    "numbers of four digits at two sites": ["A_0001", "A_0002", "B_0001", "B_0002"],
+    "days of a scanner": ["site/2020-01-30/p1", "site/2020-01-31/p2"],
+    "numbered scans": ["train/scan1", "train/scan2", "test/v3"],
+    "dates alone": ["2020-01-30/t1", "2020-01-31/t1"],
 }
 
 

@@ -13,7 +13,7 @@ import medvae
 from medvae.checkpoint.folder import load, save
 from medvae.cli.main import main
 from medvae.cohort.find import find
-from medvae.cohort.names import Candidate, both_forms, unique
+from medvae.cohort.names import Candidate, both_forms, digest, unique
 from medvae.errors import InputError
 from medvae.io.formats import nifti
 from medvae.run.manifest import Manifest
@@ -61,6 +61,13 @@ def test_patients_of_dicom_are_known_though_they_are_hashed_twice() -> None:
     for mine, theirs in ((ref, again), (again, ref), (again, again), (ref, ref)):
         assert both_forms(mine.subject) & both_forms(theirs.subject, "other")
     assert not both_forms(again.subject) & both_forms("patient-0a1c")
+
+
+@pytest.mark.parametrize("other", ["1", "1.0", "sub-001", "SUB-1", digest("1"), digest("001")])
+def test_a_subject_is_known_in_another_spelling(other: str) -> None:
+    """Spreadsheets drop zeros; BIDS puts `sub-` before a name."""
+    assert both_forms("001") & both_forms(other)
+    assert not both_forms("0010") & both_forms(other)
 
 
 @pytest.mark.parametrize("hashed", [True, False])
