@@ -116,7 +116,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lesion-masks",
         metavar="MASKS",
-        type=Path,
+        type=_path,
         help="with --lesions: masks (NIfTI) of other patients, whose shapes are learned",
     )
     _add_machine(parser)
@@ -130,7 +130,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verdicts",
         metavar="FILE",
-        type=Path,
+        type=_path,
         help="verdicts of a reader on these scans, exported from the pages of detect: leave out scans with a lesion,"
         " or with a candidate that is unsure or without a verdict",
     )
@@ -160,7 +160,7 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--template-dicom",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="the DICOM series that the NIfTI scan was made from; the DICOM objects then belong to that series",
     )
     parser.add_argument(
@@ -175,17 +175,17 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_review(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="OUT", type=Path, help="folder of `medvae detect`, `augment` or `train`")
+    parser.add_argument("run", metavar="OUT", type=_path, help="folder of `medvae detect`, `augment` or `train`")
     parser.add_argument(
         "--truth",
         metavar="MASKS",
-        type=Path,
+        type=_path,
         help="detect: folder of masks, named by the ids of the scans, to be outlined",
     )
     parser.add_argument(
         "--verdicts",
         metavar="FILE",
-        type=Path,
+        type=_path,
         help="augment: verdicts that the pages exported; list what they accept",
     )
     _add_loudness(parser, commands.review)
@@ -202,9 +202,9 @@ def _add_evaluate(parser: _Parser) -> None:
 
 
 def _add_evaluate_detect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae detect`")
-    parser.add_argument("--truth", metavar="MASKS", type=Path, help="folder of masks, named by the ids of the scans")
-    parser.add_argument("--verdicts", metavar="FILE", type=Path, help="verdicts of a reader that the pages exported")
+    parser.add_argument("run", metavar="OUT", type=_path, help="output folder of `medvae detect`")
+    parser.add_argument("--truth", metavar="MASKS", type=_path, help="folder of masks, named by the ids of the scans")
+    parser.add_argument("--verdicts", metavar="FILE", type=_path, help="verdicts of a reader that the pages exported")
     parser.add_argument(
         "--healthy", action="store_true", help="count scans without a mask as healthy, instead of leaving them out"
     )
@@ -212,17 +212,17 @@ def _add_evaluate_detect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate_augment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="OUT", type=Path, help="output folder of `medvae augment`")
+    parser.add_argument("run", metavar="OUT", type=_path, help="output folder of `medvae augment`")
     parser.add_argument(
-        "--real", metavar="INPUT", type=Path, nargs="+", required=True, help="the scans that the model was trained on"
+        "--real", metavar="INPUT", type=_path, nargs="+", required=True, help="the scans that the model was trained on"
     )
     parser.add_argument("--split", metavar="NAME", help="only this split of the list of --real")
     parser.add_argument(
-        "--holdout", metavar="INPUT", type=Path, nargs="+", help="real scans of other subjects, to compare with"
+        "--holdout", metavar="INPUT", type=_path, nargs="+", help="real scans of other subjects, to compare with"
     )
     parser.add_argument("--holdout-split", metavar="NAME", help="only this split of the list of --holdout")
     parser.add_argument(
-        "--model", metavar="MODEL", type=Path, help="model folder: checks the held-out scans, adds its reconstructions"
+        "--model", metavar="MODEL", type=_path, help="model folder: checks the held-out scans, adds its reconstructions"
     )
     parser.add_argument(
         "--utility",
@@ -249,7 +249,10 @@ def _add_augment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", metavar="NAME", help="sampler (overrides the preset)")
     parser.add_argument("--layout", metavar="NAME", help="medvae, nnunet, monai, bids or dicom (default: medvae)")
     parser.add_argument(
-        "--merge-with", metavar="DIR", type=Path, help="real set of that layout to list beside the samples; not changed"
+        "--merge-with",
+        metavar="DIR",
+        type=_path,
+        help="real set of that layout to list beside the samples; not changed",
     )
     _add_machine(parser, workers=False)
     _add_seed(parser)
@@ -265,7 +268,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="INPUT", type=Path, nargs="+", help="folders, files, CSV, TSV or JSON lists")
+    parser.add_argument("input", metavar="INPUT", type=_path, nargs="+", help="folders, files, CSV, TSV or JSON lists")
     parser.add_argument("--include", metavar="GLOB", action="append", default=[], help="only files that match")
     parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="skip files that match")
     parser.add_argument("--split", metavar="NAME", help="only this split of a list")
@@ -285,12 +288,12 @@ def _add_prepared_input(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", metavar="MODEL", type=Path, required=True, help="model folder written by `medvae train`"
+        "--model", metavar="MODEL", type=_path, required=True, help="model folder written by `medvae train`"
     )
 
 
 def _add_out(parser: argparse.ArgumentParser, what: str, *, default: Path | None = None) -> None:
-    parser.add_argument("--out", metavar="DIR", type=Path, default=default, required=default is None, help=what)
+    parser.add_argument("--out", metavar="DIR", type=_path, default=default, required=default is None, help=what)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run of this command in DIR")
 
 
@@ -330,6 +333,12 @@ def _add_loudness(parser: argparse.ArgumentParser, call: Callable[[argparse.Name
     loudness.add_argument("--quiet", action="store_true", help="errors only, no progress")
     loudness.add_argument("--verbose", action="store_true", help="more messages, and a traceback for errors")
     parser.set_defaults(call=call)
+
+
+def _path(text: str) -> Path:
+    if not text.strip():  # Path("") would be the current folder
+        raise argparse.ArgumentTypeError("the path is empty; check the variables of the shell")
+    return Path(text)
 
 
 def _device(text: str) -> str:

@@ -90,15 +90,18 @@ def _item(item: Any, where: str, path: Path, *, classes: Mapping[str, str] | Non
         raise InputError(f"{where} is not an object", code=NO_LIST, path=path, hint=HINT)
     if "image" not in item:
         return row(item, where, path)
-    image, label = item["image"], item.get("label")
-    if isinstance(image, list) and len(image) == 1:
-        image = image[0]
+    image, label = _only(item["image"]), _only(item.get("label"))
     if not isinstance(image, str):
         hint = "write a list that names one file per scan: a scan has one channel"
         raise InputError(f"{where}: `image` is not one file", path=path, hint=hint)
     cells = {name: value for name, value in item.items() if name not in ("image", "label")}
     if isinstance(label, str) and label.lower().endswith(_IMAGES):
-        label = cells.pop("class", None)
-        cells = {"label_map": item["label"]} | cells
+        label_map, label = label, cells.pop("class", None)
+        cells = {"label_map": label_map} | cells
     cells |= {"scan": image, "label": None if label is None else (classes or {}).get(str(label), label)}
     return row(cells, where, path)
+
+
+def _only(value: Any) -> Any:
+    """What is in an array of one: MONAI writes several channels as an array."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

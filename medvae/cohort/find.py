@@ -148,7 +148,7 @@ def _once(found: Iterable[Candidate]) -> list[Candidate]:
     """
     seen: dict[tuple[object, ...], Candidate] = {}
     for one in found:  # two parts of a mixed series may lie in the same files
-        key = (one.ref.frames, *map(os.path.realpath, one.ref.paths))
+        key = (one.ref.frames, *map(_file, one.ref.paths))
         first = seen.setdefault(key, one)
         if first is one:
             continue
@@ -162,6 +162,15 @@ def _once(found: Iterable[Candidate]) -> list[Candidate]:
             hint = "name it once, or with the same subject, label, masks, split and conditions"
             raise InputError("the scan is listed twice, with different entries", path=one.ref.path, hint=hint)
     return list(seen.values())
+
+
+def _file(path: Path) -> object:
+    """The same for all names of a file: links to it, and hard links."""
+    try:
+        there = path.stat()
+    except OSError:  # reading says what is wrong
+        return os.path.realpath(path)
+    return (there.st_dev, there.st_ino) if there.st_nlink > 1 and there.st_ino else os.path.realpath(path)
 
 
 def _nothing(found: Found, selection: Selection) -> InputError:

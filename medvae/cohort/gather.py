@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from medvae.cohort import lists, offers
 from medvae.cohort.choose import matches, without_label_maps
@@ -217,7 +218,7 @@ def _in_list(path: Path, selection: Selection, settings: ReadSettings, *, of_glo
     wanted = [row for row in rows if matches(Path(row.scan), selection)]
     found = Found(excluded=len(rows) - len(wanted))
     named = (text for row in wanted for text in (row.mask, row.label_map) if text)
-    apart = {os.path.realpath(path.parent / text.replace("\\", "/")) for text in named}
+    apart = {os.path.realpath(_place(text, path.parent)) for text in named}
     for row in wanted:
         found.scans += _row(row, path, settings, apart=apart)
     return found
@@ -250,10 +251,17 @@ def _row(row: Row, path: Path, settings: ReadSettings, *, apart: Collection[str]
 
 
 def _beside(text: str, row: Row, path: Path) -> Path:
-    """A path in a list is relative to the list; a list from Windows may have `\\` in it."""
-    named = path.parent / text
-    if kind_of(named) == "nothing" and "\\" in text:
-        named = path.parent / text.replace("\\", "/")
+    named = _place(text, path.parent)
     if kind_of(named) == "other":
         raise InputError(f"{row.where}: {named.name} is neither a file nor a folder", path=path, hint=READS)
     return named
+
+
+def _place(text: str, folder: Path) -> Path:
+    """What a list in `folder` names: from there, or from `~`.
+
+    A list from Windows may have `\\` in it, and one of another system may compose letters such as `ü` otherwise.
+    """
+    plain = text.replace("\\", "/")
+    ways = (text, plain, os.path.expanduser(plain), normalize("NFC", plain), normalize("NFD", plain))
+    return next((folder / way for way in ways if kind_of(folder / way) != "nothing"), folder / plain)

@@ -119,7 +119,7 @@ def _separator(text: str, ours: Collection[str]) -> tuple[str, str]:
 def _lines(text: str, separator: str, *, most: int | None = None) -> list[list[str]]:
     """Lines that are not empty, their cells trimmed."""
     found: list[list[str]] = []
-    for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
+    for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True):
         cells = [cell.strip() for cell in line]
         if any(cells):
             found.append(cells)

@@ -176,6 +176,8 @@ def test_wrong_settings(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["detect", "x", "--modle", "m", "--out", "o"], "no option --modle"),
         (["augment", "--model", "m", "--out", "o", "--workers=2", "--count", "1"], "no option --workers"),
         (["--verson"], "no option --verson"),
+        (["train", "", "--config", "demo", "--out", "o"], "the path is empty"),
+        (["train", "x", "--config", "demo", "--out", " "], "the path is empty"),
         ([], "COMMAND"),
     ],
 )

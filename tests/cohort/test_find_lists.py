@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import pytest
 from dicom_made import put, ramp, slices
@@ -98,6 +99,23 @@ def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.nii", "labels/a.nii")
     (ref,) = listed(tmp_path, "scan,label_map\nimages\\a.nii,labels\\a.nii\n")
     assert (ref.path, ref.label_map) == (tmp_path / "images" / "a.nii", tmp_path / "labels" / "a.nii")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_letters_that_are_composed_otherwise_than_in_the_name_of_the_file(tmp_path: Path, form: Any) -> None:
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    touch(tmp_path, normalize(other, "Mü/é.nii"), normalize(other, "Mü/é_mask.nii"))
+    (ref,) = listed(tmp_path, normalize(form, "scan,mask\nMü\\é.nii,Mü/é_mask.nii\n"))
+    assert ref.path.is_file()
+    assert ref.mask is not None
+    assert ref.mask.is_file()
+
+
+def test_paths_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    touch(tmp_path, "home/scans/a.nii", "~b.nii")
+    first, second = listed(tmp_path, "scan\n~/scans/a.nii\n~b.nii\n")
+    assert (first.path, second.path) == (tmp_path / "home" / "scans" / "a.nii", tmp_path / "~b.nii")
 
 
 def test_a_list_beside_its_folder_says_more_of_the_scans(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ EXCEL = {
     "other columns of one name": "scan,subject,note,note\na.nii,p1,x,y\nb.nii,p2,,\n",
     "quoted cells": '"scan";"subject"\n"a.nii";"p1"\n"b.nii";"p2"\n',
     "separators in a quoted name": '"age; in years","a;b",scan,subject\n,,a.nii,p1\n,,b.nii,p2\n',
+    "blanks before quotes": 'scan, subject\n"a.nii", "p1"\n"b.nii", "p2"\n',
     "line ends of an old Mac": "scan,subject\ra.nii,p1\rb.nii,p2\r",
 }
 
@@ -155,6 +156,14 @@ def test_an_array_of_rows(tmp_path: Path) -> None:
     assert rows(tmp_path, tree, "list.json") == (
         Row("item 1", "a.nii", subject="7", label="1", conditions={"age": 20.0, "sex": "F", "fat": "true"}),
         Row("item 2", "b.nii"),
+    )
+
+
+def test_arrays_of_one_file_in_a_datalist(tmp_path: Path) -> None:
+    items = [{"image": ["a.nii"], "label": ["l.nii"]}, {"image": "b.nii", "label": [1]}]
+    assert rows(tmp_path, {"training": items}, "d.json") == (
+        Row("training item 1", "a.nii", label_map="l.nii", split="training"),
+        Row("training item 2", "b.nii", label="1", split="training"),
     )
 
 

@@ -130,6 +130,13 @@ def test_two_names_of_one_file_are_told(tmp_path: Path, caplog: pytest.LogCaptur
     assert "sub-01_sub-01_T1w and sub-02_sub-02_T1w are the same file" in caplog.text
 
 
+def test_hard_links_are_one_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "monday/p1/t1.nii", "tuesday/x")
+    (tmp_path / "tuesday/p1.nii").hardlink_to(tmp_path / "monday/p1/t1.nii")
+    assert ids(tmp_path) == ["monday_p1_t1"]
+    assert "monday_p1_t1 and tuesday_p1 are the same file: it is used once" in caplog.text
+
+
 def test_a_loop_of_folders_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "data/in/deep/a.nii", "data/other/b.nii", "far/c.nii")
     (tmp_path / "data/in/self").symlink_to(".")
