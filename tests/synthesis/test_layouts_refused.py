@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from made_layouts import nnunet_set, put, write_set
+from made_layouts import nnunet_set, put, tree, write_set
 from toy_model import toy_model
 
 from medvae import plugins
@@ -76,6 +76,10 @@ def test_the_background_of_nnunet_is_called_so() -> None:
         ({"dataset": {"a": {"images": ["imagesTr/a_0000.nii.gz"]}}}, "or no path `label`"),
         ({"dataset": ["a"]}, "a case of `dataset`"),
         ({"labels": {"background": 0, "organ": 2}}, r"labels \[1\], which the real set does not name"),
+        (
+            {"labels": {"background": 0, "whole": [2, 3], "part": [3]}, "regions_class_order": [2, 3]},
+            r"labels \[1\], which the real set does not name",
+        ),
     ],
 )
 def test_a_real_set_that_does_not_fit_is_refused(changes: dict[str, Any], message: str, out: Path) -> None:
@@ -83,6 +87,12 @@ def test_a_real_set_that_does_not_fit_is_refused(changes: dict[str, Any], messag
     with pytest.raises(InputError, match=message):
         write_set(out, "nnunet", merge_with=real)
     assert not out.exists()
+
+
+def test_values_that_regions_have_are_named(out: Path) -> None:
+    regions = {"background": 0, "whole": [1, 2], "part": [2]}
+    write_set(out, "nnunet", merge_with=nnunet_set(out.with_name("real"), ["a"], labels=regions))
+    assert tree(out / "dataset.json")["labels"] == regions
 
 
 @pytest.mark.parametrize("layout", sorted({*NAMES} - {"medvae", "dicom"}))

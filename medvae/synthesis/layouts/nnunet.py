@@ -104,9 +104,9 @@ class Layout(BaseLayout):
         if clash := [scan.id for scan in self.real.scans if _SAMPLE.fullmatch(scan.id)]:
             message = f"the real set has a case {clash[0]!r}, as samples are called"
             raise InputError(message, path=self.real.folder, hint=REAL_ONLY)
-        known = {one for one in self.real.tree["labels"].values() if isinstance(one, int)}
-        unknown = [value for value in self.label_values if value not in known]
-        if unknown and "regions_class_order" not in self.real.tree:
+        named = self.real.tree["labels"].values()
+        known = {one for value in named for one in (value if isinstance(value, list) else [value])}  # a list: a region
+        if unknown := [value for value in self.label_values if value not in known]:
             message = f"the samples have the labels {unknown}, which the real set does not name"
             raise InputError(message, path=self.real.folder, hint="train on label maps with the values of the real set")
 
