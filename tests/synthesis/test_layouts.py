@@ -19,7 +19,7 @@ from toy_model import toy_model
 from medvae import find, plugins, read
 from medvae.errors import InputError, SettingsError
 from medvae.io.same_voxels import turned_onto
-from medvae.scan import scan_hash
+from medvae.scan import Selection, scan_hash
 from medvae.settings import AugmentSettings
 from medvae.synthesis import generate, splits
 from medvae.synthesis.rows import Row
@@ -236,6 +236,23 @@ def test_the_lists_of_medvae_hold_real_scans(out: Path, tmp_path: Path) -> None:
     assert len(cohort) == 1 + COUNT
     assert [ref.path.resolve() for ref in cohort].count((real / "one.nii.gz").resolve()) == 1
     assert len(load_decathlon_datalist(str(out / "dataset.json"), is_segmentation=True)) == 1 + COUNT
+
+
+def test_real_scans_that_are_not_trained_on_stay_in_their_split(out: Path, tmp_path: Path) -> None:
+    rows = ["scan,split"]
+    for name, split in (("a", "train"), ("b", ""), ("v", "val"), ("t", "test"), ("h", "healthy")):
+        put(tmp_path, f"{name}.nii.gz", f"maps/{name}.nii.gz")
+        rows.append(f"{name}.nii.gz,{split}")
+    (tmp_path / "list.csv").write_text("\n".join(rows), "utf-8")
+    write_set(out, "medvae", merge_with=tmp_path / "list.csv")
+    merged = tree(out / "dataset.json")
+    assert (merged["numTraining"], merged["numTest"]) == (len(merged["training"]), 1) == (2 + COUNT, 1)
+    for section, name in (("validation", "v"), ("test", "t"), ("healthy", "h")):
+        assert [Path(item["image"]).name for item in merged[section]] == [f"{name}.nii.gz"]
+        assert all("split" not in item for item in merged[section])
+    found = find(Selection(out / "labels.csv", split="train"))
+    assert [ref.path.name for ref in found] == ["a.nii.gz", *(f"synthetic-{i:05d}.nii.gz" for i in range(COUNT))]
+    assert len(find(out / "labels.csv")) == 5 + COUNT
 
 
 def classified(real: Path, *, label_maps: bool) -> None:

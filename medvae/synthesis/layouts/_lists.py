@@ -13,15 +13,22 @@ if TYPE_CHECKING:
     from medvae.synthesis.base_layout import BaseLayout
     from medvae.synthesis.rows import Row
 
+_OURS = {"synthetic": "yes", "split": "train"}  # of every sample
 _COLUMNS = ("scan", "subject", "label", "label_map", "synthetic", "sources")
 
 
 def labels_csv(layout: BaseLayout, rows: Sequence[Row], real: Iterable[Mapping[str, Any]] = ()) -> TextFile:
-    """`labels.csv`: conditions are further columns; `real` are rows of real scans, which come first."""
-    names = [name for name in layout.synthesizer.model.conditions.names if name not in _COLUMNS]
-    return TextFile("labels.csv", table((*_COLUMNS, *names), [*real, *(_cells(row) for row in rows)]))
+    """`labels.csv`: conditions are further columns; `real` are rows of real scans, which come first.
+
+    Where they have splits, the list has them, too: samples are trained on.
+    """
+    before = list(real)
+    split = ("split",) if any(row.get("split") for row in before) else ()
+    columns = (*_COLUMNS, *split)
+    names = [name for name in layout.synthesizer.model.conditions.names if name not in columns]
+    return TextFile("labels.csv", table((*columns, *names), [*before, *(_cells(row) for row in rows)]))
 
 
 def _cells(row: Row) -> dict[str, Any]:
     facts = {name: row.facts[name] for name in ("subject", "label_map", "sources")}
-    return {**row.conditions, **facts, "scan": row.facts["image"], "label": row.facts["class"], "synthetic": "yes"}
+    return {**row.conditions, **facts, "scan": row.facts["image"], "label": row.facts["class"], **_OURS}

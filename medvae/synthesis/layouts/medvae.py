@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medvae.cohort.find import find
+from medvae.cohort.lists import same_split
 from medvae.errors import InputError
 from medvae.run.record import read_record
 from medvae.run.work import JsonFile
@@ -31,8 +32,11 @@ class Layout(BaseLayout):
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
         """`labels.csv` and `dataset.json`."""
         real = () if self.real is None else self.real.scans
-        items = [_real_item(scan, out, classes=_decathlon.classes_of(self.real)) for scan in real]
-        tree = _decathlon.datalist(self, rows, items)
+        sections: dict[str, list[dict[str, Any]]] = {}
+        for scan in real:
+            item = _real_item(scan, out, classes=_decathlon.classes_of(self.real))
+            sections.setdefault(_section(scan.item["split"]), []).append(item)
+        tree = _decathlon.datalist(self, rows, sections.pop("training", []), sections)
         return labels_csv(self, rows, [_real_cells(scan, out) for scan in real]), JsonFile("dataset.json", tree)
 
     @classmethod
@@ -62,8 +66,14 @@ def _is_augmented(folder: Path) -> bool:
 def _said(ref: ScanRef, runs: Set[Path]) -> dict[str, Any]:
     """What is known of a scan; one below a folder of `runs` is synthetic."""
     label_map = None if ref.label_map is None else ref.label_map.absolute()
-    said = {**ref.conditions, "subject": ref.subject, "label": ref.label, "label_map": label_map}
+    said = {**ref.conditions, "subject": ref.subject, "label": ref.label, "label_map": label_map, "split": ref.split}
     return said | ({"synthetic": "yes"} if runs & {*ref.path.absolute().parents} else {})
+
+
+def _section(split: str | None) -> str:
+    """The section of a datalist for the scans of a split: samples are in `training`, those of other splits are not."""
+    wanted = split or "train"
+    return next((name for name in ("training", "validation", "test") if same_split(wanted, name)), wanted)
 
 
 def _real_cells(scan: RealScan, out: Path) -> dict[str, Any]:
@@ -73,7 +83,7 @@ def _real_cells(scan: RealScan, out: Path) -> dict[str, Any]:
 
 
 def _real_item(scan: RealScan, out: Path, *, classes: Sequence[str]) -> dict[str, Any]:
-    said = {name: value for name, value in scan.item.items() if name not in ("label", "label_map")}
+    said = {name: value for name, value in scan.item.items() if name not in ("label", "label_map", "split")}
     item = {**said, "image": relative(scan.image, out), "synthetic": False}
     label, label_map = scan.item["label"], scan.item["label_map"]
     if label_map is not None:
