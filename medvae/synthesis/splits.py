@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from medvae.checkpoint.kept import Latents
     from medvae.synthesis.base_layout import RealScan
+    from medvae.synthesis.generate import Synthesizer
     from medvae.synthesis.rows import Row
 
 People = frozenset[str]
@@ -51,6 +52,19 @@ def people_of_sources(rows: Sequence[Row], latents: Latents) -> dict[str, People
     """The subjects of the sources of each sample; nobody where it has none."""
     subject_of = dict(zip(latents.ids, latents.subjects, strict=True))
     return {row.id: frozenset(subject_of[one] for one in row.sources) for row in rows}
+
+
+def data_of_others(rows: Sequence[Row], held_out: Sequence[RealScan], synthesizer: Synthesizer) -> list[str]:
+    """Ids of the samples that hold the data of people who are held out; all held-out scans are read.
+
+    A decoded image holds everyone that the decoder has seen.
+    """
+    latents = synthesizer.model.latents
+    others = frozenset().union(*people_of_real(held_out, latents).values())
+    everyone = frozenset(latents.subjects)
+    decoded = synthesizer.space == "latent"
+    samples = people_of_sources(rows, latents)
+    return [one for one, people in samples.items() if (everyone if decoded or not people else people) & others]
 
 
 def people_of_real(scans: Sequence[RealScan], latents: Latents) -> dict[str, People]:

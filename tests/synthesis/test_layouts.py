@@ -255,6 +255,27 @@ def test_real_scans_that_are_not_trained_on_stay_in_their_split(out: Path, tmp_p
     assert len(find(out / "labels.csv")) == 5 + COUNT
 
 
+@pytest.mark.parametrize("layout", ["medvae", "monai"])
+@pytest.mark.parametrize(("sampler", "count"), [("classical", 1), ("density", COUNT)])
+def test_samples_of_people_who_are_held_out_are_told(
+    layout: str, sampler: str, count: int, out: Path, tmp_path: Path
+) -> None:
+    """A decoded sample holds everyone that the decoder has seen; `classical` takes each donor in turn."""
+    for name in ("scan-00", "scan-01"):
+        put(tmp_path, f"{name}.nii.gz", f"maps/{name}.nii.gz")
+    model = toy_model(n=4, label_maps=True)
+    settings = AugmentSettings(sampler=sampler, layout=layout)
+    rows = [Row(f"s{i}", {}, {"sources": f"scan-0{i}" if count == 1 else ""}) for i in range(COUNT)]
+    for held_out in (True, False):
+        (tmp_path / "list.csv").write_text(f"scan,split\nscan-00.nii.gz,{'val' if held_out else 'train'}\n", "utf-8")
+        validation = [{"image": "./scan-00.nii.gz"}] if held_out else []
+        (tmp_path / "dataset.json").write_text(json.dumps({"training": [], "validation": validation}), "utf-8")
+        real = tmp_path / ("list.csv" if layout == "medvae" else "")
+        lines = make_layout(generate.fit(model, settings, seed=0), merge_with=real).lines(rows)
+        said = [f"{count} of {COUNT} samples hold the data of real scans that are not listed for training"]
+        assert [line.partition(",")[0] for line in lines] == (said if held_out else [])
+
+
 def classified(real: Path, *, label_maps: bool) -> None:
     """Two real scans with classes, in a list of medvae and a datalist of MONAI."""
     rows, items = ["scan,label,label_map"], []

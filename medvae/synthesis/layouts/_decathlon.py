@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medvae.errors import InputError
+from medvae.synthesis import splits
 from medvae.synthesis.base_layout import relative
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from medvae.synthesis.base_layout import BaseLayout, RealSet
+    from medvae.synthesis.base_layout import BaseLayout, RealScan, RealSet
     from medvae.synthesis.rows import Row
 
 _FILES = ("image", "label", "mask")  # keys of an item that may hold a path
@@ -82,6 +83,15 @@ def check_classes(layout: BaseLayout) -> None:
     if known and wrong and layout.real is not None:
         message = f"the real set has the classes {', '.join(known)}, the samples also {', '.join(wrong)}"
         raise InputError(message, path=layout.real.folder, hint="train on the classes of the real set")
+
+
+def held_out_lines(layout: BaseLayout, rows: Sequence[Row], held_out: Sequence[RealScan]) -> list[str]:
+    """A warning where samples hold the data of real scans of other sections than `training`."""
+    found = splits.data_of_others(rows, held_out, layout.synthesizer)
+    if not found:
+        return []
+    whose = "hold the data of real scans that are not listed for training, by their voxels or names"
+    return [f"{len(found)} of {len(rows)} samples {whose}: train the model without these scans"]
 
 
 def _has_map(item: Mapping[str, Any]) -> bool:

@@ -39,6 +39,12 @@ class Layout(BaseLayout):
         tree = _decathlon.datalist(self, rows, sections.pop("training", []), sections)
         return labels_csv(self, rows, [_real_cells(scan, out) for scan in real]), JsonFile("dataset.json", tree)
 
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        """Whether samples hold the data of scans that are not trained on."""
+        real = () if self.real is None else self.real.scans
+        others = [scan for scan in real if _section(scan.item["split"]) != "training"]
+        return _decathlon.held_out_lines(self, rows, others)
+
     @classmethod
     def read(cls, folder: Path) -> RealSet:
         """All scans of a folder or list; what a run of `augment` wrote is synthetic, whether a list says so or not."""

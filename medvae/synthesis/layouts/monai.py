@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvae.errors import InputError
 from medvae.run.work import JsonFile
@@ -11,7 +11,7 @@ from medvae.synthesis.layouts import _decathlon
 from medvae.synthesis.layouts._lists import labels_csv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from medvae.run.work import File
@@ -34,12 +34,23 @@ class Layout(BaseLayout):
             return samples, JsonFile("dataset.json", _decathlon.datalist(self, rows, ()))
         folder = self.real.folder
         items = [_decathlon.moved(scan.item, folder, out) for scan in self.real.scans]
-        others = {}
-        for name in _SECTIONS:
-            if name in self.real.tree:
-                plain = [{"image": one} if isinstance(one, str) else one for one in self.real.tree[name]]
-                others[name] = [_decathlon.moved(one, folder, out) for one in plain]
+        others = {name: [_decathlon.moved(one, folder, out) for one in held] for name, held in self._held_out.items()}
         return samples, JsonFile("dataset.json", _decathlon.datalist(self, rows, items, others))
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        """Whether samples hold the data of scans that are not trained on."""
+        if self.real is None:
+            return []
+        items = [item for held in self._held_out.values() for item in held if isinstance(item.get("image"), str)]
+        scans = [RealScan(_name(item["image"]), self.real.folder / item["image"], item) for item in items]
+        return _decathlon.held_out_lines(self, rows, scans)
+
+    @property
+    def _held_out(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Items of the sections that are not trained on."""
+        tree = {} if self.real is None else self.real.tree
+        known = [name for name in _SECTIONS if name in tree]
+        return {name: [{"image": one} if isinstance(one, str) else one for one in tree[name]] for name in known}
 
     @classmethod
     def read(cls, folder: Path) -> RealSet:
@@ -65,3 +76,8 @@ class Layout(BaseLayout):
         """Classes are numbers in `dataset.json`."""
         super().check()
         _decathlon.check_classes(self)
+
+
+def _name(image: str) -> str:
+    """What a scan is called, as ids of training scans end."""
+    return image.rpartition("/")[2].removesuffix(".gz").removesuffix(".nii")
