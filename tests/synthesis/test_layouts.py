@@ -315,6 +315,17 @@ def test_label_means_one_thing_in_a_datalist(
     assert all("label" not in item or isinstance(item["label"], str) == maps for item in loaded)
 
 
+@pytest.mark.parametrize("layout", ["medvae", "monai"])
+def test_a_class_has_one_number_whatever_samples_there_are(layout: str, out: Path) -> None:
+    """Lists of one model are joined."""
+    settings = AugmentSettings(sampler="classical", layout=layout)
+    made = make_layout(generate.fit(toy_model(n=8, labels=("a", "b")), settings, seed=0))
+    facts = {"image": "i.nii.gz", "label_map": None, "class": "b", "subject": "s", "sources": ""}
+    next(file for file in made.lists([Row("s", {}, facts)], out) if file.name == "dataset.json").write(out)
+    assert tree(out / "dataset.json")["classes"] == ["a", "b"]
+    assert tree(out / "dataset.json")["training"][0]["label"] == 1
+
+
 # ------------------------------------------------------------------------------------------------------------ BIDS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -116,6 +117,26 @@ def test_a_datalist_with_several_images_per_item_is_refused(out: Path, tmp_path:
     with pytest.raises(InputError, match=r"an item of `training` has several images, samples have one") as caught:
         write_set(out, "monai", merge_with=tmp_path)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("label", "labels", "message"),
+    [
+        ("x.nii.gz", {"0": "background", "10": "organ"}, r"the labels \[1\], which the real set does not name"),
+        ("healthy", {"0": "healthy", "1": "ill"}, "the label 'healthy', which is neither a file nor a number"),
+        ("gone.nii.gz", {"0": "background", "1": "organ"}, r"the label 'gone\.nii\.gz', which is neither"),
+    ],
+)
+def test_labels_of_a_datalist_that_do_not_fit_are_refused(
+    label: str, labels: dict[str, str], message: str, out: Path, tmp_path: Path
+) -> None:
+    put(tmp_path, "one.nii.gz", "x.nii.gz")
+    listed = {"labels": labels, "training": [{"image": "one.nii.gz", "label": label}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(listed), "utf-8")
+    with pytest.raises(InputError, match=message) as caught:
+        write_set(out, "monai", merge_with=tmp_path)
+    assert caught.value.hint
+    assert not out.exists()
 
 
 def test_classes_keep_the_numbers_of_the_real_set(out: Path, tmp_path: Path) -> None:

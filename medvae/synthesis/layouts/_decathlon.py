@@ -37,7 +37,7 @@ def datalist(
         others: items of real scans that are not trained on, by the name of their list.
     """
     synthesizer = layout.synthesizer
-    classes = classes_of(layout.real) or sorted({name for row in rows if (name := row.facts["class"]) is not None})
+    classes = classes_of(layout.real) or sorted(one for one in synthesizer.weights if one is not None)
     values = {str(value): layout.label_name(value) for value in layout.label_values}
     samples = [_item(row, classes, seed=synthesizer.seed) for row in rows]
     lists = {"training": [*real, *samples], "test": [], **others}
@@ -60,7 +60,7 @@ def datalist(
 def moved(item: Mapping[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     """An item of a list in `folder`, with paths as seen from `out`."""
     paths = {key: value for key, value in item.items() if key in _FILES and isinstance(value, str)}
-    files = {key: value for key, value in paths.items() if (folder / value).is_file()}
+    files = {key: value for key, value in paths.items() if key == "image" or (folder / value).is_file()}
     return {**item, **{key: relative(folder / value, out) for key, value in files.items()}}
 
 
@@ -83,6 +83,25 @@ def check_classes(layout: BaseLayout) -> None:
     if known and wrong and layout.real is not None:
         message = f"the real set has the classes {', '.join(known)}, the samples also {', '.join(wrong)}"
         raise InputError(message, path=layout.real.folder, hint="train on the classes of the real set")
+
+
+def check_labels(layout: BaseLayout) -> None:
+    """Raise an InputError for labels of the real set that are no files or numbers, or do not have the samples' values.
+
+    A text would be taken for the path of a label map; a value without a name means something else there, or nothing.
+    """
+    if layout.real is None:
+        return
+    texts = [label for scan in layout.real.scans if isinstance(label := scan.item.get("label"), str)]
+    if wrong := [one for one in texts if not (layout.real.folder / one).is_file()]:
+        message = f"an item of `training` has the label {wrong[0]!r}, which is neither a file nor a number"
+        raise InputError(message, path=layout.real.folder, hint="correct the path, or give classes as numbers")
+    names = layout.real.tree.get("labels")
+    known = {str(one) for pair in names.items() for one in pair} if isinstance(names, dict) else set()
+    unknown = [value for value in layout.label_values if value != 0 and str(value) not in known]
+    if texts and known and unknown:
+        message = f"the samples have the labels {unknown}, which the real set does not name"
+        raise InputError(message, path=layout.real.folder, hint="train on label maps with the values of the real set")
 
 
 def held_out_lines(layout: BaseLayout, rows: Sequence[Row], held_out: Sequence[RealScan]) -> list[str]:

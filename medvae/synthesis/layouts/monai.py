@@ -73,8 +73,9 @@ class Layout(BaseLayout):
         return RealSet(folder.absolute(), tree, tuple(scans))
 
     def check(self) -> None:
-        """Classes are numbers in `dataset.json`."""
+        """Classes are numbers in `dataset.json`, and label maps have the values that it names."""
         super().check()
+        _decathlon.check_labels(self)
         _decathlon.check_classes(self)
 
 
