@@ -117,7 +117,7 @@ class Standardised(nn.Conv3d):
 
 
 class UNet(nn.Module):
-    """Four levels, 16-32-64-128 wide (a quarter of the width of the paper in 2D); mean pooling, transposed convolutions."""
+    """Four levels, 16-32-64-128 wide, a quarter of the paper's width in 2D; mean pooling, transposed convolutions."""
 
     WIDTHS = (16, 32, 64, 128)
 
