@@ -1,8 +1,8 @@
 """Making a Reference: the healthy statistics of all maps, and their leave-one-out scores.
 
 Every map is fitted to sums of what its `statistics` gives for each healthy scan; a map that uses another one waits
-until that one is fitted. A last pass takes each scan out of the sums again, maps it against the rest, and notes score,
-spread, upper quantiles and largest regions: a scan is never compared with itself.
+until that one is fitted. A last pass takes the scans of each subject out of the sums again, maps them against the rest,
+and notes score, spread, upper quantiles and largest regions: nobody is ever compared with themselves.
 
 In cross-fitting scans are mapped by several networks (`medvae.anomaly.crossfit`). What a network's own training scans
 were like belongs to that network: a scan that it has left out is not among them.
@@ -10,18 +10,19 @@ were like belongs to that network: a scan that it has left out is not among them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from medvae.anomaly.anomaly_map import AnomalyMap, ScanMaps
 from medvae.anomaly.base_map import BaseMap, Healthy, MapArrays
+from medvae.anomaly.by_subject import BySubject
 from medvae.anomaly.configured import configured, usable, with_defaults
-from medvae.anomaly.extremes import Extremes, UpperEnd
 from medvae.anomaly.inference import infer
 from medvae.anomaly.options import check_maps, check_options, kept_training, training_statistics
-from medvae.anomaly.reference import MapReference, Reference, with_reference
+from medvae.anomaly.reference import Reference, with_reference
+from medvae.anomaly.seen import LIMIT, Seen
 from medvae.anomaly.traits import scan_traits
 from medvae.run.work import Progress, ignore
 from medvae.statistics import Moments
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvae.anomaly.base_map import Arrays
+    from medvae.anomaly.by_subject import Inferences
     from medvae.anomaly.inference import Inference
     from medvae.checkpoint.model import Model
     from medvae.prepare.preparation import Prepared
@@ -49,8 +51,6 @@ __all__ = [
     "with_training",
 ]
 
-LIMIT = 0.999  # the display limit of a map is this quantile of healthy foreground voxels
-
 
 class PreparedScans(Protocol):
     """Prepared scans by number: a list, or files that are read when they are asked for."""
@@ -58,14 +58,6 @@ class PreparedScans(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Prepared: ...
-
-
-class Inferences(Protocol):
-    """What a model makes of scans, by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Inference: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +89,7 @@ def make_reference(
     Args:
         model: the Reference that it has, if any, gives the statistics of the training scans. While a model is being
             trained it has none, and these scans are the training scans.
-        scans: healthy ones, prepared for the model; each is asked for two or three times.
+        scans: healthy ones, prepared for the model; each is asked for three or four times.
         calibrated: whether training had not seen these scans.
         names: of the maps; if None, all that the model can have, costly ones only where `detect.maps` names them. Maps
             that they use come along.
@@ -142,16 +134,18 @@ def reference_from(
     training = training_statistics(kept, methods, detect=detect, before=before)
     own = {fold: training_statistics(kept_training(fold), methods, detect=detect, before=before) for fold in folds}
     statistics = Statistics(methods, model.preparation.grid.spacing, training, folds=own)
-    steps = _Steps(inferences, (len(statistics.passes()) + 1) * len(inferences), on_progress)
+    steps = BySubject(inferences, (len(statistics.passes()) + 1) * len(inferences), on_progress)
     statistics.fit_to(steps)
     seen = {name: Seen() for name in methods}
     hashes, traits, people = [], [], []
-    for inference in steps:
-        _compare(inference, statistics, seen, top=detect.top)
-        traits.append(scan_traits(inference))
-        hashes.append(inference.prepared.source_hash)
-        people.append(inference.prepared.subject)
-    subjects = numbered(people)
+    for scans in steps:
+        for inference, left_out in zip(scans, statistics.without_all(scans), strict=True):
+            _note(inference, left_out, methods, seen, top=detect.top)
+            traits.append(scan_traits(inference))
+            hashes.append(inference.prepared.source_hash)
+            people.append(inference.prepared.subject)
+    seen = {name: one.of(steps.places) for name, one in seen.items()}
+    subjects = numbered(people)[steps.places]
     voxel_ml = model.preparation.grid.voxel_volume / 1000
     maps = {
         name: seen[name].reference(
@@ -173,8 +167,8 @@ def reference_from(
         model_hash=model.hash,
         preparation_hash=model.preparation.hash,
         folds=tuple(fold.hash for fold in folds),
-        scan_hashes=tuple(hashes),
-        traits=by_trait(traits),
+        scan_hashes=tuple(hashes[place] for place in steps.places),
+        traits=by_trait([traits[place] for place in steps.places]),
     )
 
 
@@ -188,12 +182,17 @@ def by_trait(traits: Sequence[Mapping[str, float]]) -> dict[str, NDArray[np.floa
     return {name: np.array([one[name] for one in traits], np.float32) for name in (traits[0] if traits else ())}
 
 
-def _compare(inference: Inference, statistics: Statistics, seen: Mapping[str, Seen], *, top: float) -> None:
-    """Map a scan against all others, and note what its maps look like."""
-    maps = statistics.without(inference)
+def _note(
+    inference: Inference,
+    maps: Mapping[str, MapArrays],
+    methods: Mapping[str, BaseMap],
+    seen: Mapping[str, Seen],
+    *,
+    top: float,
+) -> None:
+    """Note what the maps of a scan against those of all other subjects look like."""
     for name, one in seen.items():
-        values = AnomalyMap(name, maps[name].map, statistics.methods[name].UNIT)
-        one.note(values, inference.foreground, top=top)
+        one.note(AnomalyMap(name, maps[name].map, methods[name].UNIT), inference.foreground, top=top)
 
 
 def uncalibrated(model: Model, scans: PreparedScans, *, on_progress: Callable[[Progress], None] = ignore) -> Model:
@@ -206,7 +205,7 @@ def with_training(model: Model, scans: PreparedScans, *, on_progress: Callable[[
     detect = model.settings.detect
     found = _Inferred(model, scans, detect.draws)
     statistics = Statistics(configured(usable(model, detect.maps), detect.options), model.preparation.grid.spacing, {})
-    statistics.fit_to(_Steps(found, len(statistics.passes()) * len(found), on_progress))
+    statistics.fit_to(BySubject(found, len(statistics.passes()) * len(found), on_progress))
     reference = Reference(
         maps={},
         training={name: arrays for name, arrays in statistics.arrays.items() if arrays},
@@ -218,22 +217,6 @@ def with_training(model: Model, scans: PreparedScans, *, on_progress: Callable[[
         preparation_hash=model.preparation.hash,
     )
     return with_reference(model, reference)
-
-
-@dataclass(eq=False)
-class _Steps:
-    """Runs over the scans several times, and says after each scan how far it is."""
-
-    inferences: Inferences
-    total: int
-    on_progress: Callable[[Progress], None]
-    done: int = 0
-
-    def __iter__(self) -> Iterator[Inference]:
-        for index in range(len(self.inferences)):
-            yield self.inferences[index]
-            self.done += 1
-            self.on_progress(Progress("reference statistics", self.done, self.total))
 
 
 class Statistics:
@@ -269,11 +252,11 @@ class Statistics:
         """Whether the arrays of a network's training scans stay: codes of several networks cannot be summed."""
         return method.KEEPS_TRAINING or (method.OF_ONE_NETWORK and bool(self._folds))
 
-    def fit_to(self, inferences: Iterable[Inference]) -> None:
-        """Fit all maps to healthy scans, which are run over once for each of the passes."""
+    def fit_to(self, subjects: Iterable[Sequence[Inference]]) -> None:
+        """Fit all maps to the scans of healthy subjects, which are run over once for each of the passes."""
         for names in self.passes():
-            for inference in inferences:
-                self.add(inference, names)
+            for scans in subjects:
+                self.add_all(scans, names)
             self.fit(names)
 
     def passes(self) -> list[list[str]]:
@@ -286,56 +269,72 @@ class Statistics:
         return [[name for name in self._moments if place[name] == number] for number in numbers]
 
     def add(self, inference: Inference, names: Sequence[str]) -> None:
-        """Add a scan to the sums of some maps; those that they use are fitted already.
+        """`add_all` of a subject's only scan."""
+        self.add_all([inference], names)
 
-        These are fitted to all scans, whether this one is added or left out; or always to the others (`USES_LEFT_OUT`).
+    def add_all(self, scans: Sequence[Inference], names: Sequence[str]) -> None:
+        """Add the scans of a subject to the sums of some maps; those that they use are fitted already.
+
+        These are fitted to all scans, whether a scan is added or left out; or always to those of the other subjects
+        (`USES_LEFT_OUT`).
         """
-        known = self._known(inference)
-        for name in names:
-            method, used = self.methods[name], known.arrays[name].used
-            if method.USES_LEFT_OUT:
-                rest = self._without(inference, self._behind(name))
-                used = {one: rest[one] for one in method.USES}
-            for key, values in self._of(inference, name, used).items():
-                self._moments[name].setdefault(key, Moments.empty(values.shape)).add(values, _mask(values, inference))
+        rest = self._rest(scans, {one for name in names for one in self._behind(name)})
+        for inference in scans:
+            for name, arrays in self._added(inference, names, rest).items():
+                for key, values in arrays.items():
+                    sums = self._moments[name].setdefault(key, Moments.empty(values.shape))
+                    sums.add(values, _mask(values, inference))
 
     def fit(self, names: Sequence[str]) -> None:
         """Fit some maps to their sums over all scans."""
         for name in names:
             self.arrays[name] = self._fitted(name, self._moments.get(name, {}), self._training)
 
-    def without(self, inference: Inference) -> dict[str, MapArrays]:
+    def without(self, inference: Inference) -> Mapping[str, MapArrays]:
         """By map name, what `fit` gives for the sums over all scans but one that was added, and the map of that one."""
-        return self._without(inference, self._moments)
+        return next(self.without_all([inference]))
 
-    def _without(self, inference: Inference, names: Collection[str]) -> dict[str, MapArrays]:
-        """The same for some maps; the arrays of the others stay."""
-        known, trained = self._known(inference), self._trained(inference)
-        rest: dict[str, MapArrays] = {}
-        for name, method in self.methods.items():
-            used = {one: rest[one] for one in method.USES}
-            arrays: Arrays = known.arrays[name]
-            if name in names and name in self._moments:
-                values = self._of(inference, name, used if method.USES_LEFT_OUT else known.arrays[name].used)
-                moments = self._moments[name]
-                left = {key: moments[key].without(one, _mask(one, inference)) for key, one in values.items()}
-                arrays = self._fitted(name, left, trained)
-            rest[name] = MapArrays(method, inference, arrays=arrays, used=used)
+    def without_all(self, scans: Sequence[Inference]) -> Iterator[Mapping[str, MapArrays]]:
+        """The same for each scan of a subject, whose scans are left out together: another one is no stranger's."""
+        rest = self._rest(scans, self._moments)
+        return (ScanMaps(inference, self.methods, arrays=rest).arrays for inference in scans)
+
+    def _rest(self, scans: Sequence[Inference], names: Collection[str]) -> dict[str, Arrays]:
+        """What `fit` gives for the sums over the other subjects, for some maps; the arrays of the others stay."""
+        rest, trained = self._arrays(scans[0]), self._trained(scans[0])
+        for level in self.passes():
+            left = {name: dict(self._moments[name]) for name in level if name in names}
+            for inference in scans if left else ():
+                for name, arrays in self._added(inference, left, rest).items():
+                    moments = left[name]
+                    left[name] = {key: moments[key].without(one, _mask(one, inference)) for key, one in arrays.items()}
+            rest |= {name: self._fitted(name, moments, trained) for name, moments in left.items()}
         return rest
 
+    def _added(self, inference: Inference, names: Iterable[str], rest: Mapping[str, Arrays]) -> dict[str, Arrays]:
+        """What is summed of a scan by some maps, with the arrays for its subject where they want these."""
+        known, other = (ScanMaps(inference, self.methods, arrays=one) for one in (self._arrays(inference), rest))
+        return {
+            name: self._of(inference, name, (other if self.methods[name].USES_LEFT_OUT else known).arrays[name].used)
+            for name in names
+        }
+
     def _behind(self, name: str) -> set[str]:
-        """The maps that a map uses, and those that these use."""
+        """The maps that a map wants as of the other subjects: those that it uses, and those that these use."""
+        return self._below(name) if self.methods[name].USES_LEFT_OUT else set()
+
+    def _below(self, name: str) -> set[str]:
         uses = self.methods[name].USES
-        return {*uses, *(one for other in uses for one in self._behind(other))}
+        return {*uses, *(one for other in uses for one in self._below(other))}
 
     def _trained(self, inference: Inference) -> Mapping[str, Arrays]:
         """What `fit` gave for the training scans of the network that maps a scan."""
         return self._folds.get(inference.model, self._training)
 
-    def _known(self, inference: Inference) -> ScanMaps:
-        """The maps of a scan with the arrays so far, those of training scans from the network that maps the scan."""
+    def _arrays(self, inference: Inference) -> dict[str, Arrays]:
+        """The arrays so far, those of training scans from the network that maps a scan."""
         own = self._trained(inference)
-        return ScanMaps(inference, self.methods, arrays={**self.arrays, **{name: own[name] for name in self._kept}})
+        return {**self.arrays, **{name: own[name] for name in self._kept}}
 
     def _of(self, inference: Inference, name: str, used: Mapping[str, MapArrays]) -> Arrays:
         """What a map sums of a scan."""
@@ -351,40 +350,3 @@ def _mask(values: NDArray[np.generic], inference: Inference) -> NDArray[np.bool_
     """Where values count: in the foreground, if they lie on the grid."""
     inside = inference.foreground
     return inside if values.shape[-3:] == inside.shape else np.ones((), bool)
-
-
-@dataclass(eq=False)
-class Seen:
-    """What the maps of one name look like on healthy scans, in the order of the scans."""
-
-    scores: list[float] = field(default_factory=list)
-    squares: list[float] = field(default_factory=list)
-    limits: list[float] = field(default_factory=list)
-    ends: list[UpperEnd] = field(default_factory=list)
-
-    def note(self, found: AnomalyMap, foreground: NDArray[np.bool_], *, top: float) -> None:
-        """Add the map of one more scan."""
-        inside = found.values[foreground]
-        self.scores.append(found.score(foreground, top=top))
-        self.squares.append(float(np.mean(inside**2)))
-        self.limits.append(float(np.quantile(inside, LIMIT)))
-        self.ends.append(UpperEnd.of_map(found.values, foreground))
-
-    @property
-    def scale(self) -> float:
-        """The root mean square of the values; 1 where all are 0."""
-        return float(np.sqrt(np.mean(self.squares))) or 1.0
-
-    def reference(
-        self,
-        arrays: Arrays,
-        options: Mapping[str, object],
-        *,
-        scale: float,
-        subjects: NDArray[np.int32],
-        voxel_ml: float,
-    ) -> MapReference:
-        """What the maps give, divided by `scale`, together with what they were computed with."""
-        scores = np.sort(np.array(self.scores, np.float32) / scale)
-        extremes = Extremes.of_scans(self.ends, subjects=subjects, scale=scale, voxel_ml=voxel_ml)
-        return MapReference(arrays, scale, scores, float(np.mean(self.limits)) / scale, options, extremes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from medvae.run.work import Progress
 
 NAMES = plugins.names("maps")
+SUMMED = ("asymmetry", "atlas", "contrast", "elbo_z", "latent", "matched_residual", "residual_z")
 
 
 @cache
@@ -145,6 +147,18 @@ def test_scores_are_leave_one_out(name: str) -> None:
         found = anomaly_map(name, infer(model(), scan), made)
         inside.append(found.score(scan.mask[0], top=made.top))
     assert (made.maps[name].scores > np.sort(inside) * 1.02).all()
+
+
+@pytest.mark.parametrize("more", [1, 4])
+def test_all_scans_of_a_subject_are_left_out_together(more: int) -> None:
+    """Beside other scans of the same person the maps of the first are those that it has alone: of a stranger."""
+    scans = healthy(5, start=300)
+    every = [*scans, *(replace(scans[0], id=f"again-{number}") for number in range(more))]
+    alone, beside = (make_reference(model(), some, calibrated=True, names=SUMMED) for some in (scans, every))
+    for name in SUMMED:
+        expected, found = (made.maps[name].extremes.quantiles * made.maps[name].scale for made in (alone, beside))
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found[-1], expected[0], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("known", ["uncalibrated", "calibrated"])
