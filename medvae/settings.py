@@ -281,6 +281,8 @@ def load_settings(
     tree = {} if base is None else base.model_dump()
     if config is not None:
         tree = _merge(tree, _read_yaml(config))
+    if base is not None:  # how long a preset trains says nothing about a model that is trained
+        tree = _merge(tree, {"train": base.train.model_dump(include={"minutes", "steps", "plan"})})
     where = "the settings" if config is None else config + (" with your changes" if overrides else "")
     return validate(Settings, _over(tree, reduce(_merge, _changes(overrides), {})), where=where)
 
@@ -295,7 +297,7 @@ def adjust(
 
     Args:
         base: of the checkpoint.
-        config: name of a preset, or path of a YAML file; its other sections are ignored.
+        config: name of a preset, or path of a YAML file; how long it trains is ignored.
         overrides: `section.key=value` texts.
         uses: sections that have an effect here, e.g. ("augment", "seed"); an override of another one is refused. None
             allows all.
@@ -306,10 +308,8 @@ def adjust(
     changed = load(config, overrides, base=base)
     for section in ("prepare", "model", "likelihood", "train"):
         if getattr(changed, section) != getattr(base, section):
-            raise SettingsError(
-                f"{section}.* belongs to the model and cannot be changed after training",
-                hint="leave it out here, or train a model with it",
-            )
+            message = f"{section}.* belongs to the model and cannot be changed after training"
+            raise SettingsError(message, hint="leave it out here, or train a model with it")
     for key in (text.partition("=")[0].strip() for text in overrides):
         if uses is not None and key.partition(".")[0] not in uses:
             hint = f"leave it out; settings that are used here: {', '.join(uses)}"

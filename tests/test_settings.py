@@ -219,8 +219,19 @@ def test_steps_without_minutes_replace_a_time_budget(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"base: {TIMED}\ntrain: {{steps: 7}}\n", "utf-8")
     assert load(str(tmp_path / "mine.yaml")).train.minutes is None
     assert load(str(tmp_path / "mine.yaml"), "train.minutes=3").train.minutes == 3
+
+
+def test_the_preset_of_a_model_changes_nothing(tmp_path: Path) -> None:
+    """How long it trains is not what the model was trained for: steps, which a record has in place of minutes."""
     longer = load("brain-mri-t1", "train.minutes=30")
-    assert adjust(longer, "brain-mri-t1", ("seed=2",)).train.minutes == 30, "the preset of a model changes nothing"
+    assert adjust(longer, "brain-mri-t1", ("seed=2",)).train.minutes == 30
+    recorded = load(TIMED, ("train.steps=9", "train.plan=[[0, 6], [2, 9]]"))
+    assert adjust(recorded, TIMED, ("detect.top=0.5",)) == load(None, ("detect.top=0.5",), base=recorded)
+    (tmp_path / "mine.yaml").write_text("train: {lr: 7}\n", "utf-8")
+    with pytest.raises(SettingsError, match=r"train\.\* belongs to the model"):
+        adjust(recorded, str(tmp_path / "mine.yaml"), ())
+    with pytest.raises(SettingsError, match=r"train\.\* belongs to the model"):
+        adjust(recorded, TIMED, ("train.minutes=3",))
 
 
 def test_a_length_set_over_a_recorded_plan_replaces_it(tmp_path: Path) -> None:
