@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PRIOR_STRENGTH = 8.0  # how many scans the prior counts for
 FLOOR = 0.3  # a voxel's spread is at least this share of the typical one
+_LEAST = 1e-12  # variance, of scans that are all the same: z stays a number
 _REACH = 4.0  # of a Gaussian, in its σ
 SMOOTH_MM = 3.0  # variances of neighbours are pooled at this σ: n is small, and spread is smooth
 
@@ -108,7 +109,7 @@ class Moments:
         variance = np.maximum(self.square - self.total**2 / n, 0) / np.maximum(self.count - 1, 1)
         variance = _pooled(variance, np.maximum(self.count - 1, 0), spacing=spacing)
         twice = self.count >= 2
-        typical = _by_channel(variance, twice)
+        typical = np.maximum(_by_channel(variance, twice), _LEAST)
         target = typical
         if prior is not None:
             target = prior.sd.astype(np.float64) ** 2 * (typical / _by_channel(prior.sd**2, twice))

@@ -126,6 +126,14 @@ def test_with_nothing_seen_the_spread_is_still_a_positive_number(n: int) -> None
         assert (normal.sd > 0).all()
 
 
+@pytest.mark.parametrize("prior", [None, Normal(*(np.full((1, 2, 1, 1), one, np.float32) for one in (0, 1)))])
+def test_the_spread_of_equal_scans_is_a_positive_number(prior: Normal | None) -> None:
+    """As of copies of one scan under other names: nothing differs, and z is still finite."""
+    equal = moments([[1, 2], [1, 2], [1, 2]]).normal(spacing=FAR, prior=prior)
+    assert (equal.sd > 0).all()
+    assert np.isfinite(equal.z(np.full((1, 2, 1, 1), 5, np.float32))).all()
+
+
 def test_channels_are_statistics_of_their_own() -> None:
     """A channel on another scale changes nothing of the first: typical spread and level of the prior are its own."""
     rng = np.random.default_rng(0)
