@@ -51,7 +51,7 @@ def find_background(scan: Scan) -> Background:
     have their background at -1000. Both say nothing about the tissue, and would be mixed into its rim by resampling.
     """
     data = scan.data
-    level, near = _level(data)
+    level, near = value_of_faces(data) or (np.float32(0), np.float32(0))
     where = np.abs(data - level) <= near
     tissue = data[~where if scan.valid is None else ~where & scan.valid]
     if not tissue.size:
@@ -73,14 +73,12 @@ def darkened(scan: Scan, background: Background) -> Scan:
     return scan.with_data(np.where(background.where, np.float32(background.stands_for), scan.data))
 
 
-def _level(data: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
-    """The value of the background, and how near to it the same value is."""
+def value_of_faces(data: NDArray[np.float32]) -> tuple[np.float32, np.float32] | None:
+    """The one value that fills the faces of an image, and how near to it the same value is; None if none does."""
     rim = np.concatenate([np.take(data, end, axis).ravel() for axis in range(3) for end in (0, -1)])
     low, high = np.percentile(data[::3, ::3, ::3], (0.5, 99.5))
     level, near = np.median(rim), np.float32(_ONE_VALUE * (high - low))
-    if np.mean(np.abs(rim - level) <= near) < _RIM:
-        return np.float32(0), np.float32(0)
-    return level, near
+    return (level, near) if np.mean(np.abs(rim - level) <= near) >= _RIM else None
 
 
 def _darkest(tissue: NDArray[np.float32]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from medvae.prepare.background import find_background
+from medvae.prepare.background import find_background, value_of_faces
 from medvae.prepare.pieces import largest_piece
 
 if TYPE_CHECKING:
@@ -75,11 +75,21 @@ def without_dark_rim(
     return found
 
 
+def dense_air(scan: Scan, settings: PrepareSettings) -> float | None:
+    """The value around a body that was clipped or masked, denser than air; None where there is none."""
+    found = value_of_faces(scan.data) if settings.foreground == "air" else None
+    return float(found[0]) if found is not None and found[0] > settings.air_below else None
+
+
 def _body(scan: Scan, threshold: float) -> NDArray[np.bool_]:
-    """The largest thing denser than air, with what it encloses in each axial slice (lungs, bowel)."""
+    """The largest thing denser than air, with what it encloses in each axial slice (lungs, bowel).
+
+    Where the faces of the image have one value, this is air, whatever it is: the image was clipped or masked.
+    """
     steps = [max(1, int(_BODY_MM / mm)) for mm in scan.geometry.spacing]
     thin = scan.data[tuple(slice(None, None, step) for step in steps)]
-    dense = ndimage.binary_opening(thin > threshold)  # cuts the table's thin contact off
+    faces, near = value_of_faces(scan.data) or (np.float32(-np.inf), np.float32(0))
+    dense = ndimage.binary_opening((thin > threshold) & (np.abs(thin - faces) > near))  # cuts the table's contact off
     found = largest_piece(dense)
     axial = int(np.abs(scan.geometry.affine[2, :3]).argmax())  # the array axis nearest to head-foot
     slices = np.moveaxis(found, axial, 0)

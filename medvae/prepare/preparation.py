@@ -19,7 +19,7 @@ from medvae.prepare.background import darkened, find_background
 from medvae.prepare.brain import extract_brain
 from medvae.prepare.contrast import tissue_contrast
 from medvae.prepare.field import receive_field
-from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
+from medvae.prepare.foreground import dense_air, find_foreground, is_stripped, without_dark_rim
 from medvae.prepare.grid import box_around, inside, nearest_ras, resample, resample_labels, straight
 from medvae.prepare.intensity import Intensity
 from medvae.scan import Geometry, Modality, Scan, Shape, Units, scan_hash
@@ -231,6 +231,8 @@ def _check(
 def _doubts(scan: Scan, settings: PrepareSettings, background: Background | None) -> list[str]:
     """What a user should know of the scan's values, in words."""
     found = hounsfield.doubts(scan.data) if scan.modality is None and settings.modality == "CT" else []
+    if (air := dense_air(scan, settings)) is not None:
+        found.append(f"{air:.4g} fills the faces of the image (clipped or masked?): it is taken for air")
     if background is not None and background.odd:
         found.append(
             f"unusual background value {background.level:.4g} (z-scores inside a mask?): "

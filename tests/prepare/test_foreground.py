@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from made_scans import as_scan, centred, made_brain
 
-from medvae.prepare.foreground import find_foreground, is_stripped, without_dark_rim
+from medvae.prepare.foreground import dense_air, find_foreground, is_stripped, without_dark_rim
 from medvae.scan import Geometry, Scan
 from medvae.settings import PrepareSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GEOMETRY = centred((24, 26, 28), np.diag([4.0, 4, 4]))
 BALL = np.linalg.norm(np.indices(GEOMETRY.shape).T - (np.array(GEOMETRY.shape) - 1) / 2, axis=-1).T < 9
@@ -91,6 +94,20 @@ def test_a_body_has_its_lungs_and_no_table(spacing: float) -> None:
     overlap = 2 * (mask & trunk).sum() / (mask.sum() + trunk.sum())
     assert overlap > 0.97
     assert not mask[:, scan.geometry.to_index([0, -75, 0]).astype(int)[1]].any()
+
+
+@pytest.mark.parametrize("change", [lambda hu: hu.clip(-160, 240), lambda hu: hu.clip(0), lambda hu: hu * (hu > -500)])
+def test_a_body_in_air_that_was_clipped_or_masked(
+    change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]],
+) -> None:
+    """The value of the faces is air, though it is that of tissue; else the whole image would be body."""
+    scan, trunk = body(2.0)
+    scan = scan.with_data(change(scan.data))
+    settings = PrepareSettings(foreground="air")
+    mask = find_foreground(scan, settings)
+    assert 2 * (mask & trunk).sum() / (mask.sum() + trunk.sum()) > 0.97
+    assert dense_air(scan, settings) == scan.data[0, 0, 0]
+    assert dense_air(body(2.0)[0], settings) is None
 
 
 def test_slices_are_filled_across_the_body_whatever_the_axis_order() -> None:
