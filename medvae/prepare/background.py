@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from medvae.scan import Scan
 
+T = TypeVar("T", bound=np.generic)
 _ONE_VALUE = 1e-4  # of the range: nearer than this is the same value (images that were interpolated have a dust)
 _RIM = 0.3  # a value that fills this share of the image's six faces is the background
 _DARKEST = 0.01  # percentile of the tissue: what is far darker are single voxels that are not tissue
@@ -67,18 +68,37 @@ def find_background(scan: Scan) -> Background:
 
 
 def darkened(scan: Scan, background: Background) -> Scan:
-    """The scan with a background that is darker than the tissue; the scan itself where it is that already."""
-    if not background.odd:
+    """The scan with a background that is darker than the tissue; the scan itself where it is that already.
+
+    NaN all around a brain is background as well: taken for unknown, the rim would be brighter than in other scans.
+    """
+    unknown = _unknown_outside(scan)
+    where = np.zeros(scan.data.shape, bool) if unknown is None else unknown
+    where = where | background.where if background.odd else where
+    if not where.any():
         return scan
-    return scan.with_data(np.where(background.where, np.float32(background.stands_for), scan.data))
+    valid = scan.valid if scan.valid is None else scan.valid | where
+    return replace(scan, data=np.where(where, np.float32(background.stands_for), scan.data), valid=valid)
 
 
 def value_of_faces(data: NDArray[np.float32]) -> tuple[np.float32, np.float32] | None:
     """The one value that fills the faces of an image, and how near to it the same value is; None if none does."""
-    rim = np.concatenate([np.take(data, end, axis).ravel() for axis in range(3) for end in (0, -1)])
+    rim = _faces(data)
     low, high = np.percentile(data[::3, ::3, ::3], (0.5, 99.5))
     level, near = np.median(rim), np.float32(_ONE_VALUE * (high - low))
     return (level, near) if np.mean(np.abs(rim - level) <= near) >= _RIM else None
+
+
+def _faces(data: NDArray[T]) -> NDArray[T]:
+    """What lies on the six faces of an image `(X, Y, Z)`, in one row."""
+    return np.concatenate([np.take(data, end, axis).ravel() for axis in range(3) for end in (0, -1)])
+
+
+def _unknown_outside(scan: Scan) -> NDArray[np.bool_] | None:
+    """Filled voxels that are background: those that join the faces of the image, where most of these were filled."""
+    if scan.valid is None or np.mean(~_faces(scan.valid)) < _RIM:
+        return None
+    return _thick(~scan.valid, spacing=scan.geometry.spacing)
 
 
 def _darkest(tissue: NDArray[np.float32]) -> tuple[float, float]:
