@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medvae.settings import ReadSettings
 
 _AFFINE = "pass affine=, a 4x4 matrix from voxel index to RAS+ mm"
+_ANALYZE = "pass its values with affine=, if you know how its axes run"
 _VOLUME = "pass one volume (X, Y, Z), at least 2 voxels a side"
 _SPACES = {"RAS": 1.0, "RIGHT-ANTERIOR-SUPERIOR": 1.0, "LPS": -1.0, "LEFT-POSTERIOR-SUPERIOR": -1.0}
 _NAMES = {"Tensor": "a tensor", "ndarray": "an array"}
@@ -75,6 +76,11 @@ def _float32(data: NDArray[Any], ref: ScanRef) -> NDArray[np.float32]:
 def _geometry(data: NDArray[Any], affine: NDArray[np.float64], ref: ScanRef) -> Geometry:
     if affine.shape != (4, 4):
         raise InputError(f"an affine is 4x4, got {'x'.join(map(str, affine.shape))}", hint=_AFFINE)
+    if np.isfinite(affine).all() and not np.allclose(affine[3], (0, 0, 0, 1)):
+        row = " ".join(f"{one:g}" for one in affine[3])
+        raise ScanError(
+            f"the last row of the affine is {row}, not 0 0 0 1", code="bad_affine", path=ref.path, hint=_AFFINE
+        )
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:
         raise ScanError("the affine is singular or not finite", code="bad_affine", path=ref.path, hint=_AFFINE)
     x, y, z = data.shape
@@ -136,7 +142,8 @@ def _of_nibabel(
     data, header = _float32(_volume(image, settings, ref), ref), image.header.copy()
     if not hasattr(header, "get_sform"):
         if any(kind.__name__ == "AnalyzeImage" for kind in type(image).__mro__):
-            raise ScanError("Analyze does not say left from right", code="no_orientation", path=ref.path)
+            message = "Analyze does not say left from right"
+            raise ScanError(message, code="no_orientation", path=ref.path, hint=_ANALYZE)
         return data, _geometry(data, np.asarray(image.affine, np.float64), ref), ()
     if image.affine is not None and not np.allclose(
         header.get_best_affine(), image.affine

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["SAME_PLACE_MM", "inspect", "read", "read_foreground", "read_label_map", "read_mask"]
 
 _COPY_HEADER = "give it the sform and qform of its scan, e.g. copy the header of the scan"
+_ONE_VOLUME = "save one of its volumes as a file of its own"
 _WHOLE_NUMBERS = "save it with whole numbers from -32768 to 32767"
 _NOT_EMPTY = "give a mask that is not 0 in the foreground, or none"
 _NEAR_WHOLE = 0.01  # of labels that went through floating point
@@ -102,6 +103,7 @@ def _named(what: str) -> Iterator[None]:
         message, code, hint = problem.message, problem.code, problem.hint
         if code == "no_orientation":  # an orientation that is assumed has no origin: it would not lie on the scan
             message, code, hint = f"{message}, so it has no orientation", "mask_mismatch", _COPY_HEADER
+        hint = _ONE_VOLUME if code == "not_3d" else hint  # not every command that takes masks chooses volumes
         raise ScanError(f"{what}: {message}", code=code, path=problem.path, hint=hint) from problem
 
 

@@ -104,6 +104,7 @@ def test_an_array_that_cannot_be_used() -> None:
     assert "an array does not say where its voxels lie" in refusal(DATA)
     assert "a tensor does not say where its voxels lie" in refusal(torch.from_numpy(DATA))
     assert "an affine is 4x4, got 3x3" in refusal(DATA, affine=np.eye(3))
+    assert "the last row" in refusal(DATA, ScanError, affine=OBLIQUE.T), "its translation would be lost"
     assert "several channels, not one image" in refusal(np.stack([DATA] * 2), affine=OBLIQUE)
     for data, way in ((np.stack([DATA] * 2, axis=-1), "image[..., 0]"), (np.stack([DATA] * 2), "image[:1]")):
         with pytest.raises(InputError) as caught:
@@ -202,7 +203,9 @@ def test_the_header_of_nibabel_is_read_by_the_rules_for_files(tmp_path: Path) ->
     nameless = nib.Nifti1Image(DATA, None)
     assert refusal(nameless, ScanError).startswith("no_orientation")
     assert read(nameless, ReadSettings(assume_orientation="RAS")).data.shape == DATA.shape
-    assert refusal(nib.AnalyzeImage(DATA, OBLIQUE), ScanError).startswith("no_orientation")
+    with pytest.raises(ScanError) as caught:
+        read(nib.AnalyzeImage(DATA, OBLIQUE), ReadSettings(assume_orientation="RAS"))
+    assert (caught.value.code, "assume_orientation" in (caught.value.hint or "")) == ("no_orientation", False)
     mgh = nib.MGHImage(DATA.astype(np.float32), OBLIQUE.astype(np.float32))
     assert np.allclose(read(mgh).geometry.affine, OBLIQUE, atol=1e-4)
     moved = nib.Nifti1Image(DATA, OBLIQUE)

@@ -227,6 +227,12 @@ def test_what_is_wrong_is_said_of_the_mask_and_not_of_the_scan(
         assert (caught.value.code, caught.value.message.split(": ")[0]) == (code, what)
 
 
+def test_a_mask_of_several_volumes_gets_a_hint_for_every_command(tmp_path: Path) -> None:
+    problem = refused(put(tmp_path / "mask.nii", ramp((4, 5, 6, 2))))
+    assert problem.code == "not_3d"
+    assert "read.volume" not in (problem.hint or "")
+
+
 def test_a_mask_without_orientation_gets_a_hint_that_helps(tmp_path: Path) -> None:
     image = nib.Nifti1Image(ramp(), AFFINE)
     image.set_sform(None, 0)

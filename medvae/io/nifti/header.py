@@ -122,7 +122,8 @@ def _check_magic(raw: bytes, size: int, *, at: int, single: bool, path: Path) ->
         raise ScanError(f"{len(raw)} bytes, a header has {size}", code="truncated", path=path)
     magic = raw[at : at + 4]
     if magic not in _SINGLE + _PAIR:
-        raise ScanError("Analyze or another format without NIfTI magic", code="unsupported_type", path=path)
+        message = "Analyze or another format without NIfTI magic"
+        raise ScanError(message, code="unsupported_type", path=path, hint="convert it to NIfTI")
     if single and magic in _PAIR:
         raise ScanError("by its magic the voxels lie in a second file", code="unpaired", path=path)
     if not single and magic in _SINGLE:
@@ -148,7 +149,7 @@ def _dtype(header: Any, path: Path) -> np.dtype[np.generic]:
     code = int(header["datatype"])
     intent = int(header["intent_code"])
     if 3000 <= intent < 3100:
-        raise ScanError(f"CIFTI (intent {intent})", code="unsupported_type", path=path)
+        raise ScanError(f"CIFTI (intent {intent})", code="unsupported_type", path=path, hint=_NO_VOLUME)
     if code in _KINDS:
         raise ScanError(f"{_KINDS[code]} voxels", code="unsupported_type", path=path)
     try:
