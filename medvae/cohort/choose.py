@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LABEL_MAP = re.compile(
-    r"mask\b|\b(labels?|labelmap|d?seg|aseg|wmparc|probseg|segmentation|parcellation)\b"  # FreeSurfer, fMRIPrep
+    r"mask\b|\b(labels?|labelmap|d?seg|aseg|wmparc|probseg|segmentation|parcellation)\b|"  # FreeSurfer, fMRIPrep
+    r"\b(gt|msk|ground ?truth)$"  # ACDC, ISLES
 )
 _LABEL_FOLDERS = {"labels", "labelstr", "labelsts", "masks", "segmentations"}
 

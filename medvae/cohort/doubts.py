@@ -33,6 +33,7 @@ _VISIT = re.compile(  # a folder or a word that tells visits of one person apart
     r"[vmy]\d{1,3}|(19|20)\d\d[-_.]?(0\d|1[0-2])[-_.]?[0-3]\d([ _T].*)?",
     re.IGNORECASE,
 )
+_REPEAT = re.compile(r"(frame|phase|run|rep|echo)\d{1,3}", re.IGNORECASE)  # a word of a name: several of one visit
 _PARTS = {"derivatives", "sourcedata", "rawdata"}  # of one dataset
 
 
@@ -133,7 +134,7 @@ def _without_visit(one: Candidate) -> tuple[object, bool]:
     """Whose scan it is by its path without visits, None where no number says it; and whether it names a visit."""
     folders = [folder.name for folder in one.folders[1:]]
     words = person(one.label)
-    named = tuple(word for word in words if not _VISIT.fullmatch(word))
+    named = tuple(word for word in words if not (_VISIT.fullmatch(word) or _REPEAT.fullmatch(word)))
     kept = [name for name in folders if not _VISIT.fullmatch(name)]
     own = next((n for n, name in enumerate(kept) if _is_in(split(name), words)), len(kept))  # `002_S_0295` of ADNI
     numbered = named if named != words else (*kept[-1:], *named)

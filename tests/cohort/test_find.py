@@ -63,6 +63,9 @@ LABEL_MAPS = [
     "aparc+aseg.nii.gz",
     "x_label-GM_probseg.nii.gz",
     "labelsTr/s.nii",
+    "patient001_frame01_gt.nii.gz",
+    "sub-strokecase0001_msk.nii.gz",
+    "s1_ground_truth.nii",
 ]
 
 
@@ -102,7 +105,9 @@ def test_a_folder_in_a_list_gives_no_file_that_the_list_calls_a_mask_or_label_ma
     assert shape.path.name == "roi.nii.gz", "a file that a row names as the scan is one"
 
 
-@pytest.mark.parametrize("name", ["masked.nii", "segment2.nii", "labeled.nii", "mask/s.nii", "damask7.dcm"])
+@pytest.mark.parametrize(
+    "name", ["masked.nii", "segment2.nii", "labeled.nii", "mask/s.nii", "damask7.dcm", "gt_t1.nii"]
+)
 def test_other_names_are_scans(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "s1.nii", name)
     assert len(look(tmp_path).refs) + look(tmp_path).ignored == 2

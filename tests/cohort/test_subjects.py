@@ -157,6 +157,7 @@ VISITS = {
     "dates": ["P1/20200131/t1", "P1/2021-01-31/t1", "P2/20200131/t1", "P2/2021-01-31/t1"],
     "words": ["1/baseline/T1", "1/followup/T1", "2/baseline/T1", "2/followup/T1"],
     "visits above people": ["baseline/01", "follow-up/01", "baseline/02", "follow-up/02"],
+    "frames of ACDC": [f"p{n}/p{n}_frame{frame}" for n in (1, 2) for frame in ("01", "12")],
     "in names": ["01_V1", "01_V2", "02_V1", "02_V2"],
     "ADNI": [
         f"{who}/MPRAGE/{day}_08_20_30.0/I{n}/ADNI_{who}_MR_MPRAGE_Br_S{n}_I{n}"
