@@ -35,6 +35,12 @@ def matches(path: Path, selection: Selection) -> bool:
     return (not selection.include or one_of(selection.include)) and not one_of(selection.exclude)
 
 
+def excluding(paths: Iterable[Path], selection: Selection) -> set[str]:
+    """The globs of `exclude` that match at least one of the paths."""
+    texts = {text for path in paths for text in (path.as_posix(), path.name)} if selection.exclude else set()
+    return {glob for glob in selection.exclude if any(fnmatchcase(text, glob) for text in texts)}
+
+
 def without_label_maps(
     files: Sequence[Path], root: Path, selection: Selection, settings: ReadSettings
 ) -> Sequence[Path]:

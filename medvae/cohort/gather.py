@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 from medvae.cohort import lists, offers
-from medvae.cohort.choose import matches, without_label_maps
+from medvae.cohort.choose import excluding, matches, without_label_maps
 from medvae.cohort.names import Candidate, digest, plural, scan_id
 from medvae.cohort.walk import kind_of, walk
 from medvae.errors import InputError
@@ -35,11 +35,12 @@ READS = "give NIfTI (.nii, .nii.gz, .hdr/.img) or DICOM files"
 
 @dataclass
 class Found:
-    """Scans so far, the files that are none, how many a glob left out, and folders that were left out."""
+    """Scans so far, the files that are none, how many a glob left out and which did, and folders that were left out."""
 
     scans: list[Candidate] = field(default_factory=list)
     rest: list[Path] = field(default_factory=list)
     excluded: int = 0
+    used: set[str] = field(default_factory=set)
     left_out: list[Path] = field(default_factory=list)
 
     def add(self, other: Found) -> None:
@@ -47,6 +48,7 @@ class Found:
         self.scans += other.scans
         self.rest += other.rest
         self.excluded += other.excluded
+        self.used |= other.used
         self.left_out += other.left_out
 
 
@@ -73,6 +75,7 @@ def gather(selection: Selection, settings: ReadSettings) -> Found:
             there = _in_files(named.pop(path.parent, ()), selection, settings)
             skipped += there.rest
         found.add(there)
+    _warn_of_globs(found, selection)
     if found.scans:
         _warn(empty, skipped)
         found.rest = [file for file in found.rest if file not in skipped]  # they are told of
@@ -85,6 +88,12 @@ def _warn(empty: Iterable[Path], skipped: Sequence[Path]) -> None:
         log.warning("%s: no scan in it", path)
     if skipped:
         log.warning("skipped %s without a scan (%s)", plural(len(skipped), "named file"), skipped[0].name)
+
+
+def _warn_of_globs(found: Found, selection: Selection) -> None:
+    """Warn of each `exclude` that leaves out nothing: the name of a folder alone is the path of no file."""
+    for glob in sorted(set(selection.exclude) - found.used):
+        log.warning("exclude=%s leaves out no file; to leave out a folder, write e.g. '%s/*'", glob, glob.strip("/"))
 
 
 def _of_glob(path: Path, inputs: Mapping[Path, Kind]) -> bool:
@@ -132,11 +141,14 @@ def _below(
     files: Sequence[Path] = [*tree.files, *tree.broken]
     if apart:
         files = [file for file in files if not (format_by_name(file) and os.path.realpath(file) in apart)]
+    there = [file.relative_to(folder) for file in files]
     files = without_label_maps(files, folder, selection, settings)
     wanted = [file for file in files if matches(file.relative_to(folder), selection)]
     found = _scans([file for file in wanted if file not in broken], root, settings)
     found.scans += _unreadable([file for file in wanted if file in broken], root, beside=found.scans)
     found.excluded = len(files) - len(wanted)
+    found.used = excluding(there, selection)
+    found.used |= {glob for glob in selection.exclude if any(out.name in glob for out in tree.left_out)}
     found.left_out = tree.left_out
     return found
 
@@ -153,6 +165,7 @@ def _in_files(files: Sequence[Path], selection: Selection, settings: ReadSetting
     found.scans += _unreadable(broken, root, beside=found.scans)
     found.rest += [file for file in broken if _format(file) is None]
     found.excluded = len(files) - len(wanted)
+    found.used = excluding([Path(file.name) for file in files], selection)
     return found
 
 
@@ -216,7 +229,7 @@ def _in_list(path: Path, selection: Selection, settings: ReadSettings, *, of_glo
     if selection.split is not None:
         rows = tuple(row for row in rows if lists.same_split(row.split, selection.split)) or _no_split(path, selection)
     wanted = [row for row in rows if matches(Path(row.scan), selection)]
-    found = Found(excluded=len(rows) - len(wanted))
+    found = Found(excluded=len(rows) - len(wanted), used=excluding([Path(row.scan) for row in rows], selection))
     named = (text for row in wanted for text in (row.mask, row.label_map) if text)
     apart = {os.path.realpath(_place(text, path.parent)) for text in named}
     for row in wanted:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _ENTITY = re.compile(r"[a-z]+-.+")  # as `ses-1` or `run-2`
 _SHOWN = re.compile(  # what a scan shows, not whose it is
-    r"t[12](w|ce|c|gd|map|star|starw|rho)?|m?p2?rage|mp2?rage|unit1|spgr|stir|flair|pd|pdw|pdt2|dwi|dti|adc|fa|md|bold|"
+    r"t[12](w|ce|c|n|f|gd|map|star|starw|rho)?|m?p2?rage|mp2?rage|unit1|spgr|stir|flair|pd|pdw|pdt2|dwi|dti|adc|fa|md|bold|"
     r"sbref|epi|asl|m0scan|swi|tof|mra|angio|inplanet[12]|r[12]map|chimap|phase(diff|[12])?|magnitude[12]?|fieldmap|"
     r"ct|cta|cbct|pet|mri?|mask|dseg|probseg|seg|label|brain|head",
     re.IGNORECASE,

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_COPY = re.compile(r"( \(\d+\)|[ _-]+copy( \d+)?)$", re.IGNORECASE)  # what file managers and browsers add to a name
+_COPY = re.compile(  # what file managers and browsers add to a name
+    r"^(copy( \(?\d+\)?)? of )+|( ?\(\d+\)|[ _-]+copy( \d+)?)+$", re.IGNORECASE
+)
 _SAME_VALUES = 2e-4  # largest difference, of the range: a converter may store MR or PET with another slope
 _COMPARED = 200_000  # voxels
 

@@ -126,6 +126,15 @@ def test_globs(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- files, pairs
 
 
+def test_a_glob_that_excludes_nothing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "sub-01/a.nii", "sub-02/b.nii", "sub-02/b_seg.nii", "derivatives/c.nii", "x.json")
+    assert ids(tmp_path, exclude=("derivatives/*", "*_seg*", "*.json", "sub-01/*")) == ["sub-02_b"]
+    assert "leaves out no file" not in caplog.text
+    assert ids(tmp_path, exclude=("sub-01", "*b.nii")) == ["sub-01_a"]
+    assert "exclude=sub-01 leaves out no file; to leave out a folder, write e.g. 'sub-01/*'" in caplog.text
+    assert caplog.text.count("leaves out no file") == 1
+
+
 def test_the_slices_of_a_series_that_are_named_one_by_one_are_one_scan(tmp_path: Path) -> None:
     put(tmp_path / "series", slices(ramp()))
     (ref,) = look(*sorted((tmp_path / "series").iterdir())).refs

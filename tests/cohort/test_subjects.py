@@ -138,6 +138,7 @@ LIKE_ONE_PERSON = {
     "versions": (["p7/scan", "p7/scan_n4", "p9/scan"], 2),
     "names with sequences": (["ixi012-t1_head", "ixi012-t1_mni2mm", "ixi013-t1_head"], 2),
     "challenge names": (["Case_001_flair", "Case_001_t1ce", "Case_002_flair"], 2),
+    "names of newer challenges": (["GLI-00005-000-t1n", "GLI-00005-000-t2f", "GLI-00006-000-t1n"], 2),
     "visits": (["p7/pre", "p7/post", "p9/pre", "p9/post"], 4),
     "channels of nnU-Net": (["case_01_0000", "case_01_0001", "case_02_0000", "case_02_0001", "case_03_0000"], 4),
     "channels of one case": (["imagesTs/c_0000", "imagesTs/c_0001"], 2),

@@ -32,7 +32,10 @@ def names(folder: Path) -> list[str]:
     return [ref.path.name for ref in find(folder)]
 
 
-@pytest.mark.parametrize("other", ["T1.nii.gz", "T1 (1).nii", "T1 copy.nii.gz", "t1.nii.gz"])
+@pytest.mark.parametrize(
+    "other",
+    ["T1.nii.gz", "T1 (1).nii", "T1 copy.nii.gz", "t1.nii.gz", "Copy of T1.nii", "T1 - Copy (2).nii", "T1(1).nii"],
+)
 def test_packed_and_unpacked_are_one_scan(tmp_path: Path, other: str, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path / "p0" / "T1.nii")
     write(tmp_path / "p0" / other)
