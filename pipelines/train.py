@@ -17,6 +17,7 @@ from medvae.checkpoint.folder import load, save
 from medvae.checkpoint.folds import folds_record
 from medvae.checkpoint.model import FOLDS, build_vae
 from medvae.cohort.find import find
+from medvae.cohort.lists import tell_of_splits
 from medvae.cohort.values import tell_of_conditions
 from medvae.errors import InputError, SettingsError
 from medvae.io.files import write_json
@@ -110,6 +111,7 @@ def run(
     if settings.train.folds:
         parts([ref.subject for ref in refs], count=settings.train.folds, seed=settings.seed)  # enough of them?
     tell_of_conditions(refs, settings.model.conditions)
+    tell_of_splits(refs)
     torch.manual_seed(settings.seed)
     fabric = make_fabric(device, precision=settings.train.precision)
     fabric.launch()

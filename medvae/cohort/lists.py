@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["COLUMNS", "NO_LIST", "Row", "is_list", "read", "same_split", "splits"]
+    from medvae.scan import ScanRef
+
+__all__ = ["COLUMNS", "NO_LIST", "Row", "is_list", "read", "same_split", "splits", "tell_of_splits"]
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,13 @@ def splits(rows: Iterable[Row]) -> tuple[str, ...]:
 def same_split(one: str | None, other: str) -> bool:
     """Whether two names mean one split: `training` is `train`, `val` is `validation`, `testing` is `test`."""
     return one is not None and _split(one) == _split(other)
+
+
+def tell_of_splits(refs: Iterable[ScanRef]) -> None:
+    """Warn where scans of several splits are used together, e.g. those held back for a test in a training."""
+    names = {_split(ref.split): ref.split for ref in refs if ref.split}
+    if len(names) > 1:
+        log.warning("scans of the splits %s are all used; choose one with split=", ", ".join(sorted(names.values())))
 
 
 def _split(name: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from dicom_made import put, ramp, slices
 from finding import listed, look, refusal, touch
 
+from medvae.cohort.lists import tell_of_splits
 from medvae.errors import ScanError
 from medvae.io import reading
 from medvae.scan import ScanRef
@@ -68,6 +69,15 @@ def test_splits(tmp_path: Path) -> None:
     assert "add a column `split`" in (refusal(tmp_path / "plain.csv", split="x").hint or "")
     for path in (tmp_path, tmp_path / "a.nii"):
         assert "only a list has splits" in str(refusal(path, split="train"))
+
+
+def test_splits_that_are_used_together_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.nii", "b.nii", "c.nii", "d.nii")
+    refs = listed(tmp_path, "scan,split\na.nii,train\nb.nii,Training \nc.nii,test\nd.nii,\n")
+    tell_of_splits([refs[0], refs[1], refs[3]])
+    assert not caplog.records
+    tell_of_splits(refs)
+    assert "scans of the splits Training, test are all used; choose one with split=" in caplog.text
 
 
 def test_globs_choose_among_rows(tmp_path: Path) -> None:
