@@ -102,7 +102,8 @@ def run(
     if series is not None:
         identity["template"] = series.fingerprint()
     size = check_memory(refs, settings.read, workers=workers)
-    hint = f"write fewer maps: set detect.maps=[{options.maps[0]}]"
+    fewer = f"write fewer maps: set detect.maps=[{options.maps[0]}]"
+    hint = fewer if len(options.maps) > 1 else "choose a folder on another disk, or give fewer scans"
     check_disk(out, size * len(refs) * _share(options), hint=hint)
     if not reference.calibrated:
         log.warning("the model is not calibrated: z and p rest on its training scans; calibrate it on healthy scans")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,6 @@ from medvae.io.same_voxels import SAME_PLACE_MM, turned_onto
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
@@ -144,4 +144,7 @@ def _first_that_reads(
 
 
 def _unreadable(error: OSError, path: Path) -> ScanError:
+    if isinstance(error, FileNotFoundError) and Path(error.filename or path).is_symlink():
+        hint = "fetch the file, e.g. with `datalad get`, or repair the link"
+        return ScanError("a link to a file that is not there", code="unreadable", path=path, hint=hint)
     return ScanError(error.strerror or str(error), code="unreadable", path=path)

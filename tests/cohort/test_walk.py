@@ -61,6 +61,9 @@ def test_a_link_to_nothing_ends_as_unreadable_and_stops_nothing(tmp_path: Path) 
     assert here.subject == "sub-01"
     assert [ref.id for ref in broken] == ["round", "sub-02_anat_sub-02_T1w"]
     assert [code(ref) for ref in broken] == ["unreadable"] * 2
+    with pytest.raises(ScanError, match="a link to a file that is not there") as problem:
+        reading.inspect(broken[1], ReadSettings())
+    assert str(problem.value.hint).startswith("fetch the file")
     named = [tmp_path / "README", *sorted(tmp_path.glob("sub-*/anat/*"))]
     assert [ref.subject for ref in find(named)] == ["sub-01", "sub-02"], "nor where a shell has named it"
     with pytest.raises(InputError, match="no scan in 1 file"):
