@@ -23,6 +23,12 @@ __all__ = ["COLUMNS", "NO_LIST", "Row", "is_list", "read", "same_split", "splits
 
 log = logging.getLogger(__name__)
 
+_ELSEWHERE = {
+    **dict.fromkeys(("participant", "participantid", "patient", "patientid", "person", "personid", "sub"), "subject"),
+    **dict.fromkeys(("segmentation", "seg"), "label_map"),
+    **dict.fromkeys(("partition", "subset"), "split"),
+}  # names of columns in lists of other tools, without `_`: ours
+
 
 def is_list(path: Path) -> bool:
     """Whether the name is one of a list."""
@@ -55,7 +61,10 @@ def _rows(path: Path) -> tuple[Sequence[Row], Sequence[str]]:
     if path.suffix.lower() != ".json":
         return _table(text, path)
     found = datalist.parse(text, path)
-    return (found, ()) if isinstance(found, list) else _rows(found)
+    if not isinstance(found, list):
+        return _rows(found)
+    ours = [name for name in COLUMNS if any(getattr(row, name) for row in found)]
+    return found, _typing_errors([*ours, *sorted({name for row in found for name in row.conditions})])
 
 
 def _table(text: str, path: Path) -> tuple[Sequence[Row], Sequence[str]]:
@@ -71,13 +80,15 @@ def _table(text: str, path: Path) -> tuple[Sequence[Row], Sequence[str]]:
     return rows, [*table.notes, *_typing_errors(table.columns)]
 
 
-def _typing_errors(columns: Iterable[str]) -> list[str]:
-    """Columns whose names are nearly one of ours."""
+def _typing_errors(columns: Sequence[str]) -> list[str]:
+    """Columns whose names are nearly one of ours, or that other tools have in its place."""
     found = []
     for name in columns:
-        near = get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.8)
-        if near and name not in COLUMNS:
-            found.append(f"column {name!r} is kept as a condition; did you mean {near[0]!r}?")
+        near = next(iter(get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.8)), None)
+        other = _ELSEWHERE.get(name.lower().replace("_", "").replace(" ", ""))
+        meant = near or (other if other not in columns else None)
+        if meant and name not in COLUMNS:
+            found.append(f"column {name!r} is kept as a condition; did you mean {meant!r}?")
     return found
 
 

@@ -97,6 +97,20 @@ def test_a_column_that_looks_like_a_typing_error_is_warned_of(tmp_path: Path, ca
     ]
 
 
+def test_columns_of_other_tools_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows(tmp_path, "scan,participant_id,Patient ID,seg,site,split,subset\na,b,c,d,e,f,g\n")
+    assert [record.getMessage() for record in caplog.records] == [
+        "list.csv: column 'participant_id' is kept as a condition; did you mean 'subject'?",
+        "list.csv: column 'Patient ID' is kept as a condition; did you mean 'subject'?",
+        "list.csv: column 'seg' is kept as a condition; did you mean 'label_map'?",
+    ]
+    caplog.clear()
+    rows(tmp_path, {"training": [{"image": "a.nii", "patient_id": 7, "site": "x"}]}, "d.json")
+    assert [record.getMessage() for record in caplog.records] == [
+        "d.json: column 'patient_id' is kept as a condition; did you mean 'subject'?"
+    ]
+
+
 EXCEL = {
     "empty columns and rows at the end": "\ufeffscan;subject;;\r\na.nii;p1;;\r\nb.nii;p2;;\r\n;;;\r\n ; ;;\r\n",
     "a line that names the separator": "sep=;\r\nscan;subject\r\na.nii;p1\r\nb.nii;p2\r\n",
