@@ -47,7 +47,7 @@ def without_label_maps(
     """Without the files whose names say that they are label maps, unless nothing else is there or globs choose."""
     if selection.include:
         return files
-    scans = [file for file in files if not _is_label_map(file.relative_to(root))]
+    scans = [file for file in files if not is_label_map(file.relative_to(root))]
     count = len(files) - len(scans)
     if not count or not any(_is_scan(file, settings) for file in scans):
         return files
@@ -64,7 +64,8 @@ def _is_scan(file: Path, settings: ReadSettings) -> bool:
     return format_by_name(file) is not None or (kind_of(file) == "file" and bool(scans_of([file], settings)[0]))
 
 
-def _is_label_map(path: Path) -> bool:
+def is_label_map(path: Path) -> bool:
+    """Whether the name says so; compared are the file's name and its folder's."""
     if format_by_name(path) is None:
         return False
     words = re.sub(r"[^a-z]+", " ", stem_of(path.name).lower())

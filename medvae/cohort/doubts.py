@@ -172,8 +172,8 @@ def _warn_of_two_datasets(found: Iterable[Candidate]) -> None:
     if several:
         names = ", ".join(sorted(place.name for place in roots[several[0]]))
         log.warning(
-            "%d subjects of the same name, e.g. %s, lie in several datasets (%s) and are taken for the same people; %s",
-            len(several),
+            "%s of the same name, e.g. %s, lie in several datasets (%s) and are taken for the same people; %s",
+            plural(len(several), "subject"),
             several[0],
             names,
             f"{_CURE} if they are not",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 from medvae.cohort import lists, offers
-from medvae.cohort.choose import excluding, matches, without_label_maps
+from medvae.cohort.choose import excluding, is_label_map, matches, without_label_maps
 from medvae.cohort.names import Candidate, digest, plural, scan_id
 from medvae.cohort.walk import kind_of, walk
 from medvae.errors import InputError
@@ -162,6 +162,9 @@ def _in_files(files: Sequence[Path], selection: Selection, settings: ReadSetting
     broken = [file for file in wanted if file not in there]
     root = wanted[0].parent if wanted else Path()
     found = _scans(there, root, settings) if wanted else Found()
+    masks = [file.name for file in there if is_label_map(file.relative_to(root))]
+    if 0 < len(masks) < len(found.scans):
+        log.warning("%s looks like a label map, and is read as a scan because it is named; leave it out", masks[0])
     found.scans += _unreadable(broken, root, beside=found.scans)
     found.rest += [file for file in broken if _format(file) is None]
     found.excluded = len(files) - len(wanted)

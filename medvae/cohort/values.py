@@ -20,7 +20,7 @@ _NAMED = 5  # scans that a message names
 
 
 def tell_of_conditions(refs: Sequence[ScanRef], names: Iterable[str]) -> None:
-    """One warning per condition for the scans that lack it, and one for ages that are negative or above 120 years.
+    """Warnings per condition for scans that lack it, for words among numbers, and for ages below 0 or above 120 years.
 
     Args:
         refs: the scans of a run.
@@ -30,6 +30,10 @@ def tell_of_conditions(refs: Sequence[ScanRef], names: Iterable[str]) -> None:
         values = {ref.id: ref.conditions.get(name) for ref in refs}
         missing = [one for one, value in values.items() if value is None or value != value]
         odd = [f"{one}: {value:g}" for one, value in values.items() if name.lower() == "age" and _is_odd(value)]
+        words = [f"{one}: {value}" for one, value in values.items() if isinstance(value, str)]
+        if words and len(words) + len(missing) < len(refs):
+            message = "condition %r is a word for %s (%s) and a number for others; correct the list"
+            log.warning(message, name, plural(len(words), "scan"), _some(words))
         if missing:
             which = f"{plural(len(missing), 'scan')} of {len(refs)} ({_some(missing)})"
             log.warning("condition %r is missing for %s; the model takes it as unknown", name, which)

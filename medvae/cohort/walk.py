@@ -146,8 +146,8 @@ def _not_raw(here: Path, folders: Sequence[str], names: Sequence[str], *, globs:
     is_dataset = "dataset_description.json" in names or any(name.startswith("sub-") for name in folders)
     if not is_dataset and "rawdata" not in folders:
         return []
-    found = [name for name in folders if name in _NOT_RAW and not any(_names(glob, name) for glob in globs)]
-    scans = [name for name in found if name in _HOLD_SCANS]
+    found = [name for name in folders if name.lower() in _NOT_RAW and not any(_names(glob, name) for glob in globs)]
+    scans = [name for name in found if name.lower() in _HOLD_SCANS]
     if scans:
         message = "%s: skipped %s of the BIDS dataset; name the folder, or use include=, to read what is in there"
         log.warning(message, here.name, " and ".join(sorted(scans)))

@@ -158,6 +158,14 @@ def test_what_a_shell_names_besides_scans_is_left_out(tmp_path: Path, caplog: py
         look(tmp_path / "sub-01_T1w.json")
 
 
+def test_a_label_map_that_is_named_beside_scans_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a_T1w.nii", "a_T1w_seg.nii", "b_seg.nii")
+    assert ids(tmp_path / "a_T1w_seg.nii", tmp_path / "b_seg.nii") == ["a_T1w_seg", "b_seg"]
+    assert "looks like a label map" not in caplog.text
+    assert len(ids(*sorted(tmp_path.iterdir()))) == 3
+    assert "a_T1w_seg.nii looks like a label map, and is read as a scan because it is named" in caplog.text
+
+
 def test_a_list_with_a_mistake_is_never_left_out(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii")
     (tmp_path / "list.csv").write_text("scan,modality\na.nii,XR\n", "utf-8")

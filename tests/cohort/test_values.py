@@ -31,6 +31,13 @@ def test_missing_values_are_named_once(caplog: pytest.LogCaptureFixture) -> None
     assert "8 scans of 9 (s0, s1, s2, s3, s4 and 3 more)" in text
 
 
+def test_words_among_numbers_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """One `23,5` makes a column of words, in which every other age is a word, too."""
+    assert told(refs(30.0, "23,5", None, "40 years"), caplog, "age")[0] == (
+        "condition 'age' is a word for 2 scans (s1: 23,5, s3: 40 years) and a number for others; correct the list"
+    )
+
+
 def test_ages_that_nobody_has_are_named_with_their_values(caplog: pytest.LogCaptureFixture) -> None:
     assert told(refs(-3.0, 0.0, 120.0, 412, 1e9), caplog, "age") == [
         "implausible 'age' of 3 scans (s0: -3, s3: 412, s4: 1e+09); correct the list"

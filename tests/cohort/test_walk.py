@@ -221,6 +221,11 @@ def test_of_a_bids_dataset_the_raw_scans_are_taken(bids: Path, caplog: pytest.Lo
     assert ids(bids.parent) == [f"ds_{name}" for name in RAW], "also below another folder"
 
 
+def test_derivatives_in_capitals(bids: Path) -> None:
+    (bids / "derivatives").rename(bids / "Derivatives")
+    assert ids(bids) == RAW
+
+
 def test_raw_data_in_a_folder_of_its_own(bids: Path) -> None:
     (bids / "rawdata").mkdir()
     for subject in ("sub-01", "sub-02"):
