@@ -33,7 +33,7 @@ from medvae.run.processes import Processes
 from medvae.run.record import disk_errors, hash_of, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
-from medvae.training.store import Scans, StoredScan
+from medvae.training.store import Scans, StoredScan, tell_of_copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -122,6 +122,7 @@ def run(
         if verdicts:
             readings.require(summary.outcomes, path=verdicts)
         healthy = Scans([out / outcome.outputs[0] for outcome in summary.outcomes if outcome.status == "ok"])
+        tell_of_copies(healthy.files)
         if not len(healthy):
             return Finished(model, summary, (f"none of the scans can be used; {_NEEDED}",))
         if thresholds_only:

@@ -44,7 +44,7 @@ from medvae.training.lesions import find_crops, fit_lesions, mask_files, masks_h
 from medvae.training.networks import fit_networks
 from medvae.training.plan import check_plans
 from medvae.training.roles import assign, assign_folds, parts, stored_at
-from medvae.training.store import StoredScan
+from medvae.training.store import StoredScan, tell_of_copies
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
@@ -338,6 +338,7 @@ def _train(
 def _announce(roles: Roles, folds: Sequence[Fold], *, out: Path) -> None:
     counts = len(roles.training), len(roles.validation)
     log.info("%d training scans, %d validation scans (different subjects)", *counts)
+    tell_of_copies(roles.all.files)
     if folds:
         log.info("cross-fitting: %d more networks, each trained without one part of the scans", len(folds))
     else:

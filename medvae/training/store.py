@@ -6,6 +6,8 @@ Training keeps them in `OUT/cache/`, named by the scans' ids: a run that was int
 from __future__ import annotations
 
 import json
+import logging
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,12 @@ from medvae.scan import Geometry
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 _IN_MEMORY_GIB = 6.0
 _FACTS = ("id", "subject", "modality", "units", "source_hash", "warnings", "conditions")
@@ -78,6 +82,20 @@ def fetch(path: Path) -> Prepared:
         intensity=Intensity(**intensity),
         label_map=arrays.get("label_map"),
     )
+
+
+def tell_of_copies(files: Iterable[Path]) -> None:
+    """Warn where stored scans of different subjects have the same voxels: they are held apart by subject alone."""
+    same: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for path in files:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads(file.metadata()["facts"])
+        same[facts["source_hash"]].append((facts["id"], facts["subject"]))
+    copies = [found for found in same.values() if len({subject for _, subject in found}) > 1]
+    if copies:
+        more = f" (and of {len(copies) - 1} more scans)" if len(copies) > 1 else ""
+        names = " and ".join(sorted(name for name, _ in copies[0])[:2])
+        log.warning("%s are copies of one scan under different subjects%s: leave one out", names, more)
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ import small_model
 
 from medvae.prepare.preparation import Intensity
 from medvae.scan import Geometry
-from medvae.training.store import Scans, StoredScan, fetch, store
+from medvae.training.store import Scans, StoredScan, fetch, store, tell_of_copies
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
@@ -55,6 +55,18 @@ def test_storing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         store(small_model.scan(0), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_copies_under_another_subject_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that was copied into the folder of another patient is in training and validation, or scores itself."""
+    made = [("a", "p1", "x"), ("b", "p2", "x"), ("c", "p3", "y"), ("d", "p3", "y")]
+    for name, subject, mark in made:
+        store(replace(small_model.scan(0), id=name, subject=subject, source_hash=mark), tmp_path / name)
+    tell_of_copies([tmp_path / "c", tmp_path / "d"])
+    assert not caplog.records, "of one subject"
+    tell_of_copies([tmp_path / name for name, _, _ in made])
+    (record,) = caplog.records
+    assert record.getMessage() == "a and b are copies of one scan under different subjects: leave one out"
 
 
 def test_scans_are_kept_while_there_is_room(scans: Scans) -> None:
