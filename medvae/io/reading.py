@@ -10,7 +10,7 @@ import numpy as np
 
 from medvae.errors import ScanError
 from medvae.io import contract
-from medvae.io.same_voxels import SAME_PLACE_MM, turned_onto
+from medvae.io.same_voxels import SAME_PLACE_MM, corners_apart, turned_onto
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -112,7 +112,7 @@ def _values_on(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np
     data, own = _read_values(path, settings)
     turned = turned_onto(data, own, like)
     if turned is None:
-        apart = own.distance_to(like)
+        apart = corners_apart(own, like)
         message = f"shape {own.shape} against {like.shape} of the scan"
         if np.isfinite(apart):
             message = f"its corners lie up to {apart:.3g} mm from those of the scan, more than {SAME_PLACE_MM:g} mm"

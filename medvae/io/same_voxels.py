@@ -37,6 +37,12 @@ def turned_onto(data: NDArray[T], own: Geometry, like: Geometry) -> NDArray[T] |
     return None
 
 
+def corners_apart(own: Geometry, like: Geometry) -> float:
+    """How far the corners lie apart, mm, whichever way the axes of `own` run; infinite where the shapes differ."""
+    turn = _turn(own, like)
+    return (own if turn is None else Geometry(like.shape, own.affine @ turn)).distance_to(like)
+
+
 def _poses(like: Geometry) -> list[Geometry]:
     """Where programs see the scan: by its affine, or by the rigid pose beside it."""
     rigid = None if like.stored is None else like.stored.rigid

@@ -180,7 +180,8 @@ def test_turned_and_moved_is_a_mismatch(tmp_path: Path) -> None:
     moved[1, 3] += 0.5
     path = tmp_path / "mask.nii"
     nib.save(nib.Nifti1Image(ramp()[::-1], moved), path)
-    assert refused(path).code == "mask_mismatch"
+    problem = refused(path)
+    assert (problem.code, "corners 0.5 mm apart" in problem.message) == ("mask_mismatch", True)
     flip[0, 3] = 4  # off by a voxel
     nib.save(nib.Nifti1Image(ramp()[::-1], AFFINE @ flip), path)
     assert refused(path).code == "mask_mismatch"
