@@ -144,6 +144,13 @@ def test_a_slope_without_intercept_is_said_to_count(tmp_path: Path, intercept: s
     assert scan.warnings[0].startswith("no rescale intercept in the header: stored values times the slope (2)")
 
 
+@pytest.mark.parametrize(("modality", "units"), [("CT", "HU"), ("MR", "a.u."), ("PT", "a.u.")])
+def test_a_missing_modality_is_that_of_the_sop_class(tmp_path: Path, modality: str, units: str) -> None:
+    put(tmp_path, slices(ramp(), modality=modality), lambda one, _: delattr(one, "Modality"))
+    scan = read_one(tmp_path, modality="MR" if modality == "CT" else "CT")
+    assert (scan.modality, scan.units) == (modality, units)
+
+
 def test_a_modality_that_is_none_of_ours_is_the_users(tmp_path: Path) -> None:
     put(tmp_path, slices(ramp()), lambda one, _: setattr(one, "Modality", "OT"))
     assert read_one(tmp_path).modality is None

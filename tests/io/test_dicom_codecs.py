@@ -214,6 +214,17 @@ def test_pixels_that_contradict_the_transfer_syntax(tmp_path: Path) -> None:
     assert refusal(tmp_path).code == "malformed"
 
 
+@pytest.mark.parametrize(("syntax", "lossy"), [(JPEGBaseline8Bit, True), (JPEGLosslessSV1, False)])
+def test_baseline_jpeg_is_lossy_whether_the_header_says_so_or_not(tmp_path: Path, syntax: str, *, lossy: bool) -> None:
+    made = slices(volume())
+    for one in made:
+        one.PixelData = encapsulate([bytes(2)])
+        one["PixelData"].is_undefined_length = True
+    put(tmp_path, made, syntax=syntax)
+    warnings = reading.inspect(find_one(tmp_path), ReadSettings()).warnings
+    assert warnings == (("the images are lossily compressed",) if lossy else ())
+
+
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLosslessSV1])
 def test_a_stream_of_another_process_is_refused(tmp_path: Path, syntax: str) -> None:
     for path in compressed(JPEGLSLossless, tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 from medvae.errors import ScanError
 from medvae.io.dicom.subjects import person_of
 from medvae.io.dicom.tags import Tags, broken, uid_name
-from medvae.io.dicom.traits import image_type_of, traits_of_file, traits_of_frame
+from medvae.io.dicom.traits import image_type_of, modality_of, traits_of_file, traits_of_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,8 +128,8 @@ class Image:
 
     @property
     def modality(self) -> str:
-        """Modality as written in the file."""
-        return self.header.tags.text("Modality")
+        """Modality as written in the file, or that of the SOP class."""
+        return modality_of(self.header.tags)
 
 
 def kind_of(header: Header) -> str:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Value = tuple[float, ...] | str  # numbers, or a text; "" where there is none
 
 _OF_A_FILE = (
-    "Modality",
     "Units",
     "SOPClassUID",
     "StudyInstanceUID",
@@ -36,6 +35,16 @@ _OF_A_FILE = (
     "IrradiationEventUID",
     "ContentTime",
 )
+_IMAGES = "1.2.840.10008.5.1.4.1.1."
+_BY_CLASS = {  # the modality that a SOP class stands for
+    _IMAGES + number: modality
+    for modality, numbers in {
+        "CT": ("2", "2.1", "2.2"),
+        "MR": ("4", "4.1", "4.4"),
+        "PT": ("128", "128.1", "130"),
+    }.items()
+    for number in numbers
+}
 _CONTENT, _CARDIAC = "FrameContentSequence", "CardiacSynchronizationSequence"
 _TIMING = "MRTimingAndRelatedParametersSequence"
 _OF_A_FRAME = {  # in single-frame objects under this keyword, in functional groups under that path
@@ -95,7 +104,12 @@ _BINARY = {  # how the other numbers are stored
 def traits_of_file(tags: Tags) -> dict[str, Value]:
     """Values that hold for all frames of a file."""
     found = {name: _value(tags, name) for name in _OF_A_FILE}
-    return {**found, "SeriesDescription": description_of(tags)}
+    return {**found, "Modality": modality_of(tags), "SeriesDescription": description_of(tags)}
+
+
+def modality_of(tags: Tags) -> str:
+    """Modality as written in the file; where it is missing, that of the SOP class; "" where neither says it."""
+    return tags.text("Modality") or _BY_CLASS.get(tags.text("SOPClassUID"), "")
 
 
 def traits_of_frame(tags: Tags, groups: Sequence[Tags] = ()) -> dict[str, Value]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PET_UNITS: dict[str, Units] = {"BQML": "BQML", "GML": "SUV"}
 _AGENT = "contrast_agent: the header names a contrast agent (ContrastBolusAgent)"
 _INVERTED = "MONOCHROME1: stored values count, and viewers show high ones dark; invert them if the model expects that"
+_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # JPEG baseline and extended, which are never lossless
 _NO_AGENT = ("", "no", "none", "n", "n/a", "without", "no contrast")  # what is written where none was given
 _ONE_UID = "export the series again, every image with a SOPInstanceUID of its own"
 _UNEQUAL = "export the series again: some slices have lost their rescale, or come from another export"
@@ -188,7 +189,9 @@ def _meaning(
         warnings.append(_AGENT)
     if modality == "MR" and tags.text("PhotometricInterpretation") == "MONOCHROME1":
         warnings.append(_INVERTED)
-    if any(image.header.tags.text("LossyImageCompression") == "01" for image in images):
+    if any(
+        image.header.tags.text("LossyImageCompression") == "01" or image.header.syntax in _LOSSY for image in images
+    ):
         warnings.append("the images are lossily compressed")
     return modality, units, warnings
 
