@@ -9,7 +9,7 @@ from highdicom.pm import ParametricMap, RealWorldValueMapping
 from highdicom.sr import CodedConcept
 
 from medvae.dicom_objects.content import CREATOR, SCHEME, equipment, text, uid
-from medvae.dicom_objects.planes import frames, planes, sort_ascending
+from medvae.dicom_objects.planes import frames, keep_own_frames, planes, sort_ascending
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -44,6 +44,7 @@ def parametric_map(source: Source, content: Content, *, key: str) -> Dataset:
         **planes(source),
     )
     sort_ascending(made, source)
+    keep_own_frames(made, source)
     made.FloatPixelData = frames(content.data).astype("<f4").tobytes()
     return made
 

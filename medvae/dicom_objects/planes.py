@@ -36,6 +36,20 @@ def planes(source: Source) -> dict[str, Any]:
     }
 
 
+def keep_own_frames(made: Dataset, source: Source) -> None:
+    """Drop references to other frames of a multi-frame object: highdicom refers to all that lie at one place.
+
+    A part of a mixed series shares its places with the other parts.
+    """
+    if not source.numbers:
+        return
+    for group in made.PerFrameFunctionalGroupsSequence:
+        derivation = group.DerivationImageSequence[0]
+        derivation.SourceImageSequence = [
+            one for one in derivation.SourceImageSequence if one.ReferencedFrameNumber in source.numbers
+        ]
+
+
 def sort_ascending(made: Dataset, source: Source) -> NDArray[np.intp]:
     """Put the functional groups of an object's frames in the order of the slices; returns the order.
 

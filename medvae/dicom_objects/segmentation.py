@@ -18,7 +18,7 @@ from pydicom.sr.codedict import codes
 
 from medvae import __version__
 from medvae.dicom_objects.content import CREATOR, MAKER, SCHEME, equipment, text, uid
-from medvae.dicom_objects.planes import frames, planes
+from medvae.dicom_objects.planes import frames, keep_own_frames, planes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,6 +141,7 @@ def segmentation(source: Source, content: Content, segments: Segments, *, key: s
         **equipment(content.model),
         **planes(source),
     )
+    keep_own_frames(made, source)
     return made
 
 

@@ -60,6 +60,7 @@ class Source:
         positions: `(slices, 3)`, centre of the first pixel of each slice.
         spacing: between rows, between columns.
         thickness: of a slice.
+        numbers: of the frames of a multi-frame object that the slices are, from 1; () for single ones.
     """
 
     images: list[Dataset] = field(repr=False)
@@ -68,6 +69,7 @@ class Source:
     positions: NDArray[np.float64] = field(repr=False)
     spacing: tuple[float, float]
     thickness: float
+    numbers: tuple[int, ...] = ()
 
     @property
     def first(self) -> Dataset:
@@ -127,6 +129,7 @@ def open_source(ref: ScanRef, settings: ReadSettings) -> Source:
         positions=np.array([frame.position for frame in frames]),
         spacing=(first.spacing[0], first.spacing[1]),
         thickness=thickness,
+        numbers=tuple(frame.number + 1 for frame in frames) if len(paths) < len(frames) else (),
     )
 
 

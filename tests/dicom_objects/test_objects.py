@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from medvae.dicom_objects.fusion import scale_of
 from medvae.dicom_objects.objects import Objects, for_fusion, map_and_candidates
 from medvae.dicom_objects.source import Unfit, open_source
 from medvae.io.dicom.quiet import quiet
+from medvae.io.formats import dicom
 from medvae.scan import ScanRef
 from medvae.settings import ReadSettings
 
@@ -300,6 +302,28 @@ def test_a_multi_frame_series_carries_them_too(tmp_path: Path) -> None:
         assert np.array_equal(frame, values_at(shown.data, source.geometry, places))
         (origin,) = group.DerivationImageSequence[0].SourceImageSequence
         assert origin.ReferencedFrameNumber == {12: 1, 4: 2, 8: 3, 0: 4}[int(places[0, 0, 2])]
+
+
+def test_a_part_of_a_multi_frame_object_refers_to_its_own_frames(tmp_path: Path) -> None:
+    """Two acquisitions at the same places in one object."""
+    made = []
+    for acquisition in (1, 2):
+        for z in range(4):
+            own = plane(4.0 * z, FrameContent={"FrameAcquisitionNumber": acquisition})
+            made.append((np.arange(63, dtype=np.int16).reshape(7, 9) + 100 * z, own))
+    settings = ReadSettings(split_mixed=True)
+    refs, _ = dicom.find([save(enhanced(made, GEOMETRY), tmp_path / "one")], settings)
+    shown = content()
+    labels = np.zeros((9, 7, 4), shown.labels.dtype)
+    labels[2:4, 2:4, :] = 1
+    shown = replace(shown, data=shown.data[..., :4], labels=labels, regions=shown.regions[:1])
+    for ref, expected in zip(refs, ([1, 2, 3, 4], [5, 6, 7, 8]), strict=True):
+        objects = map_and_candidates(open_source(ref, settings), shown)
+        assert objects.warnings == ()
+        for name in ("map.dcm", "candidates.dcm"):
+            groups = opened(objects, name).PerFrameFunctionalGroupsSequence
+            sources = [group.DerivationImageSequence[0].SourceImageSequence for group in groups]
+            assert sorted(int(one.ReferencedFrameNumber) for found in sources for one in found) == expected
 
 
 def test_headers_that_cannot_carry_objects_say_why(tmp_path: Path) -> None:
