@@ -278,6 +278,21 @@ def test_one_uid_for_different_images(tmp_path: Path) -> None:
     assert error.hint == "export the series again, every image with a SOPInstanceUID of its own"
 
 
+def test_one_uid_for_equal_images_at_different_places(tmp_path: Path) -> None:
+    """E.g. slices of air alone; a copy whose position was rounded is a copy."""
+    made = slices(np.ones(SHAPE, np.int16) + ramp()[:, :, :1])
+    for one in made[3:]:
+        one.SOPInstanceUID = made[2].SOPInstanceUID
+    put(tmp_path / "a", made)
+    assert "different images have the same SOPInstanceUID (2 files)" in refusal(tmp_path / "a").message
+    made = slices(ramp())
+    put(tmp_path / "b", made)
+    put(tmp_path / "c", made, lambda one, number: setattr(one, "ImagePositionPatient", [-30.04, -40, 4 * number - 50]))
+    for path in (tmp_path / "c").iterdir():
+        path.rename(tmp_path / "b" / f"{path.name}-copy")
+    assert read_one(tmp_path / "b").warnings == ("5 duplicate files left out",)
+
+
 def test_one_uid_for_images_of_different_size(tmp_path: Path) -> None:
     made, larger = slices(ramp()), slices(ramp((9, 8, 5)))
     larger[0].SOPInstanceUID, larger[0].SeriesInstanceUID = made[0].SOPInstanceUID, made[0].SeriesInstanceUID

@@ -278,7 +278,7 @@ def test_copies_stay_in_the_part_of_their_image(tmp_path: Path) -> None:
     ("macro", "keyword", "values", "words"),
     [
         ("FrameContent", "FrameAcquisitionNumber", (1, 2), "AcquisitionNumber: 1 (5), 2 (5)"),
-        ("FrameContent", "FrameAcquisitionDateTime", ("20240101", "20240102"), "AcquisitionTime: not shown (5)"),
+        ("FrameContent", "FrameAcquisitionDateTime", ("20240101", "20240102"), "AcquisitionTime: value 1 (5)"),
         ("FrameContent", "StackID", ("1", "2"), "StackID: 1 (5), 2 (5)"),
         ("MRModifier", "InversionTimes", ([900.0], [2500.0]), "InversionTime: 900 ms (5), 2500 ms (5)"),
         ("MRTimingAndRelatedParameters", "FlipAngle", ("3", "15"), "FlipAngle: 3 degrees (5), 15 degrees (5)"),

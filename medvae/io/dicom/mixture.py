@@ -127,8 +127,8 @@ def _counted(frames: Sequence[Frame], tag: _Tag, *, labels: Sequence[int | None]
     counts = Counter(label for label in labels if label is not None)
     labelled = {n: frames[labels.index(n)] for n in list(counts)[:_SHOWN]}
     names = {n: tag.shown(frame, n) for n, frame in labelled.items()}
-    if tag.exact and len(set(names.values())) < len(names):
-        names = {n: tag.exact(tag.value(frame)) for n, frame in labelled.items()}
+    if len(set(names.values())) < len(names):
+        names = {n: tag.exact(tag.value(frame)) if tag.exact else f"value {n + 1}" for n, frame in labelled.items()}
     shown = ", ".join(f"{name} ({counts[n]})" for n, name in names.items())
     return f"{tag.name}: {shown}{', ...' if len(counts) > _SHOWN else ''}"
 
@@ -178,7 +178,7 @@ def _tomographic_time(frame: Frame) -> Any:
 def _clock(value: Any) -> str:
     """The time of day alone: a date may identify a patient."""
     text = words_of(value)
-    return re.sub(r"^\d{8} ?", "", text) or ("not shown" if text else "")
+    return re.sub(r"^\d{8} ?", "", text) or ("a date" if text else "")
 
 
 def _apart(one: Value, other: Value) -> float:

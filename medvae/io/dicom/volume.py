@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import dist
 from typing import TYPE_CHECKING, cast
 
 from medvae.errors import ScanError
@@ -25,6 +26,7 @@ _INVERTED = "MONOCHROME1: stored values count, and viewers show high ones dark; 
 _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # JPEG baseline and extended, which are never lossless
 _NO_AGENT = ("", "no", "none", "n", "n/a", "without", "no contrast")  # what is written where none was given
 _ONE_UID = "export the series again, every image with a SOPInstanceUID of its own"
+_SAME_PLACE = 0.1  # mm
 _UNEQUAL = "export the series again: some slices have lost their rescale, or come from another export"
 
 
@@ -142,7 +144,7 @@ def _without_copies(images: list[Image], settings: ReadSettings) -> tuple[list[I
 
 def _differing(first: Image, image: Image) -> list[ScanError]:
     """What is wrong with a file that has the SOP Instance UID of another; nothing where it is a copy."""
-    if not same_pixels(first, image):
+    if not (same_pixels(first, image) and _same_places(first, image)):
         message = "different images have the same SOPInstanceUID"
         return [ScanError(message, code="duplicate_positions", path=image.header.path, hint=_ONE_UID)]
     rescales = ([(frame.slope, frame.intercept) for frame in one.frames] for one in (first, image))
@@ -150,6 +152,12 @@ def _differing(first: Image, image: Image) -> list[ScanError]:
         message = "copies of one image differ in RescaleSlope or RescaleIntercept"
         return [ScanError(message, code="mixed_series", path=image.header.path, hint=_UNEQUAL)]
     return []
+
+
+def _same_places(one: Image, other: Image) -> bool:
+    """Whether the frames of two files lie at the same places, which may have been rounded in two ways."""
+    pairs = zip(one.frames, other.frames, strict=True) if len(one.frames) == len(other.frames) else ()
+    return all(dist(a.position, b.position) <= _SAME_PLACE for a, b in pairs)
 
 
 def _gate(frames: Sequence[Frame], settings: ReadSettings, *, ref: ScanRef) -> list[ScanError]:
