@@ -238,6 +238,18 @@ def test_the_lists_of_medvae_hold_real_scans(out: Path, tmp_path: Path) -> None:
     assert len(load_decathlon_datalist(str(out / "dataset.json"), is_segmentation=True)) == 1 + COUNT
 
 
+def test_masks_of_real_scans_are_listed(out: Path, tmp_path: Path) -> None:
+    """Without them a training would compute another foreground."""
+    put(tmp_path, "a.nii.gz", "masks/a.nii.gz")
+    (tmp_path / "list.csv").write_text("scan,mask\na.nii.gz,masks/a.nii.gz\n", "utf-8")
+    write_set(out, "medvae", merge_with=tmp_path / "list.csv")
+    for listed in ("labels.csv", "dataset.json"):
+        (masked,) = (ref for ref in find(out / listed) if ref.mask is not None)
+        assert masked.path.name == "a.nii.gz"
+        assert masked.mask is not None
+        assert masked.mask.resolve() == (tmp_path / "masks" / "a.nii.gz").resolve()
+
+
 def test_real_scans_that_are_not_trained_on_stay_in_their_split(out: Path, tmp_path: Path) -> None:
     rows = ["scan,split"]
     for name, split in (("a", "train"), ("b", ""), ("v", "val"), ("t", "test"), ("h", "healthy")):

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 _OURS = {"synthetic": "yes", "split": "train"}  # of every sample
 _COLUMNS = ("scan", "subject", "label", "label_map", "synthetic", "sources")
+_OF_REAL = ("mask", "split")
 
 
 def labels_csv(layout: BaseLayout, rows: Sequence[Row], real: Iterable[Mapping[str, Any]] = ()) -> TextFile:
     """`labels.csv`: conditions are further columns; `real` are rows of real scans, which come first.
 
-    Where they have splits, the list has them, too: samples are trained on.
+    Where they have masks or splits, the list has them, too: samples are trained on.
     """
     before = list(real)
-    split = ("split",) if any(row.get("split") for row in before) else ()
-    columns = (*_COLUMNS, *split)
+    columns = (*_COLUMNS, *(name for name in _OF_REAL if any(row.get(name) for row in before)))
     names = [name for name in layout.synthesizer.model.conditions.names if name not in columns]
     return TextFile("labels.csv", table((*columns, *names), [*before, *(_cells(row) for row in rows)]))
 

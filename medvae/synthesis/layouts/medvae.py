@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from medvae.scan import ScanRef
     from medvae.synthesis.rows import Row
 
+_NAMED = ("label", "label_map", "mask", "split")  # what an item of a datalist says in a way of its own
+
 
 class Layout(BaseLayout):
     """Lists of medvae and MONAI beside the images; real scans are whatever `medvae.find` finds."""
@@ -71,8 +73,8 @@ def _is_augmented(folder: Path) -> bool:
 
 def _said(ref: ScanRef, runs: Set[Path]) -> dict[str, Any]:
     """What is known of a scan; one below a folder of `runs` is synthetic."""
-    label_map = None if ref.label_map is None else ref.label_map.absolute()
-    said = {**ref.conditions, "subject": ref.subject, "label": ref.label, "label_map": label_map, "split": ref.split}
+    files = {name: path and path.absolute() for name, path in (("label_map", ref.label_map), ("mask", ref.mask))}
+    said = {**ref.conditions, "subject": ref.subject, "label": ref.label, **files, "split": ref.split}
     return said | ({"synthetic": "yes"} if runs & {*ref.path.absolute().parents} else {})
 
 
@@ -83,15 +85,17 @@ def _section(split: str | None) -> str:
 
 
 def _real_cells(scan: RealScan, out: Path) -> dict[str, Any]:
-    label_map = scan.item["label_map"]
-    where = {"scan": relative(scan.image, out), "label_map": label_map and relative(label_map, out)}
+    files = {name: scan.item[name] for name in ("label_map", "mask")}
+    where = {"scan": relative(scan.image, out)} | {name: path and relative(path, out) for name, path in files.items()}
     return {**scan.item, **where, "synthetic": "no"}
 
 
 def _real_item(scan: RealScan, out: Path, *, classes: Sequence[str]) -> dict[str, Any]:
-    said = {name: value for name, value in scan.item.items() if name not in ("label", "label_map", "split")}
+    said = {name: value for name, value in scan.item.items() if name not in _NAMED}
     item = {**said, "image": relative(scan.image, out), "synthetic": False}
-    label, label_map = scan.item["label"], scan.item["label_map"]
+    label, label_map, mask = (scan.item[name] for name in ("label", "label_map", "mask"))
+    if mask is not None:
+        item["mask"] = relative(mask, out)
     if label_map is not None:
         item["label"] = relative(label_map, out)
     if label is not None:
