@@ -36,7 +36,7 @@ from medvae.run.processes import Processes
 from medvae.run.record import disk_errors, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import Settings, configure, load_settings
-from medvae.training.before import check_scans, identity, is_finished, keep_scans, length
+from medvae.training.before import as_begun, check_scans, identity, is_finished, keep_scans, length
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
 from medvae.training.folds import begin_folds, fit_folds, time_of_one
@@ -125,6 +125,7 @@ def run(
             _clear(out)
         finished = is_finished(out, settings, resume=resume)
         check_scans(out, refs)
+        refs = as_begun(out, refs) if resume else refs
         if finished:
             fabric.broadcast(obj=False)
             return _done_before(out)
@@ -234,6 +235,7 @@ def _masks(folder: Path | None, settings: Settings) -> list[Path]:
 def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out: Path, resume: bool) -> Finished:
     """One more process of the same run: the first one prepares and writes."""
     if fabric.broadcast(obj=False):  # what the first process says
+        refs = as_begun(out, refs) if resume else refs
         roles, one = assign(refs, settings, out=out), time_of_one(settings)
         own = fit_networks(roles, one, fabric=fabric, folder=out, resume=resume).settings
         fit_folds(assign_folds(refs, settings, out=out), own, fabric=fabric, out=out, resume=resume)

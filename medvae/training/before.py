@@ -96,9 +96,15 @@ def check_scans(out: Path, refs: Sequence[ScanRef]) -> None:
         raise OutputError(message, path=out, hint=hint)
 
 
+def as_begun(out: Path, refs: Sequence[ScanRef]) -> tuple[ScanRef, ...]:
+    """The scans in the order of the training that the folder holds: which of them a step draws depends on it."""
+    places = {name: place for place, name in enumerate(_read(out / _SCANS) or {})}
+    return tuple(sorted(refs, key=lambda ref: places.get(ref.id, len(places))))
+
+
 def keep_scans(out: Path, fingerprints: Mapping[str, str]) -> None:
-    """Write which scans the training is of."""
-    write_json(out / _SCANS, dict(sorted(fingerprints.items())))
+    """Write which scans the training is of, in their order."""
+    write_json(out / _SCANS, dict(fingerprints))
 
 
 def _is_whole(out: Path, record: Mapping[str, Any]) -> bool:

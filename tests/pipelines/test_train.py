@@ -220,6 +220,15 @@ def test_other_scans_are_refused_with_the_true_reason(
     assert load(tmp_path / "model").hash == load(whole).hash, "with the scans that it began with it goes on"
 
 
+def test_the_order_of_the_scans_is_that_of_the_beginning(blocks: tuple[Path, Path], tmp_path: Path) -> None:
+    table, rows = tmp_path / "list.csv", [f"{blocks[0]}/s{i}.nii.gz,p{i}" for i in (4, 0, 5, 2, 1, 3)]
+    table.write_text("\n".join(["scan,subject", *rows]) + "\n", "utf-8")
+    whole = pipeline.train(table, config=blocks[1], out=tmp_path / "whole")
+    stopped((table, blocks[1]), tmp_path / "cut", "train", 5)
+    table.write_text("\n".join(["scan,subject", *sorted(rows)]) + "\n", "utf-8")
+    assert pipeline.train(table, config=blocks[1], out=tmp_path / "cut", resume=True).hash == whole.hash
+
+
 def test_another_subject_or_condition_is_another_scan(blocks: tuple[Path, Path], tmp_path: Path) -> None:
     rows = [f"{blocks[0]}/s{i}.nii.gz,p{i},{20 + i}" for i in range(6)]
     table = tmp_path / "list.csv"
