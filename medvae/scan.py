@@ -269,8 +269,16 @@ class ScanInfo:
 
 
 def scan_hash(scan: Scan) -> str:
-    """SHA-256 of shape, affine (to 0.001 mm) and voxels: the same scan under another name is known again."""
-    affine = np.round(scan.geometry.affine, 3) + 0.0  # −0.0 becomes 0.0
-    digest = sha256(repr((scan.geometry.shape, affine.tolist())).encode())
-    digest.update(np.asfortranarray(scan.data).T.data)
+    """SHA-256 of shape, affine (to 0.001 mm) and voxels, with axes nearest to R, A, S.
+
+    The same scan is known again under another name, or with its axes turned or reversed.
+    """
+    from nibabel import orientations  # not at the top: listing scans does without it
+
+    turn = orientations.io_orientation(scan.geometry.affine)
+    data = orientations.apply_orientation(scan.data, turn)
+    affine = scan.geometry.affine @ orientations.inv_ornt_aff(turn, scan.geometry.shape)
+    affine = np.round(affine, 3) + 0.0  # −0.0 becomes 0.0
+    digest = sha256(repr((data.shape, affine.tolist())).encode())
+    digest.update(np.asfortranarray(data).T.data)
     return digest.hexdigest()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -101,6 +103,16 @@ def test_the_hash_knows_a_scan_again_and_no_other() -> None:
     assert scan_hash(Scan(changed, GEOMETRY)) != digest
     assert scan_hash(Scan(DATA, Geometry((4, 5, 6), moved))) != digest
     assert scan_hash(Scan(DATA.reshape(4, 6, 5), Geometry((4, 6, 5), AFFINE))) != digest
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+def test_the_hash_knows_a_scan_whose_axes_were_turned(order: tuple[int, ...], signs: tuple[int, ...]) -> None:
+    """As by fslreorient2std: a training scan is not a new healthy one."""
+    turn = np.array(list(zip(order, signs, strict=True)))
+    turned = nib.orientations.apply_orientation(DATA, turn)
+    affine = AFFINE @ nib.orientations.inv_ornt_aff(turn, DATA.shape)
+    assert scan_hash(Scan(turned, Geometry(turned.shape, affine))) == scan_hash(Scan(DATA, GEOMETRY))
 
 
 def test_the_hash_takes_both_zeros_for_one() -> None:

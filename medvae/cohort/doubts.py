@@ -30,7 +30,7 @@ _CHANNEL = re.compile(r"(.+)_([0-9]{4})")  # of nnU-Net: `case_0000`, `case_0001
 _MOST_CHANNELS = 8
 _VISIT = re.compile(  # a folder or a word that tells visits of one person apart
     r"(visit|session|ses|timepoint|tp|day|week|month|year|baseline|bl|follow[ _-]?up|fu|pre|post)([ _-]?\d{1,3})?|"
-    r"[vmy]\d{1,3}|(19|20)\d\d[-_.]?(0\d|1[0-2])[-_.]?[0-3]\d([ _T].*)?",
+    r"([vmy]|mr)\d{1,3}|(19|20)\d\d[-_.]?(0\d|1[0-2])[-_.]?[0-3]\d([ _T].*)?",
     re.IGNORECASE,
 )
 _REPEAT = re.compile(r"(frame|phase|run|rep|echo)\d{1,3}", re.IGNORECASE)  # a word of a name: several of one visit

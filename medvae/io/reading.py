@@ -73,13 +73,22 @@ def read_label_map(path: Path, like: Geometry, settings: ReadSettings) -> NDArra
 def read_mask(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.bool_]:
     """A foreground mask on the grid `like`, `(X, Y, Z)`: True wherever the file is not 0, and not NaN.
 
+    Probabilities, and masks that were interpolated or smoothed, are True from half of their largest value on.
+
     Raises:
         ScanError: unreadable, or `mask_mismatch` where it does not lie on the grid.
     """
     with _named("mask"):
         data = _values_on(path, like, settings)
-    mask: NDArray[np.bool_] = (data != 0) & ~np.isnan(data)
-    return mask
+    values = np.nan_to_num(data)
+    some = values[values != 0]
+    if not some.size or np.ptp(some) == 0 or some.max() < 0:
+        return values != 0
+    whole = np.rint(values)
+    if np.abs(values - whole).max() <= _NEAR_WHOLE:
+        return whole != 0
+    half: NDArray[np.bool_] = values >= (0.5 - _NEAR_WHOLE) * some.max()
+    return half
 
 
 def read_foreground(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.bool_]:

@@ -160,6 +160,7 @@ VISITS = {
     "visits above people": ["baseline/01", "follow-up/01", "baseline/02", "follow-up/02"],
     "frames of ACDC": [f"p{n}/p{n}_frame{frame}" for n in (1, 2) for frame in ("01", "12")],
     "in names": ["01_V1", "01_V2", "02_V1", "02_V2"],
+    "OASIS": ["OAS1_0001_MR1", "OAS1_0001_MR2", "OAS1_0002_MR1", "OAS1_0002_MR2"],
     "ADNI": [
         f"{who}/MPRAGE/{day}_08_20_30.0/I{n}/ADNI_{who}_MR_MPRAGE_Br_S{n}_I{n}"
         for n, (who, day) in enumerate((who, day) for who in ("2_S_9", "3_S_8") for day in ("2006-04-18", "2007-05-01"))

@@ -94,12 +94,15 @@ def _counts(values: NDArray[np.float32]) -> NDArray[np.int64]:
 def _surprise(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """−ln of the share of values in a bin or above, `(bins,)`; where values are rare, along a straight line.
 
+    A witness that is nearly always silent has no slope: beyond the bin of its silence less than one value in 10⁴ lies.
     0 throughout where nothing was counted: of one healthy scan, left out, none is left.
     """
     if not counts.sum():
         return np.zeros(_STEPS)
     share = np.cumsum(counts[::-1])[::-1] / counts.sum()
     usual, rare = (int(np.flatnonzero(share >= least)[-1]) for least in (_USUAL, _RARE))
+    if usual == rare and share[rare] > 1 - _USUAL:
+        return np.where(np.arange(_STEPS) > rare, -np.log(_RARE), 0.0)
     slope = np.log(share[usual] / share[rare]) / max(rare - usual, 1)
     beyond = np.maximum(np.arange(_STEPS) - rare, 0)
     surprise: NDArray[np.float64] = -np.log(np.maximum(share, share[rare])) + slope * beyond

@@ -163,6 +163,16 @@ def test_the_tail_goes_on_along_its_slope() -> None:
     assert (np.diff(surprise) >= 0).all()
 
 
+def test_a_witness_that_is_silent_in_healthy_scans_speaks_of_a_lesion() -> None:
+    """A detector that never errs on healthy scans would count for nothing."""
+    counts = np.zeros(_fused._STEPS)
+    silent = int(-_fused._LOWEST / _fused._STEP)
+    counts[silent], counts[silent + 30] = 1e6, 50
+    surprise = _fused._surprise(counts)
+    assert surprise[silent] == 0
+    assert set(surprise[silent + 1 :]) == {-np.log(1e-4)}
+
+
 def test_a_lesion_that_each_witness_sees_a_little_is_seen_better() -> None:
     healthy, ill = raw(0), raw(0, lesion=3.0)
     assert all(ill[name].max() > healthy[name].max() for name in WITNESSES)
