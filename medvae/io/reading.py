@@ -81,14 +81,14 @@ def read_mask(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.
     with _named("mask"):
         data = _values_on(path, like, settings)
     values = np.nan_to_num(data)
-    some = values[values != 0]
+    some, whole = values[values != 0], np.rint(values)
     if not some.size or np.ptp(some) == 0 or some.max() < 0:
-        return values != 0
-    whole = np.rint(values)
-    if np.abs(values - whole).max() <= _NEAR_WHOLE:
-        return whole != 0
-    half: NDArray[np.bool_] = values >= (0.5 - _NEAR_WHOLE) * some.max()
-    return half
+        mask: NDArray[np.bool_] = values != 0
+    elif np.abs(values - whole).max() <= _NEAR_WHOLE:
+        mask = whole != 0
+    else:
+        mask = values >= (0.5 - _NEAR_WHOLE) * some.max()
+    return mask
 
 
 def read_foreground(path: Path, like: Geometry, settings: ReadSettings) -> NDArray[np.bool_]:

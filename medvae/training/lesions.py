@@ -6,6 +6,7 @@ number of the step, so that it ends with the same weights on the CPU.
 
 from __future__ import annotations
 
+import logging
 import math
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
 from medvae.checkpoint.lesion_codes import LesionCodes, lesions_in
+from medvae.cohort.names import plural
 from medvae.errors import InputError
 from medvae.io.formats import nifti
 from medvae.lesions.crops import SIDE, crops_of_mask, crops_of_scan
@@ -38,7 +40,10 @@ if TYPE_CHECKING:
     from medvae.settings import Settings
     from medvae.training.store import Scans
 
+log = logging.getLogger(__name__)
+
 _STREAM = 7  # of the seed, beside those of the other networks
+_SHOWN = 5  # label values in a warning
 _LEAST = 2  # lesions; a density needs a variance
 _TURN_DEGREES, _SCALE = 10.0, 0.1  # standard deviations of the random changes
 _HIDDEN = 0.3  # how often the change is hidden, so that masks without scans have codes like the others
@@ -61,9 +66,12 @@ def find_crops(scans: Scans, settings: Settings, *, masks: Sequence[Path] = ()) 
     wanted = settings.lesions
     if not wanted.steps:
         return []
-    grid, found = Preparation(settings.prepare).grid, []
+    grid, found, others, without = Preparation(settings.prepare).grid, [], set(), 0
     for prepared in (scans[index] for index in range(len(scans))):
-        if prepared.label_map is not None:
+        if prepared.label_map is None:
+            without += 1
+        else:
+            others |= {int(one) for one in np.unique(prepared.label_map)} - {0, *wanted.labels}
             lesions, foreground = lesions_in(prepared.label_map[0], wanted.labels), prepared.mask[0]
             found += crops_of_scan(
                 prepared.image[0],
@@ -73,6 +81,9 @@ def find_crops(scans: Scans, settings: Settings, *, masks: Sequence[Path] = ()) 
                 source=prepared.id,
                 least=wanted.least,
             )
+    if wanted.labels and others and without:
+        message = "%s without a label map, while others mark %s besides lesions: there, label maps of samples hold 0"
+        log.warning(message, plural(without, "scan"), ", ".join(map(str, sorted(others)[:_SHOWN])))
     for number, path in enumerate(masks, start=1):
         values, geometry = nifti.read_values(path, settings.read)
         least = max(1, round(wanted.least * grid.voxel_volume / geometry.voxel_volume))

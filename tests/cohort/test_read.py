@@ -151,7 +151,8 @@ def test_what_monai_loads(path: Path, channel: bool) -> None:
     image = LoadImage(image_only=True, ensure_channel_first=channel)(path)
     assert same(read(image), read(path))
     turned = Flip(spatial_axis=1)(image if channel else image[None])
-    assert scan_hash(read(turned)) != scan_hash(read(path))
+    assert not np.array_equal(read(turned).data, read(path).data)
+    assert scan_hash(read(turned)) == scan_hash(read(path))
     there, here = (np.sort(read(one).geometry.corners(), axis=0) for one in (turned, path))
     assert np.allclose(there, here, atol=1e-4), "it lies where it lay"
 

@@ -92,6 +92,21 @@ def test_named_labels_are_lesions_and_others_are_not(tmp_path: Path) -> None:
     assert "label_map" in found.value.hint
 
 
+def test_scans_without_a_map_beside_maps_of_more_than_lesions_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Samples made of them would say that there is no other structure."""
+    scans = stored(tmp_path, value=3)
+    find_crops(scans, wanted(labels=(3,)))
+    assert not caplog.records
+    one = scan(7)
+    labels = np.zeros(one.mask.shape, np.int16)
+    labels[0, 2:4], labels[(0, *BLOCKS[0])] = 1, 3
+    store(replace(one, label_map=labels), tmp_path / "more.safetensors")
+    find_crops(Scans([*scans.files, tmp_path / "more.safetensors"]), wanted(labels=(3,)))
+    assert "1 scan without a label map, while others mark 1 besides lesions" in caplog.text
+
+
 def test_masks_alone_give_shapes(tmp_path: Path) -> None:
     """Their changes, levels and places are not known."""
     (tmp_path / "masks").mkdir()
