@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from training import Kl, Var
 
 from medvae.checkpoint.model import build_vae
+from medvae.detector.network import build
+from medvae.prepare.preparation import Preparation
 from medvae.vae.base import VAE, Posterior
 from medvae.vae.blocks import Norm
 from medvae.vae.observation import build_observation
@@ -99,6 +101,23 @@ class Denoising(VAE):
         return (1, *grid)
 
 
+class LightDenoising(Denoising):
+    """The same with the U-Net of our detector, which folds 2×2×2 voxels into channels and says what to change."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        channels = settings.detector.channels
+        net = build(channels, Preparation(settings.prepare).grid, aligned=False, seed=settings.seed)
+        for values in net.last[-1].parameters():  # before training nothing is changed
+            nn.init.zeros_(values)
+        self.net = net
+
+    def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """The input without noise."""
+        output: Tensor = z + self.net(z)
+        return output
+
+
 def coarse_noise(x: Tensor) -> Tensor:
     """Coarse Gaussian noise of the shape of `x`, `(B, C, X, Y, Z)`."""
     size = x.shape[2:]
@@ -175,6 +194,7 @@ NETS: dict[str, Callable[[Settings], VAE]] = {
     "VarAutoEncoder": Var,
     "slices": Slices,
     "DAE": Denoising,
+    "DAE-light": LightDenoising,
     "untrained": build_vae,
     "none": Nothing,
 }
