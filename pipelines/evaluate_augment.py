@@ -110,12 +110,14 @@ def evaluate_augment(
         check_apart(sets.training, sets.held_out, run, model=trained)
     settings = preparation.settings
     chosen = replace(plan or Plan(), binary=settings.modality == "SHAPE")
-    tree = _tree(sets, run, trained, seed=chosen.seed)
-    if utility is not None and sets.held_out is not None:
+    experiment = None
+    if utility is not None and sets.held_out is not None:  # first: what is missing is said before anything is measured
         extras = _extras(utility, sets, trained)
         possible = _possible(wanted, extras, named=arms is not None)
         task = _task(utility, sets, extras, spacing=settings.spacing)
         experiment = Experiment(task, sets.training, sets.held_out, extras, chosen, where)
+    tree = _tree(sets, run, trained, seed=chosen.seed)
+    if experiment is not None:
         tree["utility"] = _utility(experiment, possible, draws, on_progress)
     return _write(tree, sets, Path(out) / FOLDER, spacing=settings.spacing)
 

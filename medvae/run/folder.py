@@ -7,6 +7,7 @@ OUT/.claims/          while runs are at work: who they are, and which scans they
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 import weakref
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+from medvae import __version__
 from medvae.errors import InputError, OutputError
 from medvae.io.files import remove_partials, write_json
 from medvae.run.claims import Claims
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from medvae.run.outcomes import Outcome, Summary
 
 __all__ = ["RESEARCH_USE", "OutputFolder", "disk_errors", "hash_of"]
+
+log = logging.getLogger(__name__)
 
 J = TypeVar("J", bound=Job)
 
@@ -137,6 +141,9 @@ class OutputFolder:
         run = self.path / "run.json"
         if overwrite or not run.is_file():  # the record of the same run stays until this one is finished
             write_json(run, self._record)
+        elif (before := read_record(self.path).get("medvae")) != __version__:
+            message = "%s: results of medvae %s stay as they are; pass overwrite=True to make them anew"
+            log.warning(message, self.path.name, before)
         self._manifest.path.touch()  # with it, the folder is known as output wherever scans are looked for
 
     def _files_of_all(self) -> list[str]:

@@ -110,6 +110,20 @@ def test_the_folder_of_another_run_is_refused(tmp_path: Path, change: dict[str, 
     assert tree(tmp_path) == before, "a folder that is refused is left untouched"
 
 
+def test_results_of_another_version_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They stay, and the record is then of the present version."""
+    opened(tmp_path / "out")
+    opened(tmp_path / "out")
+    assert not caplog.records
+    record = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "medvae": "0.0.1"}), "utf-8")
+    opened(tmp_path / "out")
+    assert "out: results of medvae 0.0.1 stay as they are; pass overwrite=True" in caplog.text
+    caplog.clear()
+    opened(tmp_path / "out", overwrite=True)
+    assert not caplog.records
+
+
 def test_the_folder_of_another_command_is_named(tmp_path: Path) -> None:
     opened(tmp_path / "out")
     with pytest.raises(OutputError, match="holds a run of `medvae detect`") as caught:
