@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from training import Kl, Var
 
 from medvae.checkpoint.model import build_vae
-from medvae.detector.network import build
+from medvae.detector import network as detector
 from medvae.prepare.preparation import Preparation
 from medvae.vae.base import VAE, Posterior
 from medvae.vae.blocks import Norm
@@ -84,7 +84,11 @@ class Denoising(VAE):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.observation = build_observation(settings.likelihood)
-        self.net = UNet()
+        self.net = self.build(settings)
+
+    def build(self, settings: Settings) -> nn.Module:
+        """The network from noisy input to output, `(B, 1, X, Y, Z)`."""
+        return UNet()
 
     def encode(self, x: Tensor, c: Tensor | None = None) -> Posterior:
         """The input, with noise in training."""
@@ -104,13 +108,13 @@ class Denoising(VAE):
 class LightDenoising(Denoising):
     """The same with the U-Net of our detector, which folds 2×2×2 voxels into channels and says what to change."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        channels = settings.detector.channels
-        net = build(channels, Preparation(settings.prepare).grid, aligned=False, seed=settings.seed)
+    def build(self, settings: Settings) -> nn.Module:
+        """The detector of scans that are not aligned, which are shown to it as they are."""
+        grid, channels = Preparation(settings.prepare).grid, settings.detector.channels
+        net = detector.build(channels, grid, aligned=False, seed=settings.seed)
         for values in net.last[-1].parameters():  # before training nothing is changed
             nn.init.zeros_(values)
-        self.net = net
+        return net
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The input without noise."""

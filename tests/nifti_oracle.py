@@ -49,6 +49,15 @@ def header_of(data: np.ndarray[Any, Any], *, version: int = 1, order: str = "<",
     return header
 
 
+def with_zooms(path: Path, zooms: tuple[float, ...], codes: tuple[int, int]) -> Path:
+    """A file of `ramp` with sform and qform `AFFINE`, their codes, and this pixdim whatever the affine says."""
+    header = header_of(ramp())
+    header.set_qform(AFFINE, code=codes[1])
+    header["sform_code"], header["pixdim"][1:4] = codes[0], zooms
+    path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
+    return path
+
+
 def raw_file(data: np.ndarray[Any, Any], *, version: int = 1, order: str = "<", **fields: Any) -> bytes:
     """The bytes of a single-file NIfTI."""
     header = header_of(data, version=version, order=order, **fields)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 import pytest
-from nifti_oracle import AFFINE, by_nibabel, by_sitk, header_of, put, ramp, ref, voxels_of
+from nifti_oracle import AFFINE, by_nibabel, by_sitk, header_of, put, ramp, ref, voxels_of, with_zooms
 
 from medvae.errors import ScanError
 from medvae.io import reading
@@ -66,12 +66,7 @@ def test_a_broken_sform_gives_way_to_a_good_qform(tmp_path: Path, row: list[floa
 def test_voxel_sizes_that_are_not_those_of_the_affine_are_said(
     tmp_path: Path, zooms: tuple[float, ...], codes: tuple[int, int], says: str | None
 ) -> None:
-    header = header_of(ramp())
-    header.set_qform(AFFINE, code=codes[1])
-    header["sform_code"], header["pixdim"][1:4] = codes[0], zooms
-    path = tmp_path / "a.nii"
-    path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
-    scan = reading.read(ref(path), SETTINGS)
+    scan = reading.read(ref(with_zooms(tmp_path / "a.nii", zooms, codes)), SETTINGS)
     assert scan.geometry.distance_to(Geometry((4, 5, 6), AFFINE)) < 1e-4
     assert says in scan.warnings[0] if says else scan.warnings == ()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 import pytest
-from nifti_oracle import AFFINE, by_nibabel, by_sitk, header_of, ramp, ref, voxels_of
+from nifti_oracle import AFFINE, by_nibabel, by_sitk, ramp, ref, with_zooms
 
 from medvae.io import reading
 from medvae.io.formats import nifti
@@ -227,11 +227,7 @@ def test_a_map_has_the_voxel_size_of_a_scan_whose_pixdim_is_wrong(
     tmp_path: Path, zooms: tuple[float, ...], codes: tuple[int, int]
 ) -> None:
     """ITK takes the voxel size of pixdim, whatever the sform says, and 1 where it is 0."""
-    header = header_of(ramp())
-    header.set_qform(AFFINE, code=codes[1])
-    header["sform_code"], header["pixdim"][1:4] = codes[0], zooms
-    scan = tmp_path / "scan.nii"
-    scan.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
+    scan = with_zooms(tmp_path / "scan.nii", zooms, codes)
     read = reading.read(ref(scan), ReadSettings())
     nifti.write(tmp_path / "map.nii", read.data, read.geometry, description="map")
     for see in (by_sitk, by_nibabel):
