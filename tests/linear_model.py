@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from medvae.anomaly.calibrate import make_reference
 from medvae.anomaly.reference import with_reference
@@ -58,10 +59,13 @@ class Linear(VAE):
 
 
 class Marks(Detector):
-    """A detector that marks what is far from 0."""
+    """A detector that marks what is far from 0, and takes all that deviates from the mean of its part for noise."""
 
     def log_odds(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         return np.where(mask[0], 3 * np.abs(image[0]) - 3, np.float32(0))
+
+    def change(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return np.where(mask, ndimage.uniform_filter(image, (0, 3, 3, 3)) - image, np.float32(0))
 
 
 def patterns() -> NDArray[np.float32]:

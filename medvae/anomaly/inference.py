@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medvae.checkpoint.model import Model
+    from medvae.detector.network import Detector
     from medvae.prepare.preparation import Prepared
     from medvae.vae.base import Posterior
     from medvae.vae.observation import Likelihood
@@ -178,11 +179,24 @@ class Inference:
         Raises:
             ModelError: the model has no detector.
         """
+        return self._detector.log_odds(self.prepared.image, self.prepared.mask)
+
+    @cached_property
+    def noise(self) -> NDArray[np.float32]:
+        """What the detector takes for coarse noise, in prepared intensities, `(C, X, Y, Z)`, 0 outside the mask.
+
+        Raises:
+            ModelError: the model has no detector.
+        """
+        return -self._detector.change(self.prepared.image, self.prepared.mask)
+
+    @property
+    def _detector(self) -> Detector:
         detector = self.model.detector
         if detector is None:
             hint = f"train a model and set detector.steps={USUAL_STEPS}"
             raise ModelError("the model has no detector", path=self.model.path, hint=hint)
-        return detector.log_odds(self.prepared.image, self.prepared.mask)
+        return detector
 
     @cached_property
     def kl(self) -> NDArray[np.float32]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from medvae.vae.base import VAE
 
 TRAINING_PARTS = ("last", "cache")  # folders of a training that has not ended
-FORMAT = 7  # of model.json; another one is refused. 7: a preparation says what is done about the receive field
+FORMAT = 8  # of model.json; another one is refused. 8: a detector has a denoiser
 _KEPT = ("latents", "training")  # sets that training writes once; model.json knows their hashes
 _Contents = TypeVar("_Contents")
 _TRAIN_AGAIN = "copy the model folder again, or train again"

@@ -1,4 +1,8 @@
-"""The detector: a small 3D U-Net from the features of a scan to the log-odds that a voxel does not belong in it."""
+"""The detector: two small 3D U-Nets that look for what does not belong in a scan.
+
+One says so of each voxel, from the features of a scan; the other one takes coarse noise out of a scan, and with it what
+deviates from the tissue around.
+"""
 
 from __future__ import annotations
 
@@ -27,40 +31,28 @@ _STEM = 2  # voxels per axis folded into channels before the first convolution
 _RARE = -3.0  # log-odds before training: most voxels are usual
 
 
-class Detector(nn.Module):
+class UNet(nn.Module):
     """U-Net with residual blocks and batch normalisation, which keeps the size of a feature where others divide it out.
 
     Args:
+        inputs: features of a voxel.
         channels: width of each level; each level halves space.
-        grid: the model's grid.
-        aligned: whether its scans are aligned to a template.
-
-    Attributes:
-        architecture: name and options, as a checkpoint keeps them.
     """
 
-    def __init__(self, channels: Sequence[int], grid: Geometry, *, aligned: bool) -> None:
+    def __init__(self, inputs: int, channels: Sequence[int]) -> None:
         super().__init__()
-        self.architecture = {"name": DETECTOR, "options": {"channels": list(channels)}}
-        self.grid, self.aligned = grid, aligned
         self.stride = _STEM * 2 ** (len(channels) - 1)
         steps = list(pairwise(channels))
-        inputs = (ALIGNED if aligned else UNALIGNED) * _STEM**3
-        self.first = Conv(inputs, channels[0])
+        self.first = Conv(inputs * _STEM**3, channels[0])
         self.encoder = nn.ModuleList(Residual(width, nn.BatchNorm3d) for width in channels)
         self.down = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.middle = Residual(channels[-1], nn.BatchNorm3d)
         self.up = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.decoder = nn.ModuleList(Residual(fine, nn.BatchNorm3d) for fine, _ in steps)
-        last = Conv(channels[0], _STEM**3)
-        nn.init.constant_(last.bias, _RARE)  # type: ignore[arg-type]
-        self.last = nn.Sequential(nn.BatchNorm3d(channels[0]), nn.SiLU(), last)
-        for name in _BUFFERS if aligned else ():
-            self.register_buffer(name, torch.ones(grid.shape))
-        channels_last(self)
+        self.last = nn.Sequential(nn.BatchNorm3d(channels[0]), nn.SiLU(), Conv(channels[0], _STEM**3))
 
     def forward(self, shown: Tensor) -> Tensor:
-        """Features `(B, F, X, Y, Z)` of any size -> log-odds `(B, 1, X, Y, Z)`, float32."""
+        """Features `(B, F, X, Y, Z)` of any size -> one value per voxel, `(B, 1, X, Y, Z)`, float32."""
         sizes = shown.shape[2:]
         missing = [side for n in reversed(sizes) for side in (0, -n % self.stride)]
         h = self.first(fold(F.pad(shown, missing), _STEM))
@@ -72,8 +64,45 @@ class Detector(nn.Module):
         for decode, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             h = decode(up(h) + passed.pop())
         x, y, z = sizes
-        odds: Tensor = unfold(self.last(h), _STEM)[..., :x, :y, :z]
-        return odds.float()
+        values: Tensor = unfold(self.last(h), _STEM)[..., :x, :y, :z]
+        return values.float()
+
+
+class Detector(nn.Module):
+    """Two networks with the same levels, trained on the same patches.
+
+    Args:
+        channels: width of each level; each level halves space.
+        grid: the model's grid.
+        aligned: whether its scans are aligned to a template.
+
+    Attributes:
+        architecture: name and options, as a checkpoint keeps them.
+        finder: from the features of a scan to the log-odds that a voxel does not belong in it.
+        denoiser: from a scan to what has to be added to it, so that it is as it was before noise.
+    """
+
+    def __init__(self, channels: Sequence[int], grid: Geometry, *, aligned: bool) -> None:
+        super().__init__()
+        self.architecture = {"name": DETECTOR, "options": {"channels": list(channels)}}
+        self.grid, self.aligned = grid, aligned
+        self.finder = UNet(ALIGNED if aligned else UNALIGNED, channels)
+        nn.init.constant_(self.finder.last[-1].bias, _RARE)  # type: ignore[arg-type]
+        self.denoiser = UNet(UNALIGNED, channels)
+        for values in self.denoiser.last[-1].parameters():  # before training nothing is changed
+            nn.init.zeros_(values)
+        for name in _BUFFERS if aligned else ():
+            self.register_buffer(name, torch.ones(grid.shape))
+        channels_last(self)
+
+    def forward(self, shown: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """What both networks say, `(B, 1, X, Y, Z)`, float32: log-odds, and the change.
+
+        Args:
+            shown: features of a scan with anomalies, `(B, F, X, Y, Z)` of any size.
+            noisy: a scan with noise, 0 outside the foreground, `(B, 1, X, Y, Z)`.
+        """
+        return self.finder(shown), self.denoiser(noisy)
 
     @property
     def usual(self) -> Usual | None:
@@ -99,8 +128,22 @@ class Detector(nn.Module):
         shown = features(image[0], mask[0], grid=self.grid, usual=self.usual)
         device = next(self.parameters()).device
         with torch.no_grad():
-            odds = self(torch.from_numpy(shown)[None].to(device)).cpu().numpy()
+            odds = self.finder(torch.from_numpy(shown)[None].to(device)).cpu().numpy()
         inside: NDArray[np.float32] = np.where(mask[0], odds[0, 0], np.float32(0))
+        return inside
+
+    def change(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What the denoiser adds to a prepared scan, in prepared intensities, `(1, X, Y, Z)`, 0 outside the foreground.
+
+        Args:
+            image: `(1, X, Y, Z)` on the model's grid.
+            mask: bool, the same shape.
+        """
+        seen = np.where(mask, image, np.float32(0))
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            change = self.denoiser(torch.from_numpy(seen)[None].to(device)).cpu().numpy()
+        inside: NDArray[np.float32] = np.where(mask, change[0], np.float32(0))
         return inside
 
 

@@ -1,4 +1,4 @@
-"""Fitting a detector: the scans of the training with simulated anomalies, and where these are.
+"""Fitting a detector: the scans of the training with simulated anomalies, and where these are; and with coarse noise.
 
 As in `fit`, all that is random follows from the seed and counters, so that a training that was stopped and resumed ends
 with the same weights on the CPU. A time budget is turned into a plan of steps, as for the VAE (`plan`).
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from medvae.detector.corruption import corrupt
 from medvae.detector.features import Usual, features
 from medvae.detector.network import build
+from medvae.detector.noise import coarse_noise
 from medvae.detector.tasks import TASKS
 from medvae.prepare import intensity
 from medvae.prepare.preparation import Preparation
@@ -34,7 +35,7 @@ from medvae.training.plan import Budget, Plan
 from medvae.training.randomize import Randomize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -73,12 +74,17 @@ class Patches:
         target: 0 to 1, `(B, 1, x, y, z)`.
         emphasis: how much a voxel of an anomaly counts, the same shape; 0 where there is none.
         mask: bool, the foreground.
+        noisy: the same patches of the scan with noise in the place of anomalies, the same shape, 0 outside the
+            foreground.
+        noise: that was added.
     """
 
     shown: Tensor = field(repr=False)
     target: Tensor = field(repr=False)
     emphasis: Tensor = field(repr=False)
     mask: Tensor = field(repr=False)
+    noisy: Tensor = field(repr=False)
+    noise: Tensor = field(repr=False)
 
 
 def fit_detector(
@@ -118,7 +124,8 @@ def fit_detector(
     optimizer = torch.optim.AdamW(net.parameters(), lr=wanted.lr, weight_decay=1e-4)
     wrapped, wrapped_optimizer = fabric.setup(net, optimizer)
     before = state.load_detector(folder, net, optimizer) if resume else None  # now that the weights are on the device
-    run = _Run(wrapped, wrapped_optimizer, _Source(training, settings, grid, usual), settings, fabric=fabric)
+    source = _Source(training, settings, grid, usual)
+    run = _Run(wrapped, wrapped_optimizer, (net.finder, net.denoiser), source, settings, fabric=fabric)
     step, spent = (0, 0.0) if before is None else (before.step, before.seconds)
     plan, budget = _begin(run, before, settings, clock=clock, begun=begun)
     with closing(ahead(run.batch, range(step, plan.total if budget is None else sys.maxsize))) as batches:
@@ -170,18 +177,19 @@ def _begin(
 
 
 class _Run:
-    """The network that is trained, and what it is trained with."""
+    """The network that is trained, its parts, and what it is trained with."""
 
     def __init__(
         self,
         net: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
+        parts: Sequence[torch.nn.Module],
         source: _Source,
         settings: Settings,
         *,
         fabric: Fabric,
     ) -> None:
-        self.net, self.optimizer, self.source = net, optimizer, source
+        self.net, self.optimizer, self.parts, self.source = net, optimizer, parts, source
         self.wanted, self.fabric = settings.detector, fabric
 
     def batch(self, step: int) -> Patches:
@@ -197,7 +205,8 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.wanted.lr * rate_at(progress, step=share, warmup=_WARMUP)
         loss = self.gradients(patches)
-        self.fabric.clip_gradients(self.net, self.optimizer, max_norm=_CLIP, error_if_nonfinite=False)
+        for part in self.parts:  # each for itself: neither is to slow the other one down
+            torch.nn.utils.clip_grad_norm_(part.parameters(), _CLIP)
         self.optimizer.step()
         value = float(loss)
         if not math.isfinite(value):
@@ -208,13 +217,14 @@ class _Run:
         """Forward and backward pass; no weight changes."""
         self.net.train()
         self.optimizer.zero_grad(set_to_none=True)
-        shown, target, emphasis, mask = (
+        shown, target, emphasis, mask, noisy, noise = (
             one.to(self.fabric.device, non_blocking=True)
-            for one in (patches.shown, patches.target, patches.emphasis, patches.mask)
+            for one in (patches.shown, patches.target, patches.emphasis, patches.mask, patches.noisy, patches.noise)
         )
-        odds, target = self.net(shown)[mask].float(), target[mask]
+        odds, change = (output[mask].float() for output in self.net(shown, noisy))
+        target = target[mask]
         weight = 1 + _WEIGHT * target * emphasis[mask]
-        loss = F.binary_cross_entropy_with_logits(odds, target, weight=weight)
+        loss = F.binary_cross_entropy_with_logits(odds, target, weight=weight) + F.mse_loss(change, -noise[mask])
         self.fabric.backward(loss)
         return loss.detach()
 
@@ -242,13 +252,13 @@ class _Source:
     usual: Usual | None
 
     def patches(self, number: int) -> Patches:
-        """Patches of one scan with anomalies; all that is random follows from the seed and the number."""
+        """Patches of one scan with anomalies, and with noise; all that is random follows from seed and number."""
         rng = np.random.default_rng([self.settings.seed, _STREAM, number])
         mine, other = (int(i) for i in rng.choice(len(self.scans), 2, replace=len(self.scans) < 2))
-        image, mask = self._randomized(self.scans[mine], rng)
+        clean, mask = self._randomized(self.scans[mine], rng)
         donor = self.scans[other]
         made = corrupt(
-            image,
+            clean,
             mask,
             donor=np.where(donor.mask[0], donor.image[0], np.percentile(donor.image[donor.mask], 0.5)),
             tasks=list(TASKS),
@@ -260,11 +270,13 @@ class _Source:
         image = _scaled(made.image, mask) if again else made.image
         boxes = [self._box(made, mask, rng) for _ in range(self.settings.detector.batch)]
         shown = [features(image, mask, grid=self.grid, usual=self.usual, box=box) for box in boxes]
-        target, emphasis, inside = (
+        noise = coarse_noise(mask.shape, spacing=self.grid.spacing, rng=rng)
+        noisy = np.where(mask, clean + noise, np.float32(0))
+        target, emphasis, inside, noisy_part, noise_part = (
             torch.from_numpy(np.stack([whole[box][None] for box in boxes]))
-            for whole in (made.target, made.emphasis, mask)
+            for whole in (made.target, made.emphasis, mask, noisy, noise)
         )
-        return Patches(torch.from_numpy(np.stack(shown)), target, emphasis, inside)
+        return Patches(torch.from_numpy(np.stack(shown)), target, emphasis, inside, noisy_part, noise_part)
 
     def _randomized(
         self, prepared: Prepared, rng: np.random.Generator

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medvae.detector.corruption import corrupt
+from medvae.detector.noise import coarse_noise
 
 if TYPE_CHECKING:
     from medvae.scan import Shape
@@ -176,13 +177,11 @@ class Randomize(Randomizable):  # type: ignore[misc]
         return Example(corrupted, clean, mask, label_map, {**self._record(), **erased})
 
     def _corrupted(self, image: Tensor, mask: Tensor, background: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """The encoder's input, with coarse noise (Kascenas et al., MIDL 2022), simulated anomalies and erased boxes."""
+        """The encoder's input, with coarse noise, simulated anomalies and erased boxes."""
         noisy = self.coarse.random() < self.settings.corrupt_noise
         if noisy:
-            size = [max(2, n // 8) for n in image.shape[1:]]
-            coarse = torch.from_numpy(self.coarse.normal(0, 0.5, (1, 1, *size))).float()
-            noise = F.interpolate(coarse, size=image.shape[1:], mode="trilinear", align_corners=False)[0]
-            image = torch.where(mask, image + noise, image)
+            noise = coarse_noise(image[0].numpy().shape, spacing=self.spacing, rng=self.coarse)
+            image = torch.where(mask, image + torch.from_numpy(noise), image)
         count = 0
         if self.anomalies.random() < self.settings.corrupt_anomalies and mask.any():
             count = int(self.anomalies.integers(1, _MOST_ANOMALIES + 1))

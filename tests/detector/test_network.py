@@ -66,6 +66,19 @@ def test_log_odds_of_any_grid_0_outside_the_foreground(aligned: bool) -> None:
     assert odds[mask].mean() < -1, "before training most voxels are usual"
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_denoiser_changes_nothing_before_training_and_nothing_outside_the_foreground_after_it(aligned: bool) -> None:
+    image, mask = scan(55)
+    net = detector(aligned=aligned)
+    assert not net.change(image[None], mask[None]).any()
+    torch.nn.init.ones_(net.denoiser.last[-1].bias)
+    change = net.change(image[None], mask[None])
+    assert (change.shape, change.dtype) == ((1, *SHAPE), np.float32)
+    assert (change[0][mask] == 1).all()
+    assert not change[0][~mask].any()
+    np.testing.assert_array_equal(net.change(np.where(mask, image, -7).astype(np.float32)[None], mask[None]), change)
+
+
 def test_what_features_compare_with_is_kept_with_the_weights() -> None:
     net, copy = detector(), build((4, 8, 8), GRID, aligned=True, seed=1).eval()
     copy.load_state_dict(net.state_dict())
@@ -79,7 +92,7 @@ def test_the_size_of_a_feature_reaches_the_output() -> None:
     """A norm over one scan would divide it out."""
     net = detector(aligned=False)
     with torch.no_grad():
-        small, large = (net(gain * torch.ones(1, 1, 8, 8, 8)) for gain in (0.1, 10.0))
+        small, large = (net.finder(gain * torch.ones(1, 1, 8, 8, 8)) for gain in (0.1, 10.0))
     assert not torch.allclose(small, large, atol=1e-3)
 
 

@@ -9,6 +9,7 @@ import pytest
 import small_model
 import torch
 
+from medvae.detector.noise import coarse_noise
 from medvae.errors import SettingsError
 from medvae.training import detector as module
 from medvae.training import state
@@ -20,6 +21,8 @@ from medvae.training.plan import Plan
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from torch.nn import Module
 
     from medvae.detector.network import Detector
     from medvae.settings import Settings
@@ -50,7 +53,7 @@ def fitted(
     )
 
 
-def same(first: Detector, second: Detector) -> bool:
+def same(first: Module, second: Module) -> bool:
     other = second.state_dict()
     return all(torch.equal(value, other[name]) for name, value in first.state_dict().items())
 
@@ -170,6 +173,31 @@ def test_it_learns_to_mark_anomalies(scans: Scans, tmp_path: Path) -> None:
         before, after = (net.log_odds(one.image, one.mask)[small_model.LESION].mean() for one in both)
         rises.append(after - before)
     assert min(rises) > 1
+
+
+@pytest.mark.parametrize("align", ["mni152", "none"])
+def test_it_learns_to_take_coarse_noise_out(scans: Scans, tmp_path: Path, align: str) -> None:
+    chosen = settings(60, align=align, channels=[8, 16], patch=[16, 16, 16], batch=4)
+    net, _ = fitted(scans, tmp_path, chosen)
+    before, after = [], []
+    for index in range(20, 26):
+        one, rng = small_model.scan(index, align=align), np.random.default_rng(index)
+        noise = coarse_noise(one.mask[0].shape, spacing=one.grid.spacing, rng=rng)[None]
+        left = noise + net.change(one.image + noise * one.mask, one.mask)
+        before.append(noise[one.mask])
+        after.append(left[one.mask])
+    assert np.square(np.concatenate(after)).mean() < 0.8 * np.square(np.concatenate(before)).mean()
+
+
+def test_neither_network_slows_the_other_one_down(
+    scans: Scans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients are clipped for each: with a denoiser whose noise is huge the finder has the same weights."""
+    whole, _ = fitted(scans, tmp_path / "whole", settings())
+    monkeypatch.setattr(module, "coarse_noise", lambda *args, **more: 100 * coarse_noise(*args, **more))
+    loud, _ = fitted(scans, tmp_path / "loud", settings())
+    assert same(whole.finder, loud.finder)
+    assert not same(whole.denoiser, loud.denoiser)
 
 
 def test_unaligned_scans_have_a_detector_too(scans: Scans, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""What a denoiser changes, beside a plain version; it needs a detector, and healthy statistics of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import linear_model
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from medvae.anomaly.anomaly_map import anomaly_map
+from medvae.anomaly.inference import infer
+from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.reference import reference_of
+from medvae.errors import ModelError, SettingsError
+from medvae.statistics import Moments
+
+
+def changed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """x − x̂ of the detector of the model."""
+    return np.where(mask, image - ndimage.uniform_filter(image, (0, 3, 3, 3)), 0).astype(np.float32)
+
+
+def test_beside_the_plain_version() -> None:
+    model, prepared = linear_model.known_model(("denoised_z",)), linear_model.scan(0, lesion=2)
+    moments = Moments.empty(prepared.image.shape)
+    for one in linear_model.healthy():
+        moments.add(changed(one.image, one.mask), one.mask)
+    normal = moments.normal(spacing=prepared.grid.spacing)
+    z = np.abs((changed(prepared.image, prepared.mask) - normal.mean) / normal.sd)[0]
+    inside, spacing = prepared.mask[0], prepared.grid.spacing
+    smooth = np.mean([smooth_inside(z, inside, spacing=spacing, mm=mm) for mm in (0, 3, 6)], axis=0)
+    by_hand = (smooth - np.sqrt(2 / np.pi)) / reference_of(model).maps["denoised_z"].scale
+    found = anomaly_map("denoised_z", infer(model, prepared))
+    np.testing.assert_allclose(found.values[inside], by_hand[inside], rtol=1e-3, atol=1e-3)
+    assert found.unit == "z"
+
+
+def test_scans_that_are_not_aligned_have_one_mean_and_spread() -> None:
+    model = linear_model.known_model(("denoised_z",), aligned=False)
+    arrays = reference_of(model).maps["denoised_z"].arrays
+    assert {one.shape for one in arrays.values()} == {(1, 1, 1, 1)}
+    inside = np.concatenate([changed(one.image, one.mask)[one.mask] for one in linear_model.healthy()])
+    assert float(arrays["sd"].squeeze()) == pytest.approx(inside.std(), rel=1e-3)
+
+
+def test_without_a_detector() -> None:
+    model = linear_model.bare_model()
+    bare = replace(model, networks={"vae": model.vae})
+    with pytest.raises(ModelError, match="no detector"):
+        _ = infer(bare, linear_model.scan(0)).noise
+    known = linear_model.known_model(("residual_z",))
+    with pytest.raises(SettingsError, match="no detector"):
+        anomaly_map("denoised_z", infer(known, linear_model.scan(0)))
