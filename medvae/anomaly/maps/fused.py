@@ -21,6 +21,7 @@ WEIGHTS: Mapping[str, float] = {
     "matched_atlas": 0.25,
     "matched_residual": 0.25,
     "detector": 0.25,
+    "denoised_z": 0.5,
 }
 # Each sees what the sum may overlook: lost structure, small lesions on both sides, large ones on both sides.
 ALONE = ("contrast", "elbo_z", "matched_atlas", "matched_residual", "latent")
