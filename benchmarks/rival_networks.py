@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from training import Kl, Var
 
 from medvae.checkpoint.model import build_vae
-from medvae.detector import network as detector
+from medvae.detector.network import Detector
 from medvae.prepare.preparation import Preparation
 from medvae.vae.base import VAE, Posterior
 from medvae.vae.blocks import Norm
@@ -106,15 +106,11 @@ class Denoising(VAE):
 
 
 class LightDenoising(Denoising):
-    """The same with the U-Net of our detector, which folds 2×2×2 voxels into channels and says what to change."""
+    """The same with the denoiser of our detector, which folds 2×2×2 voxels into channels and says what to change."""
 
     def build(self, settings: Settings) -> nn.Module:
-        """The detector of scans that are not aligned, which are shown to it as they are."""
-        grid, channels = Preparation(settings.prepare).grid, settings.detector.channels
-        net = detector.build(channels, grid, aligned=False, seed=settings.seed)
-        for values in net.last[-1].parameters():  # before training nothing is changed
-            nn.init.zeros_(values)
-        return net
+        """As the denoiser of the detector."""
+        return Detector(settings.detector.channels, Preparation(settings.prepare).grid, aligned=False).denoiser
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The input without noise."""

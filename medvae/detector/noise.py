@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from medvae.detector.shapes import Spacing
     from medvae.scan import Shape
 
-_SD = 1.6  # prepared intensities; 0.9 would be that of the paper, and large dark strokes are found less (docs/figures.md)
+_SD = 1.6  # prepared intensities; with 0.9, that of the paper, large dark lesions are found less (docs/figures.md)
 _APART_MM = 16.0  # in the paper an eighth of a slice of 128 pixels
 
 

@@ -28,13 +28,24 @@ def test_beside_the_plain_version() -> None:
     for one in linear_model.healthy():
         moments.add(changed(one.image, one.mask), one.mask)
     normal = moments.normal(spacing=prepared.grid.spacing)
-    z = np.abs((changed(prepared.image, prepared.mask) - normal.mean) / normal.sd)[0]
+    z = np.abs((changed(prepared.image, prepared.mask) - normal.mean) / np.sqrt(normal.sd**2 + 0.01))[0]
     inside, spacing = prepared.mask[0], prepared.grid.spacing
     smooth = np.mean([smooth_inside(z, inside, spacing=spacing, mm=mm) for mm in (0, 3, 6)], axis=0)
     by_hand = (smooth - np.sqrt(2 / np.pi)) / reference_of(model).maps["denoised_z"].scale
     found = anomaly_map("denoised_z", infer(model, prepared))
     np.testing.assert_allclose(found.values[inside], by_hand[inside], rtol=1e-3, atol=1e-3)
     assert found.unit == "z"
+
+
+def test_a_denoiser_that_changes_next_to_nothing_marks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its healthy spread is as small as its changes: in units of that alone a lesion would be rare."""
+    plain = linear_model.Marks.change
+    monkeypatch.setattr(linear_model.Marks, "change", lambda *args: 1e-3 * plain(*args))
+    model = linear_model.known_model(("denoised_z",))
+    healthy, ill = (
+        anomaly_map("denoised_z", infer(model, linear_model.scan(0, lesion=lesion))).values for lesion in (0, 3)
+    )
+    assert np.abs(healthy - ill).max() < 0.05
 
 
 def test_scans_that_are_not_aligned_have_one_mean_and_spread() -> None:
