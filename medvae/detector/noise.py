@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from medvae.detector.shapes import Spacing
     from medvae.scan import Shape
 
-_SD = 1.6  # prepared intensities; with 0.9, that of the paper, large dark lesions are found less (docs/figures.md)
+_SD = (
+    1.6  # robust SD of the foreground; with 0.9, that of the paper, large dark lesions are found less (docs/figures.md)
+)
 _APART_MM = 16.0  # in the paper an eighth of a slice of 128 pixels
 
 
 def coarse_noise(shape: Shape, *, spacing: Spacing, rng: np.random.Generator) -> NDArray[np.float32]:
     """Gaussian noise of SD 1.6 at points 16 mm apart, trilinear between them (after Kascenas et al., MIDL 2022).
+
+    It is meant for intensities in units of the foreground's robust SD.
 
     Args:
         shape: `(X, Y, Z)` of the noise.

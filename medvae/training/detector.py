@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from medvae.detector.corruption import Corrupted
     from medvae.detector.network import Detector
     from medvae.detector.shapes import Box
-    from medvae.prepare.preparation import Prepared
+    from medvae.prepare.preparation import Intensity, Prepared
     from medvae.scan import Geometry
     from medvae.settings import Settings
     from medvae.training.store import Scans
@@ -270,7 +270,8 @@ class _Source:
         image = _scaled(made.image, mask) if again else made.image
         boxes = [self._box(made, mask, rng) for _ in range(self.settings.detector.batch)]
         shown = [features(image, mask, grid=self.grid, usual=self.usual, box=box) for box in boxes]
-        noise = coarse_noise(mask.shape, spacing=self.grid.spacing, rng=rng)
+        spread = np.float32(_robust(clean, mask).scale)  # 1 where preparation has divided by it
+        noise = spread * coarse_noise(mask.shape, spacing=self.grid.spacing, rng=rng)
         noisy = np.where(mask, clean + noise, np.float32(0))
         target, emphasis, inside, noisy_part, noise_part = (
             torch.from_numpy(np.stack([whole[box][None] for box in boxes]))
@@ -313,5 +314,9 @@ class _Source:
 
 def _scaled(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Intensities fitted again, as preparation does."""
-    scale = intensity.fit(image, mask, settings=PrepareSettings(intensity="robust_z"))
+    scale = _robust(image, mask)
     return np.where(mask, scale.apply(image), np.float32(scale.background))
+
+
+def _robust(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> Intensity:
+    return intensity.fit(image, mask, settings=PrepareSettings(intensity="robust_z"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from medvae.training.detector import fit_detector, for_vae
 from medvae.training.fabric import make_fabric
 from medvae.training.learner import TrainingError
 from medvae.training.plan import Plan
+from medvae.training.store import Scans, store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from medvae.detector.network import Detector
     from medvae.settings import Settings
-    from medvae.training.store import Scans
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,19 @@ def test_it_learns_to_take_coarse_noise_out(scans: Scans, tmp_path: Path, align:
         before.append(noise[one.mask])
         after.append(left[one.mask])
     assert np.square(np.concatenate(after)).mean() < 0.8 * np.square(np.concatenate(before)).mean()
+
+
+def test_noise_is_as_large_as_the_spread_of_the_scan(tmp_path: Path) -> None:
+    """Intensities that preparation has not divided by it, as those of CT."""
+    chosen = settings(align="none")
+    chosen = chosen.model_copy(update={"prepare": chosen.prepare.model_copy(update={"intensity": "none"})})
+    for gain in (1, 100):
+        prepared = small_model.scan(0)
+        prepared = replace(prepared, image=gain * prepared.image)
+        store(prepared, tmp_path / f"{gain}.safetensors")
+        source = module._Source(Scans([tmp_path / f"{gain}.safetensors"]), chosen, prepared.grid, None)
+        sizes = [float(source.patches(number).noise.std()) for number in range(5)]
+        assert 0.2 < np.mean(sizes) / prepared.image[prepared.mask].std() < 2
 
 
 def test_neither_network_slows_the_other_one_down(
