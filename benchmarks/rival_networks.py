@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from training import Kl, Var
 
 from medvae.checkpoint.model import build_vae
-from medvae.detector.network import Detector
+from medvae.detector.network import build
 from medvae.prepare.preparation import Preparation
 from medvae.vae.base import VAE, Posterior
 from medvae.vae.blocks import Norm
@@ -110,7 +110,8 @@ class LightDenoising(Denoising):
 
     def build(self, settings: Settings) -> nn.Module:
         """As the denoiser of the detector."""
-        return Detector(settings.detector.channels, Preparation(settings.prepare).grid, aligned=False).denoiser
+        grid = Preparation(settings.prepare).grid
+        return build(settings.detector.channels, grid, aligned=False, seed=settings.seed).denoiser
 
     def render(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """The input without noise."""

@@ -161,7 +161,7 @@ class TrainSettings(Frozen):
 
 
 class DetectorSettings(Frozen):
-    """Further networks: on the same scans, one learns to mark simulated anomalies, one to take coarse noise out."""
+    """Further networks: on the same scans, one learns to mark simulated anomalies, one to remove noise."""
 
     steps: int = Field(0, ge=0, description="optimiser steps, if no time budget is given; 0: no detector")
     share: float = Field(0.5, gt=0, lt=1, description="share of train.minutes that the detector gets, if there is one")

@@ -36,7 +36,7 @@ from medvae.run.processes import Processes
 from medvae.run.record import disk_errors, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import Settings, configure, load_settings
-from medvae.training.before import as_begun, check_grey_values, check_scans, identity, is_finished, keep_scans, length
+from medvae.training.before import as_begun, check_scans, identity, is_finished, keep_scans, length
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
 from medvae.training.folds import begin_folds, fit_folds, time_of_one
@@ -101,7 +101,7 @@ def run(
         InputError: no scans were found.
         OutputError: the folder holds another training, or one of other scans; the disk is full.
         SettingsError: an unknown network, likelihood, map or sampler, one that the model cannot have, a wrong option, a
-            grid that does not fit, simulated anomalies in binary shapes: these before scans are looked for; a condition
+            grid that does not fit, a detector of binary shapes: these before scans are looked for; a condition
             that no scan has.
         TrainingError: the loss is not a number, or the posterior has collapsed.
     """
@@ -214,9 +214,18 @@ def _check(settings: Settings) -> None:
     """Refuse missing plug-ins, wrong options, two lengths, and a grid that does not fit, before looking for scans."""
     check_maps(settings)
     check_plans(settings)
-    check_grey_values(settings)
+    _check_grey_values(settings)
     configure("samplers", settings.augment.sampler, settings.augment.options)
     build_vae(settings)
+
+
+def _check_grey_values(settings: Settings) -> None:
+    """Refuse what changes grey values where scans are binary shapes: noise and simulated anomalies."""
+    corrupted = settings.train.randomize.corrupt_noise or settings.train.randomize.corrupt_anomalies
+    if settings.prepare.modality == "SHAPE" and (settings.detector.steps or corrupted):
+        message = "a detector, coarse noise and simulated anomalies need grey values, and the scans are binary shapes"
+        hint = "set detector.steps=0, train.randomize.corrupt_noise=0 and train.randomize.corrupt_anomalies=0"
+        raise SettingsError(message, hint=hint)
 
 
 def _masks(folder: Path | None, settings: Settings) -> list[Path]:

@@ -183,7 +183,7 @@ class Inference:
 
     @cached_property
     def noise(self) -> NDArray[np.float32]:
-        """What the detector takes for coarse noise, in prepared intensities, `(C, X, Y, Z)`, 0 outside the mask.
+        """What the detector takes for coarse noise, in prepared intensities, `(1, X, Y, Z)`, 0 outside the mask.
 
         Raises:
             ModelError: the model has no detector.

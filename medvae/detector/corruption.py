@@ -10,9 +10,8 @@ from scipy import ndimage
 
 from medvae.detector.shapes import draw_shape
 from medvae.detector.tasks import TASKS, Place
-from medvae.prepare import intensity
+from medvae.prepare.intensity import robust_spread
 from medvae.prepare.noise import noise_of
-from medvae.settings import PrepareSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +73,7 @@ def corrupt(
     floor = np.float32(np.percentile(image[foreground][::7], 0.5))
     changed = np.where(foreground, image, floor)  # a patch from the brain's border brings fluid along, not background
     noise = noise_of(image, foreground)
-    spread = intensity.fit(image, foreground, settings=PrepareSettings(intensity="robust_z")).scale
+    spread = robust_spread(image, foreground)
     for _ in range(count):
         box, shape = draw_shape(foreground, spacing=spacing, rng=rng)
         shapes = [shape]

@@ -1,7 +1,7 @@
 """The detector: two small 3D U-Nets that look for what does not belong in a scan.
 
-One says so of each voxel, from the features of a scan; the other one takes coarse noise out of a scan, and with it what
-deviates from the tissue around.
+One says so of each voxel, from the features of a scan; the other removes coarse noise, and with it what deviates from
+the surrounding tissue.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Detector(nn.Module):
     Attributes:
         architecture: name and options, as a checkpoint keeps them.
         finder: from the features of a scan to the log-odds that a voxel does not belong in it.
-        denoiser: from a scan to what has to be added to it, so that it is as it was before noise.
+        denoiser: from a scan to the change that removes its noise.
     """
 
     def __init__(self, channels: Sequence[int], grid: Geometry, *, aligned: bool) -> None:
@@ -126,11 +126,8 @@ class Detector(nn.Module):
             mask: bool, the same shape.
         """
         shown = features(image[0], mask[0], grid=self.grid, usual=self.usual)
-        device = next(self.parameters()).device
-        with torch.no_grad():
-            odds = self.finder(torch.from_numpy(shown)[None].to(device)).cpu().numpy()
-        inside: NDArray[np.float32] = np.where(mask[0], odds[0, 0], np.float32(0))
-        return inside
+        odds: NDArray[np.float32] = self._inside(self.finder, shown, mask)[0]
+        return odds
 
     def change(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """What the denoiser adds to a prepared scan, in prepared intensities, `(1, X, Y, Z)`, 0 outside the foreground.
@@ -139,11 +136,13 @@ class Detector(nn.Module):
             image: `(1, X, Y, Z)` on the model's grid.
             mask: bool, the same shape.
         """
-        seen = np.where(mask, image, np.float32(0))
-        device = next(self.parameters()).device
+        return self._inside(self.denoiser, np.where(mask, image, np.float32(0)), mask)
+
+    def _inside(self, net: UNet, shown: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What a network says of the features of a whole scan, `(1, X, Y, Z)`, 0 outside the foreground."""
         with torch.no_grad():
-            change = self.denoiser(torch.from_numpy(seen)[None].to(device)).cpu().numpy()
-        inside: NDArray[np.float32] = np.where(mask, change[0], np.float32(0))
+            values = net(torch.from_numpy(shown)[None].to(next(self.parameters()).device)).cpu().numpy()
+        inside: NDArray[np.float32] = np.where(mask, values[0], np.float32(0))
         return inside
 
 

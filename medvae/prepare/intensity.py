@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvae.errors import ScanError
+from medvae.settings import PrepareSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medvae.settings import PrepareSettings
 
 CLIP = 10.0  # robust z beyond this says no more than "very bright"
 _P95_OF_NORMAL = 1.6448536  # half the 5–95% range of a unit normal
@@ -69,6 +69,19 @@ def fit(
     if scale <= 0:
         raise ScanError(f"5 to 95% of the foreground have one value, {median:g}", code="blank")
     return Intensity(median, scale, -CLIP, CLIP)
+
+
+def robust_spread(image: NDArray[np.float32], foreground: NDArray[np.bool_]) -> float:
+    """The robust SD of the foreground, in the units of the image: 1 where preparation has divided by it.
+
+    Args:
+        image: of any shape.
+        foreground: bool, the same shape.
+
+    Raises:
+        ScanError: `blank`, where the foreground has one value.
+    """
+    return fit(image, foreground, settings=PrepareSettings(intensity="robust_z")).scale
 
 
 def _shape(highest: float) -> Intensity:

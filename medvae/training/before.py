@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from medvae.errors import OutputError, SettingsError
+from medvae.errors import OutputError
 from medvae.io.files import write_json
 from medvae.training.state import has_state
 
@@ -30,19 +30,6 @@ def identity(settings: Settings) -> dict[str, Any]:
     for section, free in (("train", _LENGTH), ("detector", _DETECTOR_LENGTH)):
         tree[section] = {key: value for key, value in tree[section].items() if key not in free}
     return tree
-
-
-def check_grey_values(settings: Settings) -> None:
-    """Refuse simulated anomalies in binary shapes.
-
-    Raises:
-        SettingsError: a detector, or anomalies in the encoder's input, of scans without grey values.
-    """
-    if settings.prepare.modality != "SHAPE":
-        return
-    if settings.detector.steps or settings.train.randomize.corrupt_anomalies:
-        message = "simulated anomalies change grey values, and the scans are binary shapes"
-        raise SettingsError(message, hint="set detector.steps=0 and train.randomize.corrupt_anomalies=0")
 
 
 def length(settings: Settings) -> dict[str, Any]:

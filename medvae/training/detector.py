@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from medvae.detector.corruption import Corrupted
     from medvae.detector.network import Detector
     from medvae.detector.shapes import Box
-    from medvae.prepare.preparation import Intensity, Prepared
+    from medvae.prepare.preparation import Prepared
     from medvae.scan import Geometry
     from medvae.settings import Settings
     from medvae.training.store import Scans
@@ -74,9 +74,9 @@ class Patches:
         target: 0 to 1, `(B, 1, x, y, z)`.
         emphasis: how much a voxel of an anomaly counts, the same shape; 0 where there is none.
         mask: bool, the foreground.
-        noisy: the same patches of the scan with noise in the place of anomalies, the same shape, 0 outside the
+        noisy: the same patches of the scan without anomalies, with coarse noise; the same shape, 0 outside the
             foreground.
-        noise: that was added.
+        noise: the coarse noise, also outside the foreground.
     """
 
     shown: Tensor = field(repr=False)
@@ -205,7 +205,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.wanted.lr * rate_at(progress, step=share, warmup=_WARMUP)
         loss = self.gradients(patches)
-        for part in self.parts:  # each for itself: neither is to slow the other one down
+        for part in self.parts:  # separately: large gradients of one must not shrink those of the other
             torch.nn.utils.clip_grad_norm_(part.parameters(), _CLIP)
         self.optimizer.step()
         value = float(loss)
@@ -270,8 +270,7 @@ class _Source:
         image = _scaled(made.image, mask) if again else made.image
         boxes = [self._box(made, mask, rng) for _ in range(self.settings.detector.batch)]
         shown = [features(image, mask, grid=self.grid, usual=self.usual, box=box) for box in boxes]
-        spread = np.float32(_robust(clean, mask).scale)  # 1 where preparation has divided by it
-        noise = spread * coarse_noise(mask.shape, spacing=self.grid.spacing, rng=rng)
+        noise = coarse_noise(clean, mask, spacing=self.grid.spacing, rng=rng)
         noisy = np.where(mask, clean + noise, np.float32(0))
         target, emphasis, inside, noisy_part, noise_part = (
             torch.from_numpy(np.stack([whole[box][None] for box in boxes]))
@@ -314,9 +313,5 @@ class _Source:
 
 def _scaled(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Intensities fitted again, as preparation does."""
-    scale = _robust(image, mask)
+    scale = intensity.fit(image, mask, settings=PrepareSettings(intensity="robust_z"))
     return np.where(mask, scale.apply(image), np.float32(scale.background))
-
-
-def _robust(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> Intensity:
-    return intensity.fit(image, mask, settings=PrepareSettings(intensity="robust_z"))

@@ -179,8 +179,8 @@ class Randomize(Randomizable):  # type: ignore[misc]
     def _corrupted(self, image: Tensor, mask: Tensor, background: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The encoder's input, with coarse noise, simulated anomalies and erased boxes."""
         noisy = self.coarse.random() < self.settings.corrupt_noise
-        if noisy:
-            noise = coarse_noise(image[0].numpy().shape, spacing=self.spacing, rng=self.coarse)
+        if noisy and mask.any():
+            noise = coarse_noise(image[0].numpy(), mask[0].numpy(), spacing=self.spacing, rng=self.coarse)
             image = torch.where(mask, image + torch.from_numpy(noise), image)
         count = 0
         if self.anomalies.random() < self.settings.corrupt_anomalies and mask.any():

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from medvae.errors import OutputError
 from medvae.io.files import atomic
 
 if TYPE_CHECKING:
@@ -105,15 +106,22 @@ def save_detector(folder: Path, net: nn.Module, optimizer: Optimizer, facts: Det
 
 
 def load_detector(folder: Path, net: nn.Module, optimizer: Optimizer) -> DetectorFacts | None:
-    """Put what `save_detector` wrote into place; None where there is nothing."""
+    """Put what `save_detector` wrote into place; None where there is nothing.
+
+    Raises:
+        OutputError: it is the state of another network.
+    """
     path = folder / LAST / _DETECTOR
     if not path.is_file():
         return None
-    _load_learning(net, optimizer, load_file(path))
+    tensors = load_file(path)
+    if _below("net", tensors).keys() != net.state_dict().keys():
+        hint = "pass overwrite=True to begin anew, or use the version of medvae that it was begun with"
+        raise OutputError("the training in this folder was begun by another version of medvae", path=folder, hint=hint)
+    _load_learning(net, optimizer, tensors)
     with safe_open(path, framework="pt") as file:
         tree = json.loads(file.metadata()["facts"])
-    changes = tree.get("plan", [[0, tree.get("total")]])  # earlier versions planned once and kept no time
-    return DetectorFacts(tree["step"], _plan(changes), tree.get("seconds", 0.0), tree["minutes"])
+    return DetectorFacts(**{**tree, "plan": _plan(tree["plan"])})
 
 
 def _plan(tree: list[list[int]]) -> tuple[tuple[int, int], ...]:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import small_model
 import torch
+from safetensors.torch import load_file, save_file
 
 from medvae.detector.noise import coarse_noise
-from medvae.errors import SettingsError
+from medvae.errors import OutputError, SettingsError
 from medvae.training import detector as module
 from medvae.training import state
 from medvae.training.detector import fit_detector, for_vae
 from medvae.training.fabric import make_fabric
 from medvae.training.learner import TrainingError
 from medvae.training.plan import Plan
-from medvae.training.store import Scans, store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from medvae.detector.network import Detector
     from medvae.settings import Settings
+    from medvae.training.store import Scans
 
 
 @pytest.fixture(scope="module")
@@ -183,24 +184,28 @@ def test_it_learns_to_take_coarse_noise_out(scans: Scans, tmp_path: Path, align:
     before, after = [], []
     for index in range(20, 26):
         one, rng = small_model.scan(index, align=align), np.random.default_rng(index)
-        noise = coarse_noise(one.mask[0].shape, spacing=one.grid.spacing, rng=rng)[None]
+        noise = coarse_noise(one.image[0], one.mask[0], spacing=one.grid.spacing, rng=rng)[None]
         left = noise + net.change(one.image + noise * one.mask, one.mask)
         before.append(noise[one.mask])
         after.append(left[one.mask])
     assert np.square(np.concatenate(after)).mean() < 0.8 * np.square(np.concatenate(before)).mean()
 
 
-def test_noise_is_as_large_as_the_spread_of_the_scan(tmp_path: Path) -> None:
-    """Intensities that preparation has not divided by it, as those of CT."""
-    chosen = settings(align="none")
-    chosen = chosen.model_copy(update={"prepare": chosen.prepare.model_copy(update={"intensity": "none"})})
-    for gain in (1, 100):
-        prepared = small_model.scan(0)
-        prepared = replace(prepared, image=gain * prepared.image)
-        store(prepared, tmp_path / f"{gain}.safetensors")
-        source = module._Source(Scans([tmp_path / f"{gain}.safetensors"]), chosen, prepared.grid, None)
-        sizes = [float(source.patches(number).noise.std()) for number in range(5)]
-        assert 0.2 < np.mean(sizes) / prepared.image[prepared.mask].std() < 2
+def test_noise_is_added_to_the_scan_without_anomalies(scans: Scans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown anomalies that it is to keep, a denoiser would learn to keep them."""
+    source = module._Source(scans, settings(align="none"), scans[0].grid, None)
+    plain, corrupt = source.patches(3), module.corrupt
+
+    def spoilt(*args: Any, **more: Any) -> Any:
+        made = corrupt(*args, **more)
+        return replace(made, image=made.image + 1000)
+
+    monkeypatch.setattr(module, "corrupt", spoilt)
+    other = source.patches(3)
+    assert not torch.equal(plain.shown, other.shown)
+    assert torch.equal(plain.noisy, other.noisy)
+    assert not plain.noisy[~plain.mask].any()
+    assert (~plain.mask).any()
 
 
 def test_neither_network_slows_the_other_one_down(
@@ -225,3 +230,12 @@ def test_a_loss_that_is_no_number(scans: Scans, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="detector"):
         fitted(scans, tmp_path, settings(lr=1e30))
     assert not (tmp_path / state.LAST).exists()
+
+
+def test_the_state_of_another_network_is_no_state(scans: Scans, tmp_path: Path) -> None:
+    fitted(scans, tmp_path, settings())
+    path = tmp_path / state.LAST / "detector.safetensors"
+    tensors = load_file(path)
+    save_file({name.replace("net.finder.", "net."): value for name, value in tensors.items()}, path)
+    with pytest.raises(OutputError, match="another version"):
+        fitted(scans, tmp_path, settings(), resume=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medvae.anomaly.inference import Inference
 
 
-_STABLE = np.float32(0.1)  # prepared intensities; a trained denoiser's healthy spread is 0.13 to 0.28
+_STABLE = np.float32(0.1)  # robust SDs of a scan; a trained denoiser's healthy spread is 0.13 to 0.28
 
 
 class Settings(Frozen):
@@ -29,9 +29,9 @@ class Settings(Frozen):
 class Map(Normative):
     """|d − μ| / √(s² + ε²) of d = x − x̂, ε = 0.1; x̂ is the scan without what the detector's denoiser takes for noise.
 
-    The denoiser has learned to take coarse Gaussian noise out of healthy scans (Kascenas et al., MIDL 2022). It sees
-    the scan through no bottleneck: healthy detail stays, and a region that deviates from the tissue around is changed.
-    With ε a network that changes nothing marks nothing, however little its changes are spread.
+    The denoiser has learned to remove coarse Gaussian noise from healthy scans (Kascenas et al., MIDL 2022). It sees
+    the scan through no bottleneck: healthy detail stays, and a region that deviates from the surrounding tissue is
+    changed. With ε, meant for intensities in robust SDs, a network that changes next to nothing marks nothing.
     """
 
     NEEDS_DETECTOR = True
