@@ -213,7 +213,7 @@ def test_where_scans_are_not_aligned_maps_by_place_are_left_out() -> None:
     made = reference_of(linear_model.known_model(aligned=False))
     assert set(made.maps) == {name for name in NAMES if not needs_alignment(name)}
     kept = set(made.training)
-    assert kept == {"contrast", "deviance_z", "elbo_z", "fused_unaligned", "kl_z", "latent"}
+    assert kept == {"contrast", "denoised_z", "deviance_z", "elbo_z", "fused_unaligned", "kl_z", "latent"}
     sums = [values for name in kept - {"fused_unaligned"} for values in made.training[name].values()]
     assert all(values.shape[-3:] == (1, 1, 1) for values in sums), "of all voxels or cells"
 

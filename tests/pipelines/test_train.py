@@ -62,7 +62,7 @@ def test_the_folder_is_a_whole_model(trained_folder: Path) -> None:
     assert not reference_of(model).calibrated
     assert reference_of(model).n == 5
     fitted = {"atlas", "residual_z", "asymmetry", "contrast", "elbo_z", "kl_z", "fused"}
-    fitted |= {"latent", "deviance_z", "fused_unaligned", "matched_residual", "matched_atlas"}
+    fitted |= {"latent", "deviance_z", "fused_unaligned", "matched_residual", "matched_atlas", "denoised_z"}
     assert set(reference_of(model).training) == fitted
 
 
