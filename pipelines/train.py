@@ -211,7 +211,7 @@ def train(
 
 
 def _check(settings: Settings) -> None:
-    """Refuse missing plug-ins, wrong options, two lengths, and a grid that does not fit, before looking for scans."""
+    """Refuse settings that cannot work, whatever the scans are, before looking for them."""
     check_maps(settings)
     check_plans(settings)
     _check_grey_values(settings)

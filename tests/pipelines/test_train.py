@@ -389,23 +389,3 @@ def test_nothing_usable(blocks: tuple[Path, Path], tmp_path: Path, capsys: pytes
     assert "none of the scans can be used" in capsys.readouterr().out
     with pytest.raises(InputError, match="none of the scans can be used; a: "):
         pipeline.train(tmp_path / "scans", config=config, out=tmp_path / "model")
-
-
-def test_a_grid_that_does_not_fit_is_refused_before_anything_is_written(
-    blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scans, config = blocks
-    assert train(scans, config, tmp_path / "model", "--set", "prepare.shape=[25, 24, 16]") == 2
-    assert "25x24x16 is not divisible by the model's stride 4" in capsys.readouterr().err
-    assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.parametrize("asked", ["detector.steps=5", "train.randomize.corrupt_anomalies=1"])
-def test_anomalies_in_binary_shapes_are_refused_before_anything_is_written(
-    blocks: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: str
-) -> None:
-    scans, config = blocks
-    shapes = ("--set", "prepare.modality=SHAPE", "--set", "prepare.intensity=none", "--set", asked)
-    assert train(scans, config, tmp_path / "model", *shapes) == 2
-    assert "binary shapes" in capsys.readouterr().err
-    assert not (tmp_path / "model").exists()

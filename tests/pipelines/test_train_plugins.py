@@ -66,7 +66,7 @@ def test_a_map_that_the_model_cannot_have_is_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("overrides", "said"),
     [
         ("model.name=spatail", "there is no 'spatail' among the networks"),
         ("model.options.blocks=0", "blocks is 0 in networks.spatial: it must be at least 1"),
@@ -76,13 +76,17 @@ def test_a_map_that_the_model_cannot_have_is_refused_before_anything_is_read(
         ("detect.options.residual.sign=dim", "sign is 'dim' in maps.residual"),
         ("augment.sampler=densty", "there is no 'densty' among the samplers"),
         ("augment.options.x=1", "unknown setting 'x' in samplers.density"),
-        ("prepare.shape=[25, 24, 16]", "not divisible"),
+        ("prepare.shape=[25,24,16]", "25x24x16 is not divisible by the model's stride 4"),
+        ("prepare.modality=SHAPE detector.steps=5", "the scans are binary shapes"),
+        ("prepare.modality=SHAPE train.randomize.corrupt_anomalies=1", "the scans are binary shapes"),
+        ("prepare.modality=SHAPE train.randomize.corrupt_noise=1", "the scans are binary shapes"),
     ],
 )
 def test_plug_ins_and_options_are_checked_before_scans_are_looked_for(
-    blocks: tuple[Path, Path], tmp_path: Path, override: str, said: str
+    blocks: tuple[Path, Path], tmp_path: Path, overrides: str, said: str
 ) -> None:
-    settings = load_settings(str(blocks[1]), (override,))
+    settings = load_settings(str(blocks[1]), tuple(overrides.split()))
     with pytest.raises(SettingsError) as caught:
         pipeline.train(tmp_path / "nothing is here", config=settings, out=tmp_path / "model")
     assert said in str(caught.value)
+    assert not (tmp_path / "model").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 
 from medvae.anomaly.maps._matched import in_greys_of
 from medvae.anomaly.maps._normative import Normative, Scales
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from medvae.anomaly.inference import Inference
 
 _STABLE = np.float32(0.1)  # robust SDs of a scan; a trained denoiser's healthy spread is 0.13 to 0.28
-_ROBUST = np.float32(1.4826)  # from the median absolute deviation to the SD of a normal distribution
 
 
 class Settings(Frozen):
@@ -51,6 +51,6 @@ class Map(Normative):
         z = Normal(usual.mean, np.hypot(usual.sd, _STABLE)).z(self.values(inference, arrays))
         own = z[:, inference.foreground]
         middle = np.median(own, axis=1, keepdims=True)
-        spread = np.maximum(1, _ROBUST * np.median(np.abs(own - middle), axis=1))
+        spread = np.maximum(1, stats.median_abs_deviation(own, axis=1, scale="normal"))
         sizes: NDArray[np.float32] = (np.abs(z - middle[..., None, None]) / spread[:, None, None, None]).mean(axis=0)
         return sizes
