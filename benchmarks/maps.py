@@ -40,6 +40,7 @@ from medvae.anomaly.configured import configured, usable
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import _fused
 from medvae.anomaly.maps._shared import smooth_inside
+from medvae.anomaly.options import check_options, training_statistics
 from medvae.anomaly.reference import reference_of
 from medvae.checkpoint.folder import load
 from medvae.cli import console
@@ -138,6 +139,7 @@ class Healthy:
         without: by subject, those of all others.
         maps: by subject, its own healthy maps compared with all others.
         asked: the maps to report, the first one first.
+        draws: of the posterior, as for the maps of `maps`.
         suffix: after the names of its maps in `maps`, `of` and the tables.
     """
 
@@ -147,6 +149,7 @@ class Healthy:
     without: Mapping[str, Mapping[str, Arrays]] = field(repr=False)
     maps: Mapping[str, Values] = field(repr=False)
     asked: Sequence[str]
+    draws: int
     suffix: str
 
     @classmethod
@@ -164,14 +167,17 @@ class Healthy:
         first = model.settings.detect.maps[0]
         names = names or sorted(usable(model), key=lambda name: name != first)
         methods = configured(names, detect.options)
-        statistics = Statistics(methods, model.preparation.grid.spacing, reference_of(model).training)
+        check_options(model, detect, names=list(methods))
+        before, kept = model.settings.detect, reference_of(model).training
+        training = training_statistics(kept, methods, detect=detect, before=before)
+        statistics = Statistics(methods, model.preparation.grid.spacing, training)
         inferences = {one.subject: infer(model, one, draws=detect.draws) for one in scans}
         for some in statistics.passes():
             for inference in inferences.values():
                 statistics.add(inference, some)
             statistics.fit(some)
         without = {subject: statistics.without(inference) for subject, inference in inferences.items()}
-        self = cls(model, methods, statistics.arrays, without, {}, names, suffix)
+        self = cls(model, methods, statistics.arrays, without, {}, names, detect.draws, suffix)
         return replace(self, maps={subject: self._values(one, without[subject]) for subject, one in inferences.items()})
 
     @property
@@ -181,7 +187,7 @@ class Healthy:
 
     def of(self, scan: Prepared) -> Values:
         """The maps of a scan, compared with all healthy subjects but its own."""
-        return self._values(infer(self.model, scan), self.without.get(scan.subject, self.arrays))
+        return self._values(infer(self.model, scan, draws=self.draws), self.without.get(scan.subject, self.arrays))
 
     def _values(self, inference: Inference, arrays: Mapping[str, Arrays]) -> Values:
         found = values_of(self.asked, inference, self.methods, arrays)
@@ -298,7 +304,7 @@ def report_site(healthy: Sequence[Healthy], scans: Sequence[Prepared]) -> None:
 def seconds(healthy: Healthy, name: str, scan: Prepared) -> float:
     """How long one map of one scan takes, network included."""
     begun = time.perf_counter()
-    values_of([name], infer(healthy.model, scan), healthy.methods, healthy.arrays)
+    values_of([name], infer(healthy.model, scan, draws=healthy.draws), healthy.methods, healthy.arrays)
     return time.perf_counter() - begun
 
 

@@ -37,7 +37,7 @@ from medvae.run.work import Progress, Result, ignore
 from medvae.settings import adjust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from medvae.anomaly.reference import Reference
@@ -126,7 +126,7 @@ def run(
         )
         with folder.rows() as rows, disk_errors(out):
             write_text(out / _SCORES, _table(rows, reference, options))
-            write_text(out / _FINDINGS, findings_table((row.id, _candidates(row)) for row in rows))
+            write_text(out / _FINDINGS, findings_table(_searched(rows)))
         units = {name: method.UNIT for name, method in configured(options.maps, options.options).items()}
         folder.finish(
             summary,
@@ -175,10 +175,10 @@ def _compute(
     return Result(files, scores=scores, facts=facts, warnings=found.warnings)
 
 
-def _candidates(outcome: Outcome) -> list[dict[str, Any]]:
-    """The candidates of a scan, as the manifest keeps them."""
-    found: list[dict[str, Any]] = json.loads(outcome.facts.get("candidates") or "[]")
-    return found
+def _searched(outcomes: Iterable[Outcome]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The scans that were mapped, and the candidates of each as the manifest keeps them."""
+    mapped = (one for one in outcomes if one.status == "ok")
+    return ((one.id, json.loads(one.facts.get("candidates") or "[]")) for one in mapped)
 
 
 def _thresholds(reference: Reference, options: DetectSettings) -> dict[str, Any]:

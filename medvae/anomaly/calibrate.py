@@ -2,7 +2,9 @@
 
 Every map is fitted to sums of what its `statistics` gives for each healthy scan; a map that uses another one waits
 until that one is fitted. A last pass takes the scans of each subject out of the sums again, maps them against the rest,
-and notes score, spread, upper quantiles and largest regions: nobody is ever compared with themselves.
+and notes score, spread, upper quantiles and largest regions: nobody is ever compared with themselves. Maps that count
+how rare the values of others are take a subject's own counts out; those of the rest were made with that subject in
+their means and spreads, once.
 
 In cross-fitting scans are mapped by several networks (`medvae.anomaly.crossfit`). What a network's own training scans
 were like belongs to that network: a scan that it has left out is not among them.

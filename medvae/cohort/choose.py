@@ -48,10 +48,10 @@ def without_label_maps(
     if selection.include:
         return files
     scans = [file for file in files if not is_label_map(file.relative_to(root))]
-    count = len(files) - len(scans)
+    count, kept = len(files) - len(scans), set(scans)
     if not count or not any(_is_scan(file, settings) for file in scans):
         return files
-    example = next(file for file in files if file not in set(scans)).relative_to(root)
+    example = next(file for file in files if file not in kept).relative_to(root)
     what = "a file that looks like a label map" if count == 1 else f"{count} files that look like label maps"
     them = "it" if count == 1 else "them"
     hint = f"name {them} in a list (CSV), in the column scan or label_map, to use {them}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medvae.cohort.rows import Row
 
 _IMAGES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".dcm")  # a label that ends so is a file
+_OTHER_IMAGES = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".npy", ".npz")  # so is this one: it is refused, not a class
 _SECTIONS = ("training", "validation", "test", "testing")  # of a datalist, where the items are plain texts
 
 
@@ -95,7 +96,7 @@ def _item(item: Any, where: str, path: Path, *, classes: Mapping[str, str] | Non
         hint = "write a list that names one file per scan: a scan has one channel"
         raise InputError(f"{where}: `image` is not one file", path=path, hint=hint)
     cells = {name: value for name, value in item.items() if name not in ("image", "label")}
-    if isinstance(label, str) and label.lower().endswith(_IMAGES):
+    if isinstance(label, str) and label.lower().endswith(_IMAGES + _OTHER_IMAGES):
         label_map, label = label, cells.pop("class", None)
         cells = {"label_map": label_map} | cells
     cells |= {"scan": image, "label": None if label is None else (classes or {}).get(str(label), label)}

@@ -103,7 +103,7 @@ def _of_glob(path: Path, inputs: Mapping[Path, Kind]) -> bool:
 
 
 def _path(path: Path | str) -> Path:
-    return Path(path).expanduser()
+    return Path(os.path.expanduser(path))  # leaves `~name` where no user has that name
 
 
 def _checked(path: Path) -> Kind:
@@ -158,8 +158,9 @@ def _in_files(files: Sequence[Path], selection: Selection, settings: ReadSetting
     if files and selection.split is not None:
         raise _no_list(files[0], selection)
     wanted = [file for file in files if matches(Path(file.name), selection)]
-    there = [file for file in wanted if kind_of(file) == "file"]
-    broken = [file for file in wanted if file not in there]
+    kinds = {file: kind_of(file) for file in wanted}
+    there = [file for file, kind in kinds.items() if kind == "file"]
+    broken = [file for file, kind in kinds.items() if kind != "file"]
     root = wanted[0].parent if wanted else Path()
     found = _scans(there, root, settings) if wanted else Found()
     masks = [file.name for file in there if is_label_map(file.relative_to(root))]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from medvae.cohort import tables
 from medvae.cohort.names import plural
-from medvae.cohort.rows import conditions
+from medvae.cohort.rows import COLUMNS, conditions
 from medvae.cohort.subjects import dataset
 from medvae.errors import InputError
 
@@ -62,6 +62,9 @@ def _read(path: Path | None) -> dict[str, dict[str, float | str]]:
         return {}
     if _KEY not in table.columns:
         log.warning("%s has no column `%s` between tabs; its columns are not used", path.name, _KEY)
+    elif taken := [name for name in table.columns if name in COLUMNS]:
+        message = "%s: %s is not used as a condition, because a list has a column of this name; rename it"
+        log.warning(message, path.name, ", ".join(taken))
     rows: dict[str, list[dict[str, float | str]]] = defaultdict(list)
     for cells in table.rows:
         if cells.get(_KEY):

@@ -97,13 +97,21 @@ def corrupt(
 
 def _nested(shape: NDArray[np.bool_], *, spacing: Spacing, rng: np.random.Generator) -> NDArray[np.bool_]:
     """A smaller shape inside, its rim, or what lies around it; borders are 2, 4, 6 or 8 mm apart."""
-    steps = max(1, round(_APART_MM * int(rng.integers(1, 5)) / min(spacing)))
-    inner = ndimage.binary_erosion(shape, iterations=steps)
+    steps = np.maximum(1, np.round(_APART_MM * int(rng.integers(1, 5)) / np.array(spacing))).astype(int)
+    near = _octahedron(steps)
+    inner = ndimage.binary_erosion(shape, near)
     if not inner.any():
         return shape
-    outer = ndimage.binary_dilation(shape, iterations=steps)
+    outer = ndimage.binary_dilation(shape, near)
     choices: list[NDArray[np.bool_]] = [inner, shape & ~inner, outer & ~shape, outer]
     return choices[int(rng.integers(len(choices)))]
+
+
+def _octahedron(steps: NDArray[np.int_]) -> NDArray[np.bool_]:
+    """What lies within these numbers of voxels along the axes: on cubic voxels, as many steps from face to face."""
+    away = [np.abs(np.arange(-n, n + 1)) / n for n in steps]
+    near: NDArray[np.bool_] = np.add.reduce(np.meshgrid(*away, indexing="ij")) <= 1 + 1e-9
+    return near
 
 
 def _softened(

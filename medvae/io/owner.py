@@ -84,8 +84,9 @@ def _lives(owner: Owner) -> bool | None:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
-        pass
+    except PermissionError:  # somebody else's, whose start the system may hide
+        if _start(owner.pid) is None:
+            return None
     return _start(owner.pid) == owner.start if owner.start else None
 
 

@@ -18,7 +18,6 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-from medvae.detector.contrast import other_contrast
 from medvae.detector.corruption import corrupt
 from medvae.detector.features import Usual, features
 from medvae.detector.network import build
@@ -64,7 +63,6 @@ _OF = 200  # training scans that the features compare with
 # Stronger than for the VAE: other scanners have other contrasts, fields, noise and slices.
 _RANDOMIZE = RandomizeSettings(spatial=1.0, rotate=6, scale=0.06, shift=3, gamma=0.5, bias=0.6, blur=0.3, noise=0.3)
 _THICK, _THICK_VOXELS = 0.25, (0.8, 1.5)  # how often slices are thick, and the σ across them
-_OTHER_CONTRAST = 0.7  # how often the denoiser is shown another contrast between tissues
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,12 +270,11 @@ class _Source:
         image = _scaled(made.image, mask) if again else made.image
         boxes = [self._box(made, mask, rng) for _ in range(self.settings.detector.batch)]
         shown = [features(image, mask, grid=self.grid, usual=self.usual, box=box) for box in boxes]
-        whole = self._recontrasted(clean, mask, rng)
-        noise = coarse_noise(whole, mask, spacing=self.grid.spacing, rng=rng)
-        noisy = np.where(mask, whole + noise, np.float32(0))
+        noise = coarse_noise(clean, mask, spacing=self.grid.spacing, rng=rng)
+        noisy = np.where(mask, clean + noise, np.float32(0))
         target, emphasis, inside, noisy_part, noise_part = (
-            torch.from_numpy(np.stack([values[box][None] for box in boxes]))
-            for values in (made.target, made.emphasis, mask, noisy, noise)
+            torch.from_numpy(np.stack([whole[box][None] for box in boxes]))
+            for whole in (made.target, made.emphasis, mask, noisy, noise)
         )
         return Patches(torch.from_numpy(np.stack(shown)), target, emphasis, inside, noisy_part, noise_part)
 
@@ -295,19 +292,6 @@ class _Source:
             sigma[int(rng.integers(3))] = rng.uniform(*_THICK_VOXELS)
             image = np.where(mask, ndimage.gaussian_filter(image, sigma), image)
         return (_scaled(image, mask) if self.settings.prepare.intensity == "robust_z" else image), mask
-
-    def _recontrasted(
-        self, image: NDArray[np.float32], mask: NDArray[np.bool_], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """What the denoiser is shown, mostly with another contrast between tissues.
-
-        The finder keeps the contrast: it compares with the usual scan by place, and without that misses lesions on both
-        sides (docs/figures.md).
-        """
-        fixed = self.settings.prepare.intensity != "robust_z"  # in HU a tissue has the same value on any scanner
-        if fixed or rng.random() >= _OTHER_CONTRAST:
-            return image
-        return _scaled(other_contrast(image, mask, rng=rng), mask)
 
     def _box(self, made: Corrupted, mask: NDArray[np.bool_], rng: np.random.Generator) -> Box:
         """Where a patch is cut out: mostly with an anomaly near its middle, small ones as often as large ones."""

@@ -134,10 +134,22 @@ def test_the_table_has_false_discovery_rates_over_all_scans() -> None:
     given += [("d", [{**each[2], "p": p[3], "mni": None, "side": None}])]
     rows = list(csv.DictReader(io.StringIO(findings_table(given))))
     assert [(row["id"], row["number"]) for row in rows] == [("a", "1"), ("a", "2"), ("c", "1"), ("d", "3")]
-    assert [float(row["q"]) for row in rows] == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5], rel=1e-4)
+    assert [float(row["q"]) for row in rows] == pytest.approx([0.05, 0.2 / 3, 0.2 / 3, 0.625], rel=1e-4)
     assert (rows[3]["x_mni"], rows[3]["side"]) == ("", "")
     assert float(rows[0]["x_lps"]) == -float(rows[0]["x_ras"])
-    assert findings_table([("a", [])]).strip() == ",".join(COLUMNS)
+    assert findings_table([("a", [])]).strip() == findings_table([]).strip() == ",".join(COLUMNS)
+
+
+def test_in_healthy_scans_alone_a_small_q_is_rare() -> None:
+    """Each scan is searched, and has a candidate where its p is small enough: q must count those that have none."""
+    one, rng = found(INPUTS["RAS"], lesions()).each[0].to_json(), np.random.default_rng(0)
+    below = 0
+    for _ in range(100):
+        p = rng.uniform(size=200)
+        scans = [(str(number), [{**one, "p": value}] if value <= 0.1 else []) for number, value in enumerate(p)]
+        rows = csv.DictReader(io.StringIO(findings_table(scans)))
+        below += any(float(row["q"]) <= 0.05 for row in rows)
+    assert below <= 12  # 5 expected
 
 
 def test_another_scanner_is_warned_of_and_the_same_is_not() -> None:

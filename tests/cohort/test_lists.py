@@ -189,6 +189,7 @@ def test_a_datalist_with_classes_and_label_maps(tmp_path: Path) -> None:
             {"image": "a.nii.gz", "label": "la.nii.gz"},
             {"image": ["b.nii.gz"], "label": 1, "modality": "CT", "age": "31", "fold": 0},
             {"image": "c.nii.gz", "label": "l.NII", "class": "ill"},
+            {"image": "f.nii.gz", "label": "l.nrrd"},
         ],
         "test": ["d.nii.gz"],
         "fold": [{"image": "e.nii.gz", "label": "well"}],
@@ -206,6 +207,7 @@ def test_a_datalist_with_classes_and_label_maps(tmp_path: Path) -> None:
             conditions={"age": 31.0, "fold": 0.0},
         ),
         Row("training item 3", "c.nii.gz", label="ill", label_map="l.NII", modality="MR", split="training"),
+        Row("training item 4", "f.nii.gz", label_map="l.nrrd", modality="MR", split="training"),
         Row("test item 1", "d.nii.gz", modality="MR", split="test"),
         Row("fold item 1", "e.nii.gz", label="well", modality="MR", split="fold"),
     )

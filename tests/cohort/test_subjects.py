@@ -254,6 +254,14 @@ def test_participants_without_the_prefix_and_flat_folders(tmp_path: Path) -> Non
     assert [ref.conditions for ref in find(tmp_path)] == KNOWN[:2]
 
 
+def test_columns_that_a_list_has_a_meaning_for_are_no_conditions(
+    dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (dataset / "participants.tsv").write_text("participant_id\tage\tlabel\nsub-01\t20\tx\n", "utf-8")
+    assert find(dataset)[0].conditions == {"age": 20.0}
+    assert "label is not used as a condition" in caplog.text
+
+
 def test_a_list_says_all_of_its_scans_itself(dataset: Path) -> None:
     (dataset / "list.csv").write_text("scan,subject,age\nsub-01/anat/sub-01_T1w.nii,sub-01,3\n", "utf-8")
     assert find(dataset / "list.csv")[0].conditions == {"age": 3.0}

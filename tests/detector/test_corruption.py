@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medvae.detector.corruption import corrupt
+from medvae.detector.corruption import _nested, corrupt
 from medvae.detector.tasks import TASKS
 
 SPACING = (2.0, 2.0, 2.0)
@@ -65,3 +65,17 @@ def test_no_value_falls_below_the_darkest_fluid() -> None:
     floor = np.percentile(image[mask], 0.5)
     lowest = min(float(made("shift", seed).image[mask].min()) for seed in range(6))
     assert lowest >= min(image[mask].min(), floor) - 1e-5
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 4.0), (2.0, 2.0, 2.0), (0.8, 1.6, 8.0)])
+def test_rims_are_as_wide_along_every_axis(spacing: tuple[float, float, float]) -> None:
+    """2, 4, 6 or 8 mm, or one voxel where that is more."""
+    block = np.zeros((60, 50, 24), bool)
+    block[12:48, 12:38, 6:18] = True
+    for seed in range(30):
+        made = _nested(block, spacing=spacing, rng=np.random.default_rng(seed))
+        begins = [int(np.flatnonzero(line)[0]) for line in (made[:, 25, 12], made[30, :, 12], made[30, 25, :])]
+        widths = [abs(at - edge) for at, edge in zip(begins, (12, 12, 6), strict=True)]
+        pairs = list(zip(widths, spacing, strict=True))
+        if any(widths):  # not the rim within the block, which begins where the block does
+            assert any(all(abs(n * mm - width) <= 0.51 * mm or n == 1 for n, mm in pairs) for width in (2, 4, 6, 8))

@@ -233,6 +233,8 @@ def test_description_is_what_the_series_calls_itself(tmp_path: Path, said: str, 
     ("charset", "coded", "description"),
     [
         (b"NONSENSE", b"Sch\xe4del ", "Schädel"),
+        (b"ISO_IR\x00100", b"Sch\xe4del ", "Schädel"),  # what no decoder can be named by
+        (b"punycode", b"Sch\xe4del ", "Schädel"),
         (b"ISO_IR 100", b"Sch\xe4del ", "Schädel"),
         (b"ISO_IR 192", b"Sch\xc3\xa4del", "Schädel"),
         (b"\\ISO 2022 IR 87 ", b"T1 \x1b$B;3ED\x1b(B ", "T1 山田"),

@@ -35,6 +35,16 @@ def lean(mm: float) -> Callable[[Dataset, int], None]:
     return lambda one, number: setattr(one, "ImagePositionPatient", [-30 + mm * number, -40, 4 * number])
 
 
+def aside(mm: float) -> Callable[[Dataset, int], None]:
+    """The middle slice lies aside in its plane, the ends of the stack do not."""
+
+    def edit(one: Dataset, number: int) -> None:
+        x, y, z = one.ImagePositionPatient
+        one.ImagePositionPatient = [x + mm * (number == 2), y, z]
+
+    return edit
+
+
 def other(keyword: str, value: Any) -> Callable[[Dataset, int], None]:
     """A tag of the last two slices."""
     return lambda one, number: setattr(one, keyword, value) if number > 2 else None
@@ -77,6 +87,8 @@ def every(keyword: str, value: Any) -> Callable[[Dataset, int], None]:
         ([shift(0, 4, 8.6, 12, 16)], "uneven_spacing", "slice 3 lies 0.600 mm off an even spacing of 4.000 mm"),
         ([shift(0, 0.4, 0.85, 1.2, 1.6)], "uneven_spacing", "slice 3"),  # 10% of a small step
         ([lean(0.1)], "gantry_tilt", "1.4 degrees (2.5% of its length)"),
+        ([aside(30)], "gantry_tilt", "slice 3 is shifted by 30.0 mm in its plane"),
+        ([lean(0.03), aside(1)], "gantry_tilt", "slice 3 is shifted by 1.0 mm"),
         ([lambda one, n: setattr(one, "ModalityLUTSequence", Items([Dataset()]))], "modality_lut", "ModalityLUT"),
     ],
 )
@@ -95,6 +107,7 @@ def test_every_reason(tmp_path: Path, edits: list[Any], code: str, words: str) -
         shift(0, 4.2, 8, 12, 16),
         lean(0.03),
         lean(-0.03),
+        aside(0.2),
         other("ImageOrientationPatient", [0.9999999, 0.0005, 0, -0.0005, 0.9999999, 0]),
         other("PixelSpacing", [3.00005, 2]),
         other("ImageType", ["DERIVED", "SECONDARY", "AXIAL"]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 import pytest
-from nifti_oracle import AFFINE, by_nibabel, by_sitk, ramp, ref, with_zooms
+from nifti_oracle import AFFINE, by_nibabel, by_sitk, header_of, ramp, ref, voxels_of, with_zooms
 
 from medvae.io import reading
 from medvae.io.formats import nifti
@@ -277,3 +277,16 @@ def test_a_slope_and_an_intercept_are_what_every_reader_applies(tmp_path: Path) 
     assert (
         nifti_write.gzipped(data, GEOMETRY, description="residual_z, unit z", scale=(0.25, -8.0)) == path.read_bytes()
     )
+
+
+@pytest.mark.parametrize("code", [6, 255])
+def test_codes_that_the_standard_does_not_have_are_written_as_some_other_scan(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "a.nii"
+    header = header_of(ramp(), sform_code=code)
+    header.set_qform(AFFINE, code=1)
+    header["qform_code"] = code
+    path.write_bytes(bytes(header.binaryblock) + b"\0" * 4 + voxels_of(ramp()))
+    scan = reading.read(ref(path), ReadSettings())
+    again = written(tmp_path / "b.nii", ramp(), scan.geometry)
+    assert (int(again["sform_code"]), int(again["qform_code"])) == (2, 2)
+    np.testing.assert_allclose(again.get_sform(), scan.geometry.affine, atol=1e-5)

@@ -96,6 +96,18 @@ def test_where_the_system_does_not_say_when_a_process_began_silence_decides(
         owner._owner.cache_clear()
 
 
+@linux
+def test_another_users_process_whose_start_is_hidden_is_judged_by_silence(
+    fresh: Path, silent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`/proc` with hidepid=2, as on many clusters."""
+    theirs = me()
+    monkeypatch.setattr(owner, "_start", lambda pid: None)
+    monkeypatch.setattr(os, "kill", _not_mine)
+    assert not has_ended(theirs, fresh)
+    assert has_ended(theirs, silent)
+
+
 def _not_mine(pid: int, number: int) -> None:
     raise PermissionError
 

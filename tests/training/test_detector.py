@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from medvae.detector.noise import coarse_noise
 from medvae.errors import OutputError, SettingsError
-from medvae.prepare import intensity
 from medvae.training import detector as module
 from medvae.training import state
 from medvae.training.detector import fit_detector, for_vae
@@ -207,40 +206,6 @@ def test_noise_is_added_to_the_scan_without_anomalies(scans: Scans, monkeypatch:
     assert torch.equal(plain.noisy, other.noisy)
     assert not plain.noisy[~plain.mask].any()
     assert (~plain.mask).any()
-
-
-def test_the_denoiser_is_mostly_shown_another_contrast_and_the_finder_never(
-    scans: Scans, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = module._Source(scans, settings(align="none"), scans[0].grid, None)
-    changed = [source.patches(number) for number in range(40)]
-    monkeypatch.setattr(module, "_OTHER_CONTRAST", 0.0)
-    plain = [source.patches(number) for number in range(40)]
-    pairs = list(zip(changed, plain, strict=True))
-    assert all(torch.equal(one.shown, other.shown) for one, other in pairs)
-    clean = [(one.noisy - one.noise * one.mask, other.noisy - other.noise * other.mask) for one, other in pairs]
-    assert 20 <= sum(not torch.allclose(one, other, atol=0.01) for one, other in clean) <= 36  # 28 expected
-
-
-def test_another_contrast_keeps_the_spread_of_the_scan(scans: Scans, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Intensities are fitted again afterwards, as preparation would."""
-    monkeypatch.setattr(module, "_OTHER_CONTRAST", 1.0)
-    source, one = module._Source(scans, settings(align="none"), scans[0].grid, None), scans[0]
-    image, mask = one.image[0], one.mask[0]
-    made = source._recontrasted(image, mask, np.random.default_rng(0))
-    assert not np.allclose(made, image, atol=0.1)
-    assert intensity.robust_spread(made, mask) == pytest.approx(1, rel=0.01)
-    assert np.median(made[mask]) == pytest.approx(0, abs=0.01)
-
-
-def test_units_with_a_meaning_are_kept(scans: Scans, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Hounsfield units a tissue has the same value on any scanner."""
-    monkeypatch.setattr(module, "_OTHER_CONTRAST", 1.0)
-    chosen = settings(align="none")
-    prepare = chosen.prepare.model_copy(update={"intensity": "none"})
-    source = module._Source(scans, chosen.model_copy(update={"prepare": prepare}), scans[0].grid, None)
-    image, mask = scans[0].image[0], scans[0].mask[0]
-    np.testing.assert_array_equal(source._recontrasted(image, mask, np.random.default_rng(0)), image)
 
 
 def test_neither_network_slows_the_other_one_down(

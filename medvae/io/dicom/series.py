@@ -101,6 +101,8 @@ def _refs(key: _Key, members: Sequence[_Member], *, split_mixed: bool) -> list[S
         images = [image_of(member.header) for member in members if member.header]
     except ScanError:  # reading it raises the error again
         return [whole]
+    if any(not image.frames for image in images):  # nothing says which part it belongs to: reading the whole refuses it
+        return [whole]
     parts = _parts(images)
     if len(parts) < 2:
         return [whole]

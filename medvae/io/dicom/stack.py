@@ -22,7 +22,7 @@ FEWEST = 3  # slices; with two, a missing one cannot be seen
 _SAME = 0.01  # of the median gap: slices nearer than this lie at one position
 _ZERO = 1e-3  # mm; gaps below this are none
 _OFF_LINE = (0.25, 0.10)  # mm, and of the step: how far a slice may lie off the even spacing
-_DRIFT = 0.01  # of the stack's length: net drift in the plane beyond this is a tilt
+_DRIFT = 0.01  # of the stack's length: net drift in the plane, or a slice aside of the line, beyond this is a tilt
 
 
 def along(frames: Sequence[Frame]) -> NDArray[np.float64]:
@@ -68,16 +68,20 @@ def regular(heights: NDArray[np.float64]) -> bool:
 
 
 def tilt(frames: Sequence[Frame]) -> str:
-    """How far a stack in slice order is tilted, in words, or ""."""
-    whole = np.subtract(frames[-1].position, frames[0].position)
+    """How far a stack in slice order is tilted, or one of its slices shifted in its plane, in words, or ""."""
+    positions = np.array([frame.position for frame in frames]) - frames[0].position
     normal = _normal(frames[0])
-    length = float(whole @ normal)
-    drift = float(np.linalg.norm(whole - length * normal)) / length
-    return (
-        ""
-        if drift <= _DRIFT
-        else f"the stack is tilted by {degrees(atan(drift)):.1f} degrees ({drift:.1%} of its length)"
-    )
+    heights = positions @ normal
+    length = float(heights[-1])
+    aside = positions - np.outer(heights, normal)
+    drift = float(np.linalg.norm(aside[-1])) / length
+    if drift > _DRIFT:
+        return f"the stack is tilted by {degrees(atan(drift)):.1f} degrees ({drift:.1%} of its length)"
+    off_line = np.linalg.norm(aside - np.outer(heights / length, aside[-1]), axis=1)
+    worst = int(np.argmax(off_line))
+    if off_line[worst] > max(_OFF_LINE[0], _DRIFT * length):
+        return f"slice {worst + 1} is shifted by {off_line[worst]:.1f} mm in its plane"
+    return ""
 
 
 def _normal(frame: Frame) -> NDArray[np.float64]:

@@ -17,15 +17,18 @@ _SHORTEST_NAME = 3  # characters: shorter words are in many descriptions by chan
 
 
 def decoded(tags: Tags, name: str) -> str:
-    """A text in the character set that the file names."""
+    """A text in the character set that the file names, or, where no decoder knows that, in Latin-1."""
     raw = tags.raw(name).strip(b" \0")
     if raw.isascii() and b"\x1b" not in raw:
         return raw.decode("ascii")
     from pydicom.charset import convert_encodings, decode_bytes
 
-    with quiet():
-        encodings = convert_encodings(list(tags.texts("SpecificCharacterSet")) or None)
-        return str(decode_bytes(raw, encodings, _DELIMITERS))
+    try:
+        with quiet():
+            encodings = convert_encodings(list(tags.texts("SpecificCharacterSet")) or None)
+            return str(decode_bytes(raw, encodings, _DELIMITERS))
+    except (ValueError, LookupError):
+        return raw.decode("latin-1")
 
 
 def description_of(tags: Tags) -> str:

@@ -23,6 +23,7 @@ UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7: metre, mm, micron; u
 _LONGEST_QUATERNION = 1.0005  # of a unit quaternion that was rounded on its way into the file
 _PLAUSIBLE_MM = (0.5, 5000.0)  # longest edge of a scan whose unit is not mm
 _AGREE_MM = 0.1
+_LAST_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER
 
 
 def read_geometry(header: Any, shape: Shape, settings: ReadSettings, path: Path) -> tuple[Geometry, tuple[str, ...]]:
@@ -37,7 +38,8 @@ def read_geometry(header: Any, shape: Shape, settings: ReadSettings, path: Path)
         ScanError: `no_orientation`, `bad_affine`.
     """
     unit = UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    codes = max(int(header["sform_code"]), 0), max(int(header["qform_code"]), 0)
+    sform_code, qform_code = (_code(int(header[name])) for name in ("sform_code", "qform_code"))
+    codes = sform_code, qform_code
     sform = _scaled(header.get_sform(), unit) if codes[0] else None
     qform = _scaled(_qform(header), unit) if codes[1] else None
     rigid = qform if qform is not None and _is_usable(qform) else None
@@ -51,6 +53,11 @@ def read_geometry(header: Any, shape: Shape, settings: ReadSettings, path: Path)
     zooms = _other_zooms(header, Geometry(shape, affine), unit=unit) if any(codes) else None
     geometry = Geometry(shape, affine, Stored(unit, rigid, codes, zooms))
     return geometry, (*_unit_doubts(geometry), *_disagreement(geometry, sform, qform))
+
+
+def _code(stored: int) -> int:
+    """What an affine leads to: 0 is none; a code that the standard does not have counts as 2, some other scan."""
+    return 2 if stored > _LAST_CODE else max(stored, 0)
 
 
 def _qform(header: Any) -> NDArray[np.float64]:
