@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_SERIES = "series-"  # how ids of DICOM series begin
 READS = "give NIfTI (.nii, .nii.gz, .hdr/.img) or DICOM files"
 
 
@@ -64,22 +65,53 @@ def gather(selection: Selection, settings: ReadSettings) -> Found:
         if kind != "folder" and not lists.is_list(path):
             named[path.parent].append(path)
     found, skipped, empty = Found(), list[Path](), list[Path]()
+    places: list[list[Candidate]] = []  # the scans of folders and named files, by input
     for path, kind in inputs.items():
         if kind == "folder":
             there = _in_folder(path, selection, settings, named=inputs)
+            places.append(there.scans)
             empty += [] if there.scans else [path]
         elif lists.is_list(path):
             there = _in_list(path, selection, settings, of_glob=_of_glob(path, inputs))
             skipped += there.rest
         else:
             there = _in_files(named.pop(path.parent, ()), selection, settings)
+            places.append(there.scans)
             skipped += there.rest
         found.add(there)
+    found.scans = _across(found.scans, places, settings)
     _warn_of_globs(found, selection)
     if found.scans:
         _warn(empty, skipped)
         found.rest = [file for file in found.rest if file not in skipped]  # they are told of
     return found
+
+
+def _across(scans: list[Candidate], places: Sequence[list[Candidate]], settings: ReadSettings) -> list[Candidate]:
+    """Files of one DICOM series are one scan, and people with one PatientID are told apart, as if in one folder.
+
+    Args:
+        scans: of all inputs.
+        places: those of folders and named files, by input. What a list names stays as its rows say.
+        settings: how files are read.
+    """
+    series = [[one for one in place if one.ref.id.startswith(_SERIES)] for place in places]
+    in_places = Counter(name for place in series for name in {n for one in place for n in (_uid(one), one.ref.subject)})
+    if max(in_places.values(), default=0) < 2:
+        return scans
+    files = {os.path.realpath(path): (path, one) for place in series for one in place for path in one.ref.paths}
+    owners = dict(files.values())
+    refs, _ = scans_of(list(owners), settings)
+    again: dict[int, list[Candidate]] = defaultdict(list)  # by the candidate that has its first file
+    for ref in refs:
+        again[id(owners[ref.path])].append(_candidate(ref, owners[ref.path].root))
+    old = {id(one) for place in series for one in place}
+    return [new for one in scans for new in (again[id(one)] if id(one) in old else [one])]
+
+
+def _uid(one: Candidate) -> str:
+    """What the parts of a mixed series have in common in their ids."""
+    return "-".join(one.ref.id.split("-")[:2])
 
 
 def _warn(empty: Iterable[Path], skipped: Sequence[Path]) -> None:
