@@ -5,7 +5,8 @@
 Anomalies of `medvae.simulate.anomalies` (tumours with swelling and displaced tissue; spots, dark and bright; darker
 white matter on both sides) are put into the subjects of the split `calibrate` of `brains-t1`, half of them with the
 intensities of another scanner (`simulate.scanners`). Scans are then prepared as a file would be: receive field,
-intensities. No scan is compared with healthy statistics that contain it.
+intensities. No scan is compared with a healthy mean and spread that contain it; how rare a value is, and the threshold,
+come from the healthy maps of all subjects, its own included.
 
 Weights are chosen among 0, 1/4, 1/2 and 1 by coordinate ascent from those of `fused`; the maps that count alone in it
 stay. The criterion is the mean over kinds of ln AP + ½ ln (s + 0.01), each minus that of `asymmetry` alone: pooled
@@ -25,13 +26,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from maps import DATA, Healthy, prepared_scans
+from sklearn.metrics import average_precision_score
 
 from medvae.anomaly.anomaly_map import ScanMaps
 from medvae.anomaly.inference import infer
 from medvae.anomaly.maps import _fused, fused
 from medvae.checkpoint.folder import load
 from medvae.cli import console
-from medvae.evaluation.metrics import average_precision
 from medvae.prepare import intensity
 from medvae.prepare.field import receive_field
 from medvae.simulate.anomalies import KINDS, add_anomaly
@@ -60,17 +61,22 @@ HEALTHY = "healthy"
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """The foreground voxels of a scan: truth, and −ln P of each witness, `(n, witnesses)`."""
+    """The foreground voxels of a scan: truth, and −ln P of each witness, `(n, witnesses)`.
+
+    Attributes:
+        stands_for: how many healthy voxels each healthy one stands for.
+    """
 
     subject: str
     kind: str
     truth: NDArray[np.bool_] = field(repr=False)
     features: NDArray[np.float16] = field(repr=False)
+    stands_for: int = 1
 
     def thinned(self) -> Case:
-        """All anomalous voxels, and one in `THIN` healthy ones: this keeps the order of APs, not their size."""
+        """All anomalous voxels, and one in `THIN` healthy ones, which stands for as many."""
         kept = self.truth | (np.arange(self.truth.size) % THIN == 0)
-        return replace(self, truth=self.truth[kept], features=self.features[kept])
+        return replace(self, truth=self.truth[kept], features=self.features[kept], stands_for=THIN)
 
 
 def main() -> None:
@@ -187,7 +193,9 @@ def figures(cases: Sequence[Case], healthy: Sequence[Case], kind: str, combine: 
     if not some:
         return 0.0, 0.0
     values, truth = np.concatenate([combine(one) for one in some]), np.concatenate([one.truth for one in some])
-    return average_precision(truth, values), float((values[truth] > limit_of(healthy, combine)).mean())
+    counted = np.concatenate([np.where(one.truth, 1, one.stands_for) for one in some])
+    ap = float(average_precision_score(truth, values, sample_weight=counted))
+    return ap, float((values[truth] > limit_of(healthy, combine)).mean())
 
 
 def limit_of(cases: Sequence[Case], combine: Combine) -> float:
