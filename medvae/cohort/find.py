@@ -101,10 +101,10 @@ def find(what: Wanted | Iterable[Wanted], settings: ReadSettings | Settings | No
     selection, given = _understood(what)
     options = read_settings(settings)
     found = gather(selection, options) if selection.inputs else Found()
-    scans = twins.without(_once([*found.scans, *given]), options)
-    if not scans:
+    once = _once([*found.scans, *given])
+    if not once:
         raise _nothing(found, selection)
-    scans = participants.join(subjects.guess(scans))
+    scans = twins.without(participants.join(subjects.guess(once)), options, said=[entries(one) for one in once])
     doubts.tell(scans)
     refs = unique(scans, hashed=selection.hash_ids)
     return Cohort(tuple(refs), len(found.rest), tuple(one.origin for one in scans))

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvae.cohort.names import entries, plural
+from medvae.cohort.names import plural
 from medvae.errors import ScanError
 from medvae.io import reading
 from medvae.io.same_voxels import turned_onto
@@ -36,24 +37,43 @@ _SAME_VALUES = 2e-4  # largest difference, of the range: a converter may store M
 _COMPARED = 200_000  # voxels
 
 
-def without(found: Sequence[Candidate], settings: ReadSettings) -> list[Candidate]:
+def without(
+    found: Sequence[Candidate], settings: ReadSettings, *, said: Sequence[tuple[object, ...]]
+) -> list[Candidate]:
     """The candidates without those that hold the same scan as another one; a warning names both.
 
-    Rows of lists that say different things of the two are left alone.
+    Of a DICOM series and the file made from it the series stays, as the subject that a BIDS name gives the file: the
+    other sessions of that person have such names, too.
+
+    Args:
+        found: with the subjects that BIDS names give.
+        settings: how files are read.
+        said: what lists say of each. Rows that say different things of the two are left alone.
     """
     gone: set[int] = set()
     told: list[str] = []
+    rows = {id(one): row for one, row in zip(found, said, strict=True)}
+    bids: dict[int, Candidate] = {}
     for one, other in (*_by_name(found), *_by_place(found, settings)):
-        if {id(one), id(other)} & gone or entries(one) != entries(other):
+        if {id(one), id(other)} & gone or rows[id(one)] != rows[id(other)]:
             continue
         if _is_same(one.ref, other.ref, settings):
             told.append(f"{_shown(one.ref)} and {_shown(other.ref)}")
             gone.add(id(other))
+            if other.origin == "bids" and one.origin not in ("bids", "list"):
+                bids[id(one)] = other
     if told:
         more = f" (and {plural(len(told) - 1, 'more pair')})" if len(told) > 1 else ""
         log.warning("%s are the same scan: only the first is used%s", told[0], more)
         log.debug("the same scans: %s", "; ".join(told))
-    return [one for one in found if id(one) not in gone]
+    kept = [one for one in found if id(one) not in gone]
+    return [_as_subject_of(bids[id(one)], one) if id(one) in bids else one for one in kept]
+
+
+def _as_subject_of(named: Candidate, one: Candidate) -> Candidate:
+    """A candidate with the subject and the conditions of another one."""
+    ref = replace(one.ref, subject=named.ref.subject, subject_given=True, conditions=named.ref.conditions)
+    return replace(one, ref=ref, origin=named.origin)
 
 
 def _by_name(found: Iterable[Candidate]) -> Iterator[tuple[Candidate, Candidate]]:

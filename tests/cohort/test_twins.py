@@ -115,3 +115,18 @@ def test_another_scan_of_the_same_patient_is_another_scan(tmp_path: Path, change
         data = data[:-1]
     write(tmp_path / "scan.nii.gz", data, affine=affine)
     assert len(find(tmp_path)) == 2
+
+
+def test_the_series_is_the_subject_that_the_file_made_from_it_names(tmp_path: Path) -> None:
+    """Else the sessions of one person would be those of two, and could part between training and validation."""
+    put(tmp_path / "dicom" / "first", slices(ramp()))
+    made = converted(read(tmp_path / "dicom"))
+    for session in (1, 2):
+        name = f"sub-01_ses-{session}_T1w.nii.gz"
+        data = made.data if session == 1 else np.square(made.data)
+        write(tmp_path / "sub-01" / f"ses-{session}" / "anat" / name, data, affine=made.geometry.affine)
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-01\t45\n", "utf-8")
+    cohort = find(tmp_path)
+    assert sorted(ref.format for ref in cohort) == ["dicom", "nifti"]
+    assert cohort.subjects == ("sub-01",)
+    assert [ref.conditions for ref in cohort] == [{"age": 45.0}] * 2
