@@ -106,7 +106,7 @@ def test_a_damaged_sample_has_no_page_and_does_not_stop_the_others(tmp_path: Pat
 
 def test_the_table_of_candidates_as_spreadsheets_save_it(tmp_path: Path) -> None:
     out = make_run(tmp_path, [detection("a"), detection("b", top=0.1)])
-    text, known = (out / "findings.csv").read_text("utf-8"), {"a": {"1": 0.1}}
+    text, known = (out / "findings.csv").read_text("utf-8"), {"a": {"1": 0.2}}  # b was searched, too
     german = "\r\n".join(line.replace(",", ";").replace(".", ",") for line in text.splitlines())
     for saved in (german.encode(), text.encode("utf-8-sig"), text.encode("utf-16")):
         (out / "findings.csv").write_bytes(saved)

@@ -229,7 +229,7 @@ def test_the_worklist_knows_score_candidates_q_and_why_a_scan_was_rejected(tmp_p
     assert (a["candidates"], a["volume_ml"], a["p"], a["unit"]) == (1, 1.5, 0.1, "nats")
     assert (b["candidates"], b["warnings"]) == (0, [])
     assert (c["status"], c["code"], c["hint"]) == ("rejected", "wrong_modality", "use a model trained on that modality")
-    assert run["q"] == {"a": {"1": 0.1}}
+    assert run["q"] == {"a": {"1": 0.2}}  # b was searched, too
     assert run["card"]["model"]["training"] == 18
     assert "Research use only" in run["notice"]
 
