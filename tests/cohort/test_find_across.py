@@ -8,6 +8,7 @@ import pytest
 from dicom_made import put, ramp, slices
 
 from medvae.cohort.find import find
+from medvae.errors import InputError
 from medvae.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -51,3 +52,11 @@ def test_a_folder_that_is_given_twice_is_used_once(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert len(find([tmp_path / "a", tmp_path / "link"])) == 1
     assert len(find([tmp_path, tmp_path / "a"])) == 1
+
+
+def test_a_name_that_begins_with_a_tilde_need_not_be_a_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    person(tmp_path / "~no-users-name", PatientID="001")
+    monkeypatch.chdir(tmp_path)
+    assert len(find("~no-users-name")) == 1
+    with pytest.raises(InputError, match="no such file or folder"):
+        find("~nobody-is-called-so")

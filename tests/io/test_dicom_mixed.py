@@ -26,6 +26,7 @@ from dicom_made import (
     save,
     slices,
 )
+from pydicom import dcmread
 
 from medvae.errors import ScanError
 from medvae.io import reading
@@ -334,3 +335,17 @@ def test_a_broken_part_does_not_hide_the_others(tmp_path: Path) -> None:
         reading.read(refs[0], SPLIT)
     assert caught.value.code == "truncated"
     assert reading.read(refs[1], SPLIT).data.shape == SHAPE
+
+
+def test_a_file_without_a_position_is_not_left_out_of_the_parts(tmp_path: Path) -> None:
+    """Nothing says which part it belongs to: the whole is refused, as without the setting."""
+    stacks(tmp_path, 14, 90, keyword="EchoTime", modality="MR")
+    parts(tmp_path)  # without the damage they are read
+    (path, *_) = sorted(file for file in tmp_path.rglob("*") if file.is_file())
+    image = dcmread(path)
+    del image.ImagePositionPatient
+    save(image, path)
+    refs, _ = dicom.find([file for file in tmp_path.rglob("*") if file.is_file()], SPLIT)
+    assert [len(ref.paths) for ref in refs] == [10]
+    with pytest.raises(ScanError, match="ImagePositionPatient"):
+        reading.read(refs[0], SPLIT)
