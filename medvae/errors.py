@@ -65,7 +65,9 @@ CODES: dict[str, Code] = {
     "too_few_slices": Code("rejected", "fewer than 3 slices", "export the whole series"),
     "uneven_spacing": Code("rejected", "the slices are not evenly spaced", "export the missing slices"),
     "gantry_tilt": Code(
-        "rejected", "the slices are sheared (gantry tilt)", "correct the tilt first, e.g. with dcm2niix"
+        "rejected",
+        "the slices are sheared (gantry tilt), or one is shifted in its plane",
+        "correct the tilt first, e.g. with dcm2niix, or export the slices that belong together",
     ),
     "modality_lut": Code("rejected", "the values use a Modality LUT", "export with rescale slope and intercept"),
     "undecodable": Code("rejected", "the compressed pixels cannot be decoded", "export uncompressed"),

@@ -94,20 +94,13 @@ def _faces(data: NDArray[T]) -> NDArray[T]:
     return np.concatenate([np.take(data, end, axis).ravel() for axis in range(3) for end in (0, -1)])
 
 
-def _only_faces(where: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Those voxels of `(X, Y, Z)` that lie on the six faces."""
-    inner = np.zeros(where.shape, bool)
-    inner[1:-1, 1:-1, 1:-1] = True
-    return where & ~inner
-
-
 def _unknown_outside(scan: Scan) -> NDArray[np.bool_] | None:
     """Filled voxels that are background: those that join the faces of the image, where most of these were filled."""
     if scan.valid is None or np.mean(~_faces(scan.valid)) < _RIM:
         return None
     thick = _thick(~scan.valid, spacing=scan.geometry.spacing)
-    joined: NDArray[np.bool_] = ndimage.binary_propagation(_only_faces(thick), mask=thick)
-    return joined
+    outside: NDArray[np.bool_] = ~ndimage.binary_fill_holes(~thick)
+    return outside
 
 
 def _darkest(tissue: NDArray[np.float32]) -> tuple[float, float]:

@@ -38,8 +38,7 @@ def read_geometry(header: Any, shape: Shape, settings: ReadSettings, path: Path)
         ScanError: `no_orientation`, `bad_affine`.
     """
     unit = UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    sform_code, qform_code = (_code(int(header[name])) for name in ("sform_code", "qform_code"))
-    codes = sform_code, qform_code
+    codes = _code(int(header["sform_code"])), _code(int(header["qform_code"]))
     sform = _scaled(header.get_sform(), unit) if codes[0] else None
     qform = _scaled(_qform(header), unit) if codes[1] else None
     rigid = qform if qform is not None and _is_usable(qform) else None
