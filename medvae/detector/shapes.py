@@ -59,8 +59,9 @@ def draw_shape(
 
 def _rounded(offsets: NDArray[np.float32], power: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Less the distance from the centre by a random turned and stretched norm: 2 is an ellipsoid, 8 nearly a box."""
-    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0] * np.exp(rng.uniform(-0.5, 0.5, 3))
-    turned = np.abs(np.tensordot(turn.astype(np.float32), offsets, axes=1))
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    stretch = np.exp(rng.uniform(-0.5, 0.5, (3, 1)))  # of rows: of columns, it would stretch before it turns
+    turned = np.abs(np.tensordot((stretch * turn).astype(np.float32), offsets, axes=1))
     return -np.asarray((turned**power).sum(axis=0) ** (1 / power), np.float32)
 
 

@@ -53,3 +53,13 @@ def test_the_smallest_foreground_still_gives_a_shape() -> None:
     box, shape = draw_shape(foreground, spacing=SPACING, rng=np.random.default_rng(0))
     assert shape.sum() == 1
     assert foreground[box][shape].all()
+
+
+def test_ellipsoids_are_turned() -> None:
+    axes = np.stack(np.meshgrid(*[np.arange(-12.0, 13.0)] * 3, indexing="ij")).astype(np.float32)
+    slants = []
+    for seed in range(20):
+        radius = -shapes._rounded(axes, 2.0, np.random.default_rng(seed))
+        spread = np.cov(axes[:, radius < 6])
+        slants.append(np.abs(spread - np.diag(np.diag(spread))).max() / np.diag(spread).mean())
+    assert np.median(slants) > 0.1
