@@ -112,6 +112,15 @@ def test_the_counts_in_words() -> None:
     assert "not screened for near-copies (unknown: the model keeps no training scans)" in tables.report(found)
 
 
+def test_a_screen_against_a_part_of_the_training_scans_says_so() -> None:
+    whole, rows = synthetic_set(2, model={"keep": 6})
+    found = tables.counts(rows, whole)
+    assert (found["compared_with"], found["training_scans"]) == (6, 8)
+    assert "; against 6 of 8 training scans" in "\n".join(tables.report(found))
+    whole, rows = synthetic_set(2)
+    assert "; against" not in "\n".join(tables.report(tables.counts(rows, whole)))
+
+
 def test_near_copies_are_counted_by_the_comparison_that_finds_them() -> None:
     whole, rows = synthetic_set(2)
     facts = {**rows[0].facts, "copy": "yes", "copy_by": "registered;region"}
