@@ -90,8 +90,8 @@ def evaluate_augment(
         The folder `evaluation`, the contents of its `augment.json` (`tree`), and the report as text (`lines`).
 
     Raises:
-        InputError: no run of `augment`, too few scans, no label maps or classes for the task; `subjects_overlap` for
-            held-out scans that something was trained on.
+        InputError: no run of `augment`, a run of another model, too few scans, no label maps or classes for the task;
+            `subjects_overlap` for held-out scans that something was trained on.
         SettingsError: an unknown task or arm, a task without held-out scans, reconstructions without a model.
         OutputError: the folder cannot be written.
         RunError: the device does not exist.
@@ -103,6 +103,7 @@ def evaluate_augment(
     wanted = _check(utility, arms, holdout=holdout is not None, draws=draws)
     run, where = SyntheticRun.read(Path(out)), torch.device(find_device(device))
     trained = model if isinstance(model, Model | None) else load(Path(model), device="cpu")
+    run.check_model(trained)
     preparation = run.preparation(trained)
     reader = Reader(preparation, ReadSettings() if trained is None else trained.settings.read, on_progress)
     sets = _read(reader, run, real, holdout)

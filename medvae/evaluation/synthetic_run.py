@@ -86,6 +86,17 @@ class SyntheticRun:
             found[written == int(value)] = known
         return found
 
+    def check_model(self, model: Model | None) -> None:
+        """Refuse another model than the samples are of: their grid, and whose scans they depend on, would be wrong.
+
+        Raises:
+            InputError: it has other weights.
+        """
+        wanted = self.record.get("identity", {}).get("model", "")
+        if model is not None and wanted and model.hash != wanted:
+            message = f"the samples are of the model {wanted[:12]}, not of {model.hash[:12]}"
+            raise InputError(message, path=self.out, hint="pass the model of this run as model=")
+
     def preparation(self, model: Model | None) -> Preparation:
         """How real scans were brought onto the grid of the samples.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,13 @@ def test_label_values_are_those_of_the_model_whatever_the_layout(layout: str, mo
 def test_samples_that_depend_on_other_scans_are_noted(run: Path, cohort: Path) -> None:
     tree = medvae.evaluate_augment(run, of(cohort, "test")).tree
     assert "training scans that are not among the real ones" in tree["notes"][0]
+
+
+def test_the_model_of_another_run_is_refused(run: Path, cohort: Path, model: Path) -> None:
+    other = replace(load(model), hash="another")
+    with pytest.raises(InputError, match=f"of the model {load(model).hash[:12]}, not of another") as problem:
+        medvae.evaluate_augment(run, of(cohort, "train"), model=other)
+    assert problem.value.path == str(run)
 
 
 def test_what_is_refused(run: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
