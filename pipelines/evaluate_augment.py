@@ -92,7 +92,8 @@ def evaluate_augment(
     Raises:
         InputError: no run of `augment`, a run of another model, too few scans, no label maps or classes for the task;
             `subjects_overlap` for held-out scans that something was trained on.
-        SettingsError: an unknown task or arm, a task without held-out scans, reconstructions without a model.
+        SettingsError: an unknown task or arm, a task without held-out scans, reconstructions without a model, no draws
+            or steps.
         OutputError: the folder cannot be written.
         RunError: the device does not exist.
 
@@ -100,7 +101,7 @@ def evaluate_augment(
         >>> medvae.evaluate_augment("synthetic", "train.csv", holdout="test.csv").tree["fidelity"]["scans"]
         10
     """
-    wanted = _check(utility, arms, holdout=holdout is not None, draws=draws)
+    wanted = _check(utility, arms, holdout=holdout is not None, draws=draws, plan=plan or Plan())
     run, where = SyntheticRun.read(Path(out)), torch.device(find_device(device))
     trained = model if isinstance(model, Model | None) else load(Path(model), device="cpu")
     run.check_model(trained)
@@ -123,11 +124,11 @@ def evaluate_augment(
     return _write(tree, sets, Path(out) / FOLDER, spacing=settings.spacing)
 
 
-def _check(utility: str | None, arms: Sequence[str] | None, *, holdout: bool, draws: int) -> Sequence[str]:
+def _check(utility: str | None, arms: Sequence[str] | None, *, holdout: bool, draws: int, plan: Plan) -> Sequence[str]:
     """The names of the arms.
 
     Raises:
-        SettingsError: an unknown task or arm, no draws, or a task without held-out scans.
+        SettingsError: an unknown task or arm, no draws or steps, or a task without held-out scans.
     """
     if utility is not None and utility not in get_args(Utility):
         raise SettingsError(f"there is no task {utility!r}", hint=suggest(utility, get_args(Utility)))
@@ -137,6 +138,8 @@ def _check(utility: str | None, arms: Sequence[str] | None, *, holdout: bool, dr
         raise SettingsError(f"there is no arm {unknown[0]!r}", hint=suggest(unknown[0], tuple(ARMS)))
     if draws < 1:
         raise SettingsError(f"draws is {draws}: at least 1 is needed", hint="pass e.g. draws=10")
+    if plan.steps < 1:
+        raise SettingsError(f"plan.steps is {plan.steps}: at least 1 is needed", hint="pass e.g. plan=Plan(steps=500)")
     return tuple(ARMS) if arms is None else arms
 
 

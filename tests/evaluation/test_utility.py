@@ -32,6 +32,11 @@ def test_a_segmenter_learns_a_ball() -> None:
     assert list(trial.measures) == ["dice", "surface_mm", "dice_1", "surface_mm_1"]
 
 
+@pytest.mark.parametrize("steps", [1, 9, 10, 11])
+def test_a_training_may_be_short(steps: int) -> None:
+    assert len(segmentation(Plan(steps=steps, batch=1)).run([ARMS["real"]], draws=[0])) == 1
+
+
 def test_a_classifier_learns_bright_from_dark() -> None:
     real, test = (made(8, seed=seed, classes=("bright", "dark")) for seed in (0, 1))
     experiment = Experiment(Classification.of(real, [test]), real, test, {}, Plan(steps=30, batch=4, lr=1e-2))

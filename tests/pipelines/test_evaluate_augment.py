@@ -209,6 +209,8 @@ def test_what_is_refused(run: Path, cohort: Path, tmp_path: Path, capsys: pytest
         medvae.evaluate_augment(run, of(cohort, "train"), arms=[ARMS[2]], **apart)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="no arm 'clasical'"):
         medvae.evaluate_augment(run, cohort, arms=["clasical"])
+    with pytest.raises(SettingsError, match="steps is 0"):
+        medvae.evaluate_augment(run, cohort, plan=Plan(steps=0))
     with pytest.raises(InputError, match="1 real training subjects") as problem:
         medvae.evaluate_augment(run, of(cohort, "again"))
     assert problem.value.code == "too_few"
