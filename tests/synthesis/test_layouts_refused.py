@@ -139,6 +139,15 @@ def test_labels_of_a_datalist_that_do_not_fit_are_refused(
     assert not out.exists()
 
 
+def test_dicom_series_are_not_left_out_of_lists_without_a_word(out: Path, tmp_path: Path) -> None:
+    write_set(tmp_path, "dicom")
+    put(tmp_path, "images/one.nii.gz", "labels/x.nii.gz")
+    with pytest.raises(InputError, match="4 of 5 scans of the real set are DICOM series") as caught:
+        write_set(out, "medvae", merge_with=tmp_path / "images")
+    assert caught.value.hint
+    assert not out.exists()
+
+
 def test_classes_keep_the_numbers_of_the_real_set(out: Path, tmp_path: Path) -> None:
     real = tmp_path / "real"
     put(real, "one.nii.gz", "x.nii.gz")
