@@ -12,7 +12,7 @@ from medvae.review.samples import Pair, SampleMontage, display_limits
 from medvae.run.work import TextFile
 from medvae.synthesis.decoding import is_binary
 from medvae.synthesis.provenance import no_label_maps, unit_text, whose
-from medvae.synthesis.rows import table
+from medvae.synthesis.rows import rounded, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -107,7 +107,8 @@ def _audit(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
     """The samples, and below them the distances between training scans of different subjects."""
     synthetic = [{"kind": "synthetic", "id": row.id, **row.facts, **row.scores} for row in rows]
     real = [{"kind": "real", **row} for row in whole.screen.real_rows()]
-    return TextFile("audit.csv", table((*_AUDIT, "draws", "rejected"), [*synthetic, *real]))
+    found = [rounded(row) for row in (*synthetic, *real)]
+    return TextFile("audit.csv", table((*_AUDIT, "draws", "rejected"), found))
 
 
 def _montage(rows: Sequence[Row], whole: SyntheticSet) -> SampleMontage | None:

@@ -58,6 +58,18 @@ def test_conditions_are_columns_of_the_list_and_keys_of_the_datalist() -> None:
     assert [(item["age"], item["sex"]) for item in items] == [(70.0, row["sex"]) for row in found]
 
 
+@pytest.mark.parametrize(
+    ("age", "text"), [(20231230.5, "20231230.5"), (1 / 3, "0.3333333333333333"), (1e7, "10000000")]
+)
+def test_conditions_have_all_their_digits(age: float, text: str) -> None:
+    """Six are enough for a distance, but not for a date or a patient's number."""
+    whole, rows = synthetic_set(1, model={"conditions": ("age",)}, conditions={"age": age}, reject=False)
+    found = files(rows, whole)
+    assert table(found["labels.csv"].text)[0]["age"] == text
+    distance = table(found["audit.csv"].text)[0]["distance"]
+    assert distance == f"{rows[0].distance:.6g}"
+
+
 def test_a_missing_condition_is_an_empty_cell() -> None:
     whole, rows = synthetic_set(1, model={"conditions": ("age", "sex")}, conditions={"age": None})
     assert table(files(rows, whole)["labels.csv"].text)[0]["age"] == ""
