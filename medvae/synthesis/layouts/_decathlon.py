@@ -143,6 +143,8 @@ def _item(row: Row, classes: Sequence[str], *, seed: int) -> dict[str, Any]:
     item.pop("label", None)
     if facts["label_map"] is not None:
         item["label"] = facts["label_map"]
+    if facts.get("mask") is not None:
+        item["mask"] = facts["mask"]
     if facts["class"] is not None:
         item["class" if facts["label_map"] is not None else "label"] = classes.index(facts["class"])
     return item | {"synthetic": True, "subject": facts["subject"], "sources": row.sources, "seed": seed}

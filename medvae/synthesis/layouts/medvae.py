@@ -29,7 +29,7 @@ class Layout(BaseLayout):
 
     def places(self, one: str) -> Places:
         """A folder for images with their sidecars, one for label maps."""
-        return Places(f"images/{one}.nii.gz", f"labels/{one}.nii.gz", f"images/{one}.json")
+        return Places(f"images/{one}.nii.gz", f"labels/{one}.nii.gz", f"images/{one}.json", f"masks/{one}.nii.gz")
 
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
         """`labels.csv` and `dataset.json`."""
