@@ -90,9 +90,10 @@ def evaluate_augment(
         The folder `evaluation`, the contents of its `augment.json` (`tree`), and the report as text (`lines`).
 
     Raises:
-        InputError: no run of `augment`, too few scans, no label maps or classes for the task; `subjects_overlap` for
-            held-out scans that something was trained on.
-        SettingsError: an unknown task or arm, a task without held-out scans, reconstructions without a model.
+        InputError: no run of `augment`, a run of another model, too few scans, no label maps or classes for the task;
+            `subjects_overlap` for held-out scans that something was trained on.
+        SettingsError: an unknown task or arm, a task without held-out scans, reconstructions without a model, no arm,
+            draws or steps.
         OutputError: the folder cannot be written.
         RunError: the device does not exist.
 
@@ -100,9 +101,10 @@ def evaluate_augment(
         >>> medvae.evaluate_augment("synthetic", "train.csv", holdout="test.csv").tree["fidelity"]["scans"]
         10
     """
-    wanted = _check(utility, arms, holdout=holdout is not None, draws=draws)
+    wanted = _check(utility, arms, holdout=holdout is not None, draws=draws, plan=plan or Plan())
     run, where = SyntheticRun.read(Path(out)), torch.device(find_device(device))
     trained = model if isinstance(model, Model | None) else load(Path(model), device="cpu")
+    run.check_model(trained)
     preparation = run.preparation(trained)
     reader = Reader(preparation, ReadSettings() if trained is None else trained.settings.read, on_progress)
     sets = _read(reader, run, real, holdout)
@@ -122,11 +124,11 @@ def evaluate_augment(
     return _write(tree, sets, Path(out) / FOLDER, spacing=settings.spacing)
 
 
-def _check(utility: str | None, arms: Sequence[str] | None, *, holdout: bool, draws: int) -> Sequence[str]:
-    """The names of the arms.
+def _check(utility: str | None, arms: Sequence[str] | None, *, holdout: bool, draws: int, plan: Plan) -> Sequence[str]:
+    """The names of the arms, each once.
 
     Raises:
-        SettingsError: an unknown task or arm, no draws, or a task without held-out scans.
+        SettingsError: an unknown task or arm, no arm, draws or steps, or a task without held-out scans.
     """
     if utility is not None and utility not in get_args(Utility):
         raise SettingsError(f"there is no task {utility!r}", hint=suggest(utility, get_args(Utility)))
@@ -134,9 +136,13 @@ def _check(utility: str | None, arms: Sequence[str] | None, *, holdout: bool, dr
         raise SettingsError("utility is measured on held-out scans", hint="pass holdout=")
     if unknown := [name for name in arms or () if name not in ARMS]:
         raise SettingsError(f"there is no arm {unknown[0]!r}", hint=suggest(unknown[0], tuple(ARMS)))
+    if arms is not None and not arms:
+        raise SettingsError("arms is empty: at least 1 is needed", hint="name some, or leave out arms= for all")
     if draws < 1:
         raise SettingsError(f"draws is {draws}: at least 1 is needed", hint="pass e.g. draws=10")
-    return tuple(ARMS) if arms is None else arms
+    if plan.steps < 1:
+        raise SettingsError(f"plan.steps is {plan.steps}: at least 1 is needed", hint="pass e.g. plan=Plan(steps=500)")
+    return tuple(ARMS if arms is None else dict.fromkeys(arms))
 
 
 def _read(
@@ -256,12 +262,12 @@ def _gains(
 
 
 def _write(tree: dict[str, Any], sets: Sets, place: Path, *, spacing: tuple[float, float, float]) -> AugmentEvaluation:
-    pictures = {"fidelity.png": fidelity_picture(tree)}
-    if tree["utility"] is not None:
-        pictures["utility.png"] = utility_picture(tree["utility"])
     with disk_errors(place):
-        write_json(place / "augment.json", tree)
+        write_json(place / "augment.json", tree)  # before anything is drawn: trainings take long
         write_text(place / "augment.md", markdown(tree))
+        pictures = {"fidelity.png": fidelity_picture(tree)}
+        if tree["utility"] is not None:
+            pictures["utility.png"] = utility_picture(tree["utility"])
         nearest_picture(sets, spacing=spacing).write(place)
         for name, picture in pictures.items():
             with atomic(place / name) as partial:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvae.cohort import tables
 from medvae.cohort.find import find
-from medvae.cohort.names import both_forms
+from medvae.cohort.names import both_forms, digest
 from medvae.cohort.rows import COLUMNS
 from medvae.errors import InputError, ScanError
 from medvae.evaluation.image_set import ImageSet
@@ -85,6 +85,17 @@ class SyntheticRun:
         for value, known in self.record.get("label_values", {}).items():  # older runs do not say: none is changed
             found[written == int(value)] = known
         return found
+
+    def check_model(self, model: Model | None) -> None:
+        """Refuse another model than the samples are of: their grid, and whose scans they depend on, would be wrong.
+
+        Raises:
+            InputError: it has other weights.
+        """
+        wanted = self.record.get("identity", {}).get("model", "")
+        if model is not None and wanted and model.hash != wanted:
+            message = f"the samples are of the model {wanted[:12]}, not of {model.hash[:12]}"
+            raise InputError(message, path=self.out, hint="pass the model of this run as model=")
 
     def preparation(self, model: Model | None) -> Preparation:
         """How real scans were brought onto the grid of the samples.
@@ -176,11 +187,12 @@ def check_apart(training: ImageSet, held_out: ImageSet, run: SyntheticRun, *, mo
 def not_in(training: ImageSet, run: SyntheticRun, *, model: Model | None) -> int:
     """How many scans the samples depend on that are not among the real training scans.
 
-    Samples then carry information that real scans alone do not have, and a gain is not due to them.
+    Samples then carry information that real scans alone do not have, and a gain is not due to them. Decoded samples
+    have no sources, but depend on all training scans; without the model, `audit.csv` lists these.
     """
     if model is not None:
         return len(set(model.latents.hashes) - set(training.hashes))
-    return len(run.sources - set(training.ids))
+    return len(run.known - {*training.ids, *map(digest, training.ids)})  # a model trained with hash_ids knows hashes
 
 
 def _sources(listed: Path) -> frozenset[str]:

@@ -73,10 +73,12 @@ class Segmentation:
     Attributes:
         values: of the label maps, 0 first.
         spacing: voxel size, mm.
+        diagonal: of the grid, mm: scans may be cut to the part of it that is trained on.
     """
 
     values: tuple[int, ...]
     spacing: tuple[float, float, float]
+    diagonal: float
     name: str = "segmentation"
     pictures: bool = True
 
@@ -94,7 +96,7 @@ class Segmentation:
         if unknown:
             message = f"label values {unknown} that the real training scans do not have: {real.label_values}"
             raise InputError(message, code="no_labels", hint="use label maps with the same values")
-        return cls(real.label_values, spacing)
+        return cls(real.label_values, spacing, float(np.linalg.norm(np.array(real.images.shape[2:]) * spacing)))
 
     def targets(self, scans: ImageSet) -> list[Tensor]:
         """Position of each voxel's value among the values, float32 `(1, X, Y, Z)`."""
@@ -137,7 +139,21 @@ class Segmentation:
         x, y, z = (slice(n) for n in target.shape[1:])  # without what was padded
         guess = network(image[None]).argmax(1, keepdim=True)[0, :, x, y, z].cpu()
         pairs = [(guess == at, target == at) for at in range(1, len(self.values))]
-        return [_dice(*pair) for pair in pairs], [_surface(*pair, self.spacing) for pair in pairs]
+        return [_dice(*pair) for pair in pairs], [self._surface(*pair) for pair in pairs]
+
+    def _surface(self, guess: Tensor, truth: Tensor) -> float:
+        """Mean distance between the surfaces, both ways, mm; NaN where the structure is absent."""
+        if not truth.any():
+            return float("nan")
+        if not guess.any():
+            return self.diagonal
+        pair = (guess[None].float(), truth[None].float())
+        with catch_warnings():
+            simplefilter("ignore", FutureWarning)  # MONAI 1.6 passes an argument of its own that it has deprecated
+            found = compute_average_surface_distance(
+                *pair, include_background=True, symmetric=True, spacing=self.spacing
+            )
+        return float(found[0, 0])
 
 
 @dataclass(frozen=True)
@@ -200,19 +216,6 @@ class Classification:
 
 def _dice(guess: Tensor, truth: Tensor) -> float:
     return float(compute_dice(guess[None].float(), truth[None].float(), include_background=True)[0, 0])
-
-
-def _surface(guess: Tensor, truth: Tensor, spacing: tuple[float, float, float]) -> float:
-    """Mean distance between the surfaces, both ways, mm; NaN where the structure is absent."""
-    if not truth.any():
-        return float("nan")
-    if not guess.any():
-        return float(np.linalg.norm(np.array(truth.shape[1:]) * spacing))
-    pair = (guess[None].float(), truth[None].float())
-    with catch_warnings():
-        simplefilter("ignore", FutureWarning)  # MONAI 1.6 passes an argument of its own that it has deprecated
-        found = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=spacing)
-    return float(found[0, 0])
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from medvae.evaluation.tasks import Measure, Task
 
 
+_NO_RISE = 10  # steps: the learning rate of so few only falls, as it cannot rise within one step
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """One arm in one draw.
@@ -163,9 +166,10 @@ class _Batches:
 
 
 def _fit(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batches: _Batches, plan: Plan) -> nn.Module:
-    """AdamW with a one-cycle learning rate (Smith and Topin, 2018)."""
+    """AdamW with a one-cycle learning rate (Smith and Topin, 2018); it rises in the first tenth of the steps."""
     optimiser = torch.optim.AdamW(network.parameters(), plan.lr, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.lr, total_steps=plan.steps, pct_start=0.1)
+    rise = 0.1 if plan.steps > _NO_RISE else 0.0
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.lr, total_steps=plan.steps, pct_start=rise)
     device = next(network.parameters()).device
     network.train()
     for _ in range(plan.steps):

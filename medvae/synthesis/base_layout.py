@@ -48,11 +48,13 @@ class Places:
         image: the scan, a file or a folder.
         label_map: its label map, if there is one.
         sidecar: JSON, how it was generated.
+        mask: its foreground, if a reader would not find it in the scan.
     """
 
     image: str
     label_map: str
     sidecar: str
+    mask: str
 
 
 @dataclass(frozen=True)

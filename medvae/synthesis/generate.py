@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from medvae.synthesis.draws import ConditionValues, Draw, FittedSampler, Space
     from medvae.synthesis.outline import Outline
     from medvae.synthesis.texture import Texture
+
+log = logging.getLogger(__name__)
 
 _TEXTURE_SCANS = 16  # residuals of this many scans give the spectrum of all
 _GOLDEN = 0.6180339887498949  # its multiples, modulo 1, are spread evenly
@@ -227,6 +230,8 @@ def fit(model: Model, settings: AugmentSettings, *, seed: int) -> Synthesizer:
     fitted: FittedSampler = module.fit(model, options)
     space = space_of(module, fitted)
     _check_fixed(model, settings, space)
+    if space == "image":
+        _tell_of_missing_classes(model)
     weights = {label: 1.0 if settings.classes == "balanced" else share for label, share in fitted.shares.items()}
     rows = rows_of_training(model) if space == "latent" else []
     edge = _fit_outline(model, rows) if rows else None
@@ -280,6 +285,15 @@ def _check_fixed(model: Model, settings: AugmentSettings, space: Space) -> None:
     if settings.conditions and space == "image":
         message = f"the sampler {settings.sampler!r} alters real scans, whose conditions cannot be changed"
         raise SettingsError(message, hint="leave out augment.conditions, or set augment.sampler=density")
+
+
+def _tell_of_missing_classes(model: Model) -> None:
+    """Warn of classes without a kept training scan: samples are made of kept ones."""
+    labels = model.latents.labels
+    missing = set(labels) - {labels[row] for row in rows_of_training(model)}
+    if missing:
+        names = ", ".join(sorted("without a label" if one is None else one for one in missing))
+        log.warning("the model keeps no training scan of these classes, so that they get no samples: %s", names)
 
 
 def _fit_outline(model: Model, rows: list[int]) -> Outline:

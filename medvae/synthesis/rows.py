@@ -74,13 +74,23 @@ class Row:
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, separator: str = ",") -> str:
-    """Rows as CSV (or TSV); numbers with six digits, what is None as an empty cell."""
+    """Rows as CSV (or TSV); numbers with all their digits, what is None as an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n", delimiter=separator)
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+        writer.writerow({key: _exact(value) if isinstance(value, float) else value for key, value in row.items()})
     return text.getvalue()
+
+
+def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose numbers have six digits."""
+    return {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+
+
+def _exact(value: float) -> str:
+    """The shortest text that is read as the same number."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def _words(text: str | None) -> list[str]:

@@ -9,6 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medvae.errors import ScanError
 from medvae.io.nifti.file import NiftiFile
 from medvae.run.record import RESEARCH_USE
@@ -17,12 +19,11 @@ from medvae.synthesis import copies, provenance
 from medvae.synthesis.base_layout import relative
 from medvae.synthesis.plausible import Fault
 from medvae.synthesis.rows import CONDITION
-from medvae.synthesis.to_scan import nearest_file, to_scan
+from medvae.synthesis.to_scan import nearest_file, own_mask, to_scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from medvae.run.work import File
@@ -103,15 +104,22 @@ class Synthetic:
         return (*copy, *(f"implausible: {one.text}" for one in self.faults if one.kind != "near_copy"))
 
     def files(self) -> tuple[File, ...]:
-        """Its files, as `medvae augment` writes them: image, JSON sidecar, and label map if there is one."""
-        places, geometry = self.places, self.image.geometry
+        """Its files, as `medvae augment` writes them: image, JSON sidecar, label map and mask if there are any."""
+        places, geometry, mask = self.places, self.image.geometry, self.mask
         text = f"synthetic ({self.record['sampler']}), {self.record['units']}"
         image = self.layout.image(self.id, self.image, description=text)
-        sidecar: File = JsonFile(places.sidecar, self.layout.record(self.record))
-        if self.label_map is None:
-            return *image, sidecar
-        labels = self.layout.labels(self.label_map)
-        return *image, sidecar, NiftiFile(places.label_map, labels, geometry, "synthetic, label map")
+        files: list[File] = [*image, JsonFile(places.sidecar, self.layout.record(self.record))]
+        if self.label_map is not None:
+            labels = self.layout.labels(self.label_map)
+            files.append(NiftiFile(places.label_map, labels, geometry, "synthetic, label map"))
+        if mask is not None:
+            files.append(NiftiFile(places.mask, mask.astype(np.uint8), geometry, "synthetic, mask"))
+        return tuple(files)
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Its foreground `(X, Y, Z)`, on the grid of the image; None where preparation finds it in the image."""
+        return own_mask(self.sample, self.layout.synthesizer.model)
 
     @property
     def places(self) -> Places:
@@ -134,6 +142,7 @@ class Synthetic:
         facts |= {"source_subject": self.source_subject, "image": self.places.image}
         facts |= {"sampler": self.record["sampler"], "units": self.image.units}
         facts |= {"label_map": None if self.label_map is None else self.places.label_map}
+        facts |= {"mask": None if self.mask is None else self.places.mask}
         facts |= {"shares": ";".join(f"{one:.3g}" for one in provenance.donor_shares(self.sample))}
         facts |= {"rejected": ";".join(one["kind"] for one in self.record["rejected"])}
         scores = {"index": self.sample.index, "draws": self.sample.attempt + 1, **self.audit.scores}

@@ -12,7 +12,7 @@ from medvae.review.samples import Pair, SampleMontage, display_limits
 from medvae.run.work import TextFile
 from medvae.synthesis.decoding import is_binary
 from medvae.synthesis.provenance import no_label_maps, unit_text, whose
-from medvae.synthesis.rows import table
+from medvae.synthesis.rows import rounded, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,6 +52,8 @@ def counts(rows: Sequence[Row], whole: SyntheticSet, *, not_generated: int = 0) 
         "copies": sum(row.facts["copy"] == "yes" for row in rows) if screen.known else None,
         "copies_among_real": screen.real_copies if screen.known else None,
         "copies_by": dict(Counter(kind for row in rows for kind in row.copy_by)),
+        "compared_with": len(synthesizer.model.training.ids),
+        "training_scans": len(synthesizer.model.latents.ids),
         "donors_found": sum(row.donor_found for row in rows) if screen.known else None,
         "distance": _median([row.scores["distance"] for row in rows]),
         "distance_among_real": _median([one.distance for one in screen.real if one is not None]),
@@ -85,6 +87,8 @@ def _near_copies(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"not screened for near-copies ({found['copy_thresholds_from']})"
         return
     basis = f"real scans of other people: {found['copies_among_real']}; thresholds from {found['copy_thresholds_from']}"
+    if found["compared_with"] < found["training_scans"]:
+        basis += f"; against {found['compared_with']} of {found['training_scans']} training scans"
     if found["samples"] and found["derived_from_one_subject"] == found["samples"]:
         donors = f"recognises the donor of {found['donors_found']} of {found['samples']} samples"
         yield f"the copy screen, which is not told the sources, {donors} ({basis})"
@@ -103,7 +107,8 @@ def _audit(rows: Sequence[Row], whole: SyntheticSet) -> TextFile:
     """The samples, and below them the distances between training scans of different subjects."""
     synthetic = [{"kind": "synthetic", "id": row.id, **row.facts, **row.scores} for row in rows]
     real = [{"kind": "real", **row} for row in whole.screen.real_rows()]
-    return TextFile("audit.csv", table((*_AUDIT, "draws", "rejected"), [*synthetic, *real]))
+    found = [rounded(row) for row in (*synthetic, *real)]
+    return TextFile("audit.csv", table((*_AUDIT, "draws", "rejected"), found))
 
 
 def _montage(rows: Sequence[Row], whole: SyntheticSet) -> SampleMontage | None:

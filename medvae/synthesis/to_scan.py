@@ -28,13 +28,22 @@ def to_scan(sample: Sample, model: Model) -> tuple[Scan, NDArray[np.int16] | Non
     """The scan and its label map `(X, Y, Z)`, None without one.
 
     Background is what it is in real scans: 0 around a stripped organ, air in CT. HU are whole numbers. Where training
-    scans were used as a whole, they are blocks on the model's grid, and so is the sample: it is cut to the bounding box
-    of its foreground.
+    scans were used as a whole, they are blocks on the model's grid, and so is the sample: it is cut to its foreground.
     """
     part, geometry = _field_of_view(sample, model)
     values = np.ascontiguousarray(_values(sample, model)[part])
     label_map = None if sample.label_map is None else only_channel(sample.label_map)[part]
     return Scan(values, geometry, modality=model.preparation.settings.modality, units=units(model)), label_map
+
+
+def own_mask(sample: Sample, model: Model) -> NDArray[np.bool_] | None:
+    """The foreground of the scan `(X, Y, Z)`; None where preparation finds it in the scan.
+
+    Training scans may have had masks, of the lungs or an organ, that no rule finds: then samples need theirs, too.
+    """
+    mask = only_channel(sample.mask)
+    found = {"nonzero": True, "air": False, "whole": _is_block(mask)}[model.preparation.settings.foreground]
+    return None if found else mask
 
 
 def nearest_file(one: str, sample: Sample, model: Model, *, nearest: str) -> NiftiFile:
@@ -80,12 +89,16 @@ def has_real_scale(model: Model) -> bool:
 def _field_of_view(sample: Sample, model: Model) -> tuple[Part, Geometry]:
     """The part of the model's grid that the scan covers, and where it is."""
     grid, mask = model.preparation.grid, only_channel(sample.mask)
-    if model.preparation.settings.foreground != "whole" or not mask.any():
+    if model.preparation.settings.foreground != "whole" or not _is_block(mask):
         return (slice(None), slice(None), slice(None)), grid
     x, y, z = box_around(mask)
     affine = grid.affine.copy()
     affine[:3, 3] = grid.to_world((x.start, y.start, z.start))
     return (x, y, z), Geometry((x.stop - x.start, y.stop - y.start, z.stop - z.start), affine)
+
+
+def _is_block(mask: NDArray[np.bool_]) -> bool:
+    return bool(mask.any() and mask[box_around(mask)].all())
 
 
 def _values(sample: Sample, model: Model) -> NDArray[np.float32]:

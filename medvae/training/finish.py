@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def to_model(
         preparation=preparation,
         settings=settings,
         latents=nothing,
-        training=_kept(scans, settings, fill=lesions is not None),
+        training=_kept(scans, labels, settings, lesions=None if lesions is None else lesions[1]),
         hash=weights_hash(networks),
         conditions=scans.conditions,
         sets={} if lesions is None else {LESION_CODES: lesions[1].to_set()},
@@ -91,13 +92,16 @@ def _latents(
     return Latents(np.stack(means), np.stack(log_variances), ids, subjects, list(labels), hashes, conditions)
 
 
-def _kept(scans: Scans, settings: Settings, *, fill: bool) -> TrainingScans:
-    """The first `train.keep_scans` scans as images; `fill` makes missing label maps ones of zeros."""
-    kept = [scans[i] for i in range(min(len(scans), settings.train.keep_scans))]
+def _kept(
+    scans: Scans, labels: Sequence[str | None], settings: Settings, *, lesions: LesionCodes | None
+) -> TrainingScans:
+    """`train.keep_scans` scans as images; where lesions are learned, missing label maps are ones of zeros."""
+    kept = [scans[row] for row in _chosen(scans, labels, count=settings.train.keep_scans, lesions=lesions)]
     if not kept:
         empty = np.zeros((0, 1, *settings.prepare.shape))
         return TrainingScans(empty.astype(np.float16), empty.astype(bool), None, [], [], scans[0].units)
-    maps = [np.zeros(one.mask.shape, np.int16) if fill and one.label_map is None else one.label_map for one in kept]
+    nothing = None if lesions is None else np.zeros(kept[0].mask.shape, np.int16)
+    maps = [nothing if one.label_map is None else one.label_map for one in kept]
     label_maps = np.stack([one for one in maps if one is not None]) if all(one is not None for one in maps) else None
     return TrainingScans(
         np.stack([one.image.astype(np.float16) for one in kept]),
@@ -107,3 +111,20 @@ def _kept(scans: Scans, settings: Settings, *, fill: bool) -> TrainingScans:
         [one.id for one in kept],
         kept[0].units,
     )
+
+
+def _chosen(scans: Scans, labels: Sequence[str | None], *, count: int, lesions: LesionCodes | None) -> list[int]:
+    """Rows of `count` scans: as many of each class, with and without lesions, as far as there are so many.
+
+    Samplers take their donors, and classes, from the kept scans; lists are often sorted by class. Within a class scans
+    are taken in the order of their hashes, which nothing else depends on.
+    """
+    if not 0 < count < len(scans):
+        return list(range(min(count, len(scans))))
+    groups: dict[tuple[str | None, bool], list[tuple[str, str, int]]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        one = scans[row]
+        ill = lesions is not None and one.label_map is not None and bool(lesions.in_map(one.label_map).any())
+        groups[label, ill].append((one.source_hash, one.id, row))
+    turns = [(turn, *one) for members in groups.values() for turn, one in enumerate(sorted(members))]
+    return sorted(row for *_, row in sorted(turns)[:count])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from medvae.cohort.names import digest
 from medvae.errors import InputError
 from medvae.evaluation.image_set import ImageSet
-from medvae.evaluation.synthetic_run import SyntheticRun, check_apart
+from medvae.evaluation.synthetic_run import SyntheticRun, check_apart, not_in
 
 
 def scans(**subjects: str) -> ImageSet:
@@ -28,3 +29,11 @@ def test_subjects_are_known_with_and_without_hashes(one: str, other: str) -> Non
     check_apart(training, scans(c="carl"), run, model=None)
     with pytest.raises(InputError, match="subjects that are trained on: d"):
         check_apart(training, scans(c="carl", d=other), run, model=None)
+
+
+def test_decoded_samples_depend_on_all_training_scans() -> None:
+    """They have no sources, but the audit lists the scans that the decoder has seen."""
+    run = SyntheticRun(Path("set"), {}, (), sources=frozenset(), trained=frozenset("abc"))
+    assert not_in(scans(a="anna", b="bert", c="carl"), run, model=None) == 0
+    assert not_in(scans(a="anna", b="bert"), replace(run, trained=frozenset({digest("a"), "b"})), model=None) == 0
+    assert not_in(scans(a="anna", d="dora"), run, model=None) == 2

@@ -32,6 +32,11 @@ def test_a_segmenter_learns_a_ball() -> None:
     assert list(trial.measures) == ["dice", "surface_mm", "dice_1", "surface_mm_1"]
 
 
+@pytest.mark.parametrize("steps", [1, 9, 10, 11])
+def test_a_training_may_be_short(steps: int) -> None:
+    assert len(segmentation(Plan(steps=steps, batch=1)).run([ARMS["real"]], draws=[0])) == 1
+
+
 def test_a_classifier_learns_bright_from_dark() -> None:
     real, test = (made(8, seed=seed, classes=("bright", "dark")) for seed in (0, 1))
     experiment = Experiment(Classification.of(real, [test]), real, test, {}, Plan(steps=30, batch=4, lr=1e-2))
@@ -50,9 +55,13 @@ def test_a_structure_that_is_missed_is_far_away_and_an_absent_one_is_not_counted
         test.label_maps[0] = 0  # type: ignore[index]
         images = [torch.zeros(1, *SHAPE)] * 4
         found = experiment.task.measures(nothing, images, test)
+        part = (slice(None), slice(None), *[slice(2, 10)] * 3)
+        smaller = replace(test, images=test.images[part], masks=test.masks[part], label_maps=test.label_maps[part])  # type: ignore[index]
+        cut = experiment.task.measures(nothing, [image[part[1:]] for image in images], smaller)
     assert np.isnan(found["dice"].values[0])
     assert found["dice"].values[1:].tolist() == [0] * 3
     assert found["surface_mm"].values[1] == pytest.approx(np.linalg.norm(np.array(SHAPE) * SPACING))
+    assert cut["surface_mm"].values[1] == found["surface_mm"].values[1], "the diagonal of the grid, whatever is cut"
 
 
 def test_a_draw_is_repeatable_and_arms_of_one_draw_see_the_same_real_scans(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from medvae.evaluation.folder import remove_evaluation
 from medvae.evaluation.plan import HEADLINE, Plan
 from medvae.evaluation.synthetic_run import Reader, SyntheticRun
 from medvae.io.formats import nifti
+from medvae.pipelines import evaluate_augment as pipeline
 from medvae.scan import Geometry, Selection
 from medvae.settings import ReadSettings
 
@@ -122,12 +124,27 @@ def test_classes_and_a_preparation_that_run_json_says(run: Path, cohort: Path) -
         of(cohort, "train"),
         holdout=of(cohort, "test"),
         utility="classification",
-        arms=("real", "synthetic"),
+        arms=("real", "synthetic", "real"),
         draws=1,
         plan=Plan(steps=1),
     )
     assert found.tree["utility"]["measures"][0] == "balanced_accuracy"
     assert len(found.tree["utility"]["differences"]) == 1
+    assert list(found.tree["utility"]["arms"]) == ["real", "synthetic"], "an arm named twice is trained once"
+    assert len(found.tree["utility"]["arms"]["real"]["trainings"]["balanced_accuracy"]) == 1
+
+
+def test_the_figures_are_written_before_anything_is_drawn(
+    run: Path, cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("cannot be drawn")
+
+    remove_evaluation(run)
+    monkeypatch.setattr(pipeline, "fidelity_picture", fail)
+    with pytest.raises(ValueError, match="cannot be drawn"):
+        medvae.evaluate_augment(run, of(cohort, "train"))
+    assert json.loads((run / "evaluation" / "augment.json").read_text("utf-8"))["synthetic"] == 6
 
 
 def test_a_held_out_scan_of_a_training_subject_is_refused(run: Path, cohort: Path, model: Path) -> None:
@@ -191,6 +208,13 @@ def test_samples_that_depend_on_other_scans_are_noted(run: Path, cohort: Path) -
     assert "training scans that are not among the real ones" in tree["notes"][0]
 
 
+def test_the_model_of_another_run_is_refused(run: Path, cohort: Path, model: Path) -> None:
+    other = replace(load(model), hash="another")
+    with pytest.raises(InputError, match=f"of the model {load(model).hash[:12]}, not of another") as problem:
+        medvae.evaluate_augment(run, of(cohort, "train"), model=other)
+    assert problem.value.path == str(run)
+
+
 def test_what_is_refused(run: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match="no finished run of augment"):
         medvae.evaluate_augment(tmp_path, cohort)
@@ -201,6 +225,10 @@ def test_what_is_refused(run: Path, cohort: Path, tmp_path: Path, capsys: pytest
         medvae.evaluate_augment(run, of(cohort, "train"), arms=[ARMS[2]], **apart)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="no arm 'clasical'"):
         medvae.evaluate_augment(run, cohort, arms=["clasical"])
+    with pytest.raises(SettingsError, match="arms is empty"):
+        medvae.evaluate_augment(run, cohort, arms=[])
+    with pytest.raises(SettingsError, match="steps is 0"):
+        medvae.evaluate_augment(run, cohort, plan=Plan(steps=0))
     with pytest.raises(InputError, match="1 real training subjects") as problem:
         medvae.evaluate_augment(run, of(cohort, "again"))
     assert problem.value.code == "too_few"

@@ -48,6 +48,17 @@ def test_no_sample_is_a_scan_as_it_was() -> None:
     assert not any(np.array_equal(sample, scan) for sample in samples for scan in training)
 
 
+def test_classes_have_their_shares_of_all_training_scans(caplog: pytest.LogCaptureFixture) -> None:
+    """Not of the kept ones, of which there are as many of each class; a class that is not kept is warned of."""
+    model = toy_model(n=8, keep=3, labels=("a", "b", "b", "b"))
+    weights = generate.fit(model, AugmentSettings(sampler="classical", classes="training"), seed=1).weights
+    assert weights == {"a": 0.25, "b": 0.75}
+    assert not caplog.records
+    alone = generate.fit(toy_model(n=8, keep=1, labels=("a", "b")), AugmentSettings(sampler="classical"), seed=1)
+    assert list(alone.weights) == ["a"]
+    assert "no training scan of these classes, so that they get no samples: b" in caplog.text
+
+
 def test_tissue_with_background_moves_with_its_outline() -> None:
     synthesizer = fitted(foreground="nonzero")
     training = synthesizer.model.training

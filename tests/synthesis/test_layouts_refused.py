@@ -139,6 +139,41 @@ def test_labels_of_a_datalist_that_do_not_fit_are_refused(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("said", "classes"),
+    [
+        ({"labels": {"0": "b", "1": "a"}}, ["b", "a"]),
+        ({"labels": {"a": 1, "b": 0}}, ["b", "a"]),
+        ({"labels": {"a": "one"}}, None),
+        ({"classes": None, "labels": {"0": "b", "1": "a"}}, ["b", "a"]),
+        ({"classes": None}, ["a", "b"]),
+    ],
+)
+def test_classes_of_a_datalist_in_every_form(
+    said: dict[str, Any], classes: list[str] | None, out: Path, tmp_path: Path
+) -> None:
+    """nnU-Net has numbers by names, MONAI names by numbers."""
+    put(tmp_path, "one.nii.gz", "x.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({**said, "training": [{"image": "one.nii.gz", "label": 0}]}))
+    model = toy_model(n=8, labels=("a", "b"))
+    if classes is None:
+        with pytest.raises(InputError, match="`labels` of the real set does not number its names") as caught:
+            write_set(out, "monai", model=model, merge_with=tmp_path)
+        assert caught.value.hint
+        return
+    write_set(out, "monai", model=model, merge_with=tmp_path)
+    assert tree(out / "dataset.json")["classes"] == classes
+
+
+def test_dicom_series_are_not_left_out_of_lists_without_a_word(out: Path, tmp_path: Path) -> None:
+    write_set(tmp_path, "dicom")
+    put(tmp_path, "images/one.nii.gz", "labels/x.nii.gz")
+    with pytest.raises(InputError, match="4 of 5 scans of the real set are DICOM series") as caught:
+        write_set(out, "medvae", merge_with=tmp_path / "images")
+    assert caught.value.hint
+    assert not out.exists()
+
+
 def test_classes_keep_the_numbers_of_the_real_set(out: Path, tmp_path: Path) -> None:
     real = tmp_path / "real"
     put(real, "one.nii.gz", "x.nii.gz")

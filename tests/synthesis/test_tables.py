@@ -58,6 +58,18 @@ def test_conditions_are_columns_of_the_list_and_keys_of_the_datalist() -> None:
     assert [(item["age"], item["sex"]) for item in items] == [(70.0, row["sex"]) for row in found]
 
 
+@pytest.mark.parametrize(
+    ("age", "text"), [(20231230.5, "20231230.5"), (1 / 3, "0.3333333333333333"), (1e7, "10000000")]
+)
+def test_conditions_have_all_their_digits(age: float, text: str) -> None:
+    """Six are enough for a distance, but not for a date or a patient's number."""
+    whole, rows = synthetic_set(1, model={"conditions": ("age",)}, conditions={"age": age}, reject=False)
+    found = files(rows, whole)
+    assert table(found["labels.csv"].text)[0]["age"] == text
+    distance = table(found["audit.csv"].text)[0]["distance"]
+    assert distance == f"{rows[0].distance:.6g}"
+
+
 def test_a_missing_condition_is_an_empty_cell() -> None:
     whole, rows = synthetic_set(1, model={"conditions": ("age", "sex")}, conditions={"age": None})
     assert table(files(rows, whole)["labels.csv"].text)[0]["age"] == ""
@@ -110,6 +122,15 @@ def test_the_counts_in_words() -> None:
     found = tables.counts(rows, whole)
     assert (found["copies"], found["copy_threshold"]) == (None, None)
     assert "not screened for near-copies (unknown: the model keeps no training scans)" in tables.report(found)
+
+
+def test_a_screen_against_a_part_of_the_training_scans_says_so() -> None:
+    whole, rows = synthetic_set(2, model={"keep": 6})
+    found = tables.counts(rows, whole)
+    assert (found["compared_with"], found["training_scans"]) == (6, 8)
+    assert "; against 6 of 8 training scans" in "\n".join(tables.report(found))
+    whole, rows = synthetic_set(2)
+    assert "; against" not in "\n".join(tables.report(tables.counts(rows, whole)))
 
 
 def test_near_copies_are_counted_by_the_comparison_that_finds_them() -> None:

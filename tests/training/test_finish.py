@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import small_model
 import torch
+import toy_lesion
 
 from medvae.anomaly.inference import infer
 from medvae.checkpoint.model import Model, build_vae, weights_hash
@@ -64,18 +65,34 @@ def test_so_many_scans_are_kept_as_images(scans: Scans, keep: int) -> None:
         assert training.intensities[i] == scans[i].intensity
 
 
+def test_few_kept_scans_are_of_every_class_with_and_without_lesions(tmp_path: Path) -> None:
+    """Lists are often sorted by class: of the first scans alone, samplers would know one class and no lesions."""
+    files = [tmp_path / str(i) for i in range(20)]
+    for i, path in enumerate(files):
+        one = small_model.scan(i)
+        store(replace(one, label_map=np.full(one.mask.shape, i % 10 == 9, np.int16)), path)
+    settings, lesions = small_model.settings(train={"keep_scans": 4}), toy_lesion.lesion_codes(2)
+    kept = module._kept(Scans(files), ["healthy"] * 10 + ["ill"] * 10, settings, lesions=lesions)
+    rows = [int(one.removeprefix("scan-")) for one in kept.ids]
+    assert sorted((row >= 10, row % 10 == 9) for row in rows) == [(a, b) for a in (False, True) for b in (False, True)]
+    assert rows == sorted(rows)
+    np.testing.assert_allclose(kept.images[-1], small_model.scan(rows[-1]).image, atol=0.004)
+
+
 def test_label_maps_are_kept_where_every_scan_has_one(tmp_path: Path) -> None:
     files = [tmp_path / str(i) for i in range(3)]
     for i, path in enumerate(files):
         one = small_model.scan(i)
         store(replace(one, label_map=(one.image > i).astype(np.int16)), path)
-    whole = module._kept(Scans(files), small_model.settings(), fill=False).label_maps
+    whole = module._kept(Scans(files), [None] * 3, small_model.settings(), lesions=None).label_maps
     assert whole is not None
     assert whole.shape == (3, 1, *small_model.SHAPE)
     assert np.array_equal(whole[2] > 0, small_model.scan(2).image > 2)
     store(small_model.scan(0), files[0])
-    assert module._kept(Scans(files), small_model.settings(), fill=False).label_maps is None
-    filled = module._kept(Scans(files), small_model.settings(), fill=True).label_maps
+    assert module._kept(Scans(files), [None] * 3, small_model.settings(), lesions=None).label_maps is None
+    filled = module._kept(
+        Scans(files), [None] * 3, small_model.settings(), lesions=toy_lesion.lesion_codes(2)
+    ).label_maps
     assert filled is not None, "a scan without lesions is one whose label map is all 0"
     assert not filled[0].any()
     assert filled[1].any()

@@ -51,7 +51,8 @@ def datalist(
         "labels": values or {str(number): name for number, name in enumerate(classes)},
         "classes": classes,
     }
-    known = {key: value for key, value in ({} if layout.real is None else layout.real.tree).items() if key in tree}
+    said = {} if layout.real is None else layout.real.tree
+    known = {key: value for key, value in said.items() if key in tree and value is not None}
     if with_maps and not any(map(_has_map, real)):
         known.pop("labels", None)  # they name classes
     return {**tree, **known, "numTraining": len(lists["training"]), "numTest": len(lists["test"]), **lists}
@@ -65,15 +66,26 @@ def moved(item: Mapping[str, Any], folder: Path, out: Path) -> dict[str, Any]:
 
 
 def classes_of(real: RealSet | None) -> list[str]:
-    """The names of the classes of a real set, in the order of their numbers; none where its labels are label maps."""
+    """The names of the classes of a real set, in the order of their numbers; none where its labels are label maps.
+
+    Raises:
+        InputError: `labels` of the set has numbers neither as keys (MONAI) nor as values (nnU-Net).
+    """
     if real is None:
         return []
-    if "classes" in real.tree:
+    if isinstance(real.tree.get("classes"), list):
         return [str(one) for one in real.tree["classes"]]
     if any(isinstance(scan.item.get("label"), str) for scan in real.scans):
         return []
-    names = real.tree.get("labels", {})
-    return [str(names[key]) for key in sorted(names, key=int)] if isinstance(names, dict) else []
+    names = real.tree.get("labels")
+    if not isinstance(names, dict):
+        return []
+    if all(isinstance(number, int) for number in names.values()):
+        names = {str(number): name for name, number in names.items()}
+    if not all(key.isdecimal() for key in names):
+        hint = 'write it as {"0": "name", "1": "name"}'
+        raise InputError("`labels` of the real set does not number its names", path=real.folder, hint=hint)
+    return [str(names[key]) for key in sorted(names, key=int)]
 
 
 def check_classes(layout: BaseLayout) -> None:
@@ -131,6 +143,8 @@ def _item(row: Row, classes: Sequence[str], *, seed: int) -> dict[str, Any]:
     item.pop("label", None)
     if facts["label_map"] is not None:
         item["label"] = facts["label_map"]
+    if facts.get("mask") is not None:
+        item["mask"] = facts["mask"]
     if facts["class"] is not None:
         item["class" if facts["label_map"] is not None else "label"] = classes.index(facts["class"])
     return item | {"synthetic": True, "subject": facts["subject"], "sources": row.sources, "seed": seed}

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 _OURS = {"synthetic": "yes", "split": "train"}  # of every sample
 _COLUMNS = ("scan", "subject", "label", "label_map", "synthetic", "sources")
-_OF_REAL = ("mask", "split")
 
 
 def labels_csv(layout: BaseLayout, rows: Sequence[Row], real: Iterable[Mapping[str, Any]] = ()) -> TextFile:
     """`labels.csv`: conditions are further columns; `real` are rows of real scans, which come first.
 
-    Where they have masks or splits, the list has them, too: samples are trained on.
+    Where scans have masks, or real ones splits, the list has them, too: samples are trained on.
     """
-    before = list(real)
-    columns = (*_COLUMNS, *(name for name in _OF_REAL if any(row.get(name) for row in before)))
+    before, samples = list(real), [_cells(row) for row in rows]
+    more = {"mask": [*before, *samples], "split": before}
+    columns = (*_COLUMNS, *(name for name, of in more.items() if any(row.get(name) for row in of)))
     names = [name for name in layout.synthesizer.model.conditions.names if name not in columns]
-    return TextFile("labels.csv", table((*columns, *names), [*before, *(_cells(row) for row in rows)]))
+    return TextFile("labels.csv", table((*columns, *names), [*before, *samples]))
 
 
 def _cells(row: Row) -> dict[str, Any]:
-    facts = {name: row.facts[name] for name in ("subject", "label_map", "sources")}
+    facts = {name: row.facts.get(name) for name in ("subject", "label_map", "mask", "sources")}
     return {**row.conditions, **facts, "scan": row.facts["image"], "label": row.facts["class"], **_OURS}

@@ -42,11 +42,12 @@ class Layout(BaseLayout):
     """A subject per sample; the real set is named as the source, for BIDS sets are not joined but linked."""
 
     def places(self, one: str) -> Places:
-        """The suffix is that of the training scans, T1w where their names have none; label maps are in anat/ only."""
+        """The suffix is that of the training scans, else T1w; label maps and masks are in anat/ only."""
         subject = f"sub-{re.sub('[^a-zA-Z0-9]', '', one)}"
         name = f"{subject}_desc-synthetic"
         image = f"{subject}/{self._folder}/{name}_{self._suffix}"
-        return Places(f"{image}.nii.gz", f"{subject}/anat/{name}_dseg.nii.gz", f"{image}.json")
+        labels, mask = (f"{subject}/anat/{name}_{kind}.nii.gz" for kind in ("dseg", "mask"))
+        return Places(f"{image}.nii.gz", labels, f"{image}.json", mask)
 
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
         """The files at the top of a BIDS set."""

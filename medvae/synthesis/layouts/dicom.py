@@ -25,7 +25,7 @@ class Layout(BaseLayout):
 
     def places(self, one: str) -> Places:
         """A folder for the slices of each image, one for label maps, one for sidecars."""
-        return Places(f"images/{one}", f"labels/{one}.nii.gz", f"sidecars/{one}.json")
+        return Places(f"images/{one}", f"labels/{one}.nii.gz", f"sidecars/{one}.json", f"masks/{one}.nii.gz")
 
     def image(self, one: str, scan: Scan, *, description: str) -> tuple[File, ...]:
         """A file per slice."""

@@ -29,7 +29,7 @@ class Layout(BaseLayout):
 
     def places(self, one: str) -> Places:
         """A folder for images with their sidecars, one for label maps."""
-        return Places(f"images/{one}.nii.gz", f"labels/{one}.nii.gz", f"images/{one}.json")
+        return Places(f"images/{one}.nii.gz", f"labels/{one}.nii.gz", f"images/{one}.json", f"masks/{one}.nii.gz")
 
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
         """`labels.csv` and `dataset.json`."""
@@ -49,8 +49,18 @@ class Layout(BaseLayout):
 
     @classmethod
     def read(cls, folder: Path) -> RealSet:
-        """All scans of a folder or list; what a run of `augment` wrote is synthetic, whether a list says so or not."""
-        refs = [ref for ref in find(folder) if ref.format != "dicom"]
+        """All scans of a folder or list; what a run of `augment` wrote is synthetic, whether a list says so or not.
+
+        Raises:
+            InputError: a scan is a DICOM series; lists name files.
+        """
+        refs = find(folder).refs
+        if series := [ref for ref in refs if ref.format == "dicom"]:
+            message = (
+                f"{len(series)} of {len(refs)} scans of the real set are DICOM series, which the lists cannot hold"
+            )
+            hint = "convert them to NIfTI, or leave merge_with= out and train on them beside labels.csv"
+            raise InputError(message, path=series[0].path, hint=hint)
         classes = sorted({ref.label for ref in refs if ref.label is not None})
         folders = {place for ref in refs for place in ref.path.absolute().parents}
         runs = {place for place in folders if _is_augmented(place)}

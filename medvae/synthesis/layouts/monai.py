@@ -25,7 +25,7 @@ class Layout(BaseLayout):
 
     def places(self, one: str) -> Places:
         """Sidecars have a folder of their own."""
-        return Places(f"imagesTr/{one}.nii.gz", f"labelsTr/{one}.nii.gz", f"sidecars/{one}.json")
+        return Places(f"imagesTr/{one}.nii.gz", f"labelsTr/{one}.nii.gz", f"sidecars/{one}.json", f"masks/{one}.nii.gz")
 
     def lists(self, rows: Sequence[Row], out: Path) -> tuple[File, ...]:
         """`labels.csv` and `dataset.json`."""

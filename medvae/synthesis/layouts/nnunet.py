@@ -44,7 +44,9 @@ class Layout(BaseLayout):
 
     def places(self, one: str) -> Places:
         """An image's name ends with its channel; sidecars have a folder of their own."""
-        return Places(f"imagesTr/{one}_0000{_ENDING}", f"labelsTr/{one}{_ENDING}", f"sidecars/{one}.json")
+        return Places(
+            f"imagesTr/{one}_0000{_ENDING}", f"labelsTr/{one}{_ENDING}", f"sidecars/{one}.json", f"masks/{one}{_ENDING}"
+        )
 
     def labels(self, label_map: NDArray[np.int16]) -> NDArray[np.int16]:
         """Consecutive from 0; as they are beside a real set.

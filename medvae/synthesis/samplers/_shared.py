@@ -10,7 +10,7 @@ import numpy as np
 from medvae.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,6 +24,11 @@ def shares(labels: Sequence[str | None]) -> dict[str | None, float]:
     """Class -> its share of the scans, in the order of the names; scans without a label are a class of their own."""
     counts = Counter(labels)
     return {label: counts[label] / len(labels) for label in sorted(counts, key=lambda one: (one is not None, one))}
+
+
+def shares_of_kept(latents: Latents, kept: Collection[str | None]) -> dict[str | None, float]:
+    """`shares` of all training scans, as far as scans of their class are kept as images."""
+    return shares([label for label in latents.labels if label in kept])
 
 
 def rows(labels: Sequence[str | None]) -> Rows:

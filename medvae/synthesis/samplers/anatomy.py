@@ -66,9 +66,8 @@ class Anatomy:
 
     @property
     def shares(self) -> Mapping[str | None, float]:
-        """The classes of the training scans that are kept."""
-        total = sum(len(members) for members in self.rows.values())
-        return {label: len(members) / total for label, members in self.rows.items()}
+        """The classes that are kept, with their shares of all training scans."""
+        return _shared.shares_of_kept(self.model.latents, self.rows)
 
     def draw(
         self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float

@@ -41,18 +41,15 @@ class Classical:
         training: the kept training scans.
         labels: class of each.
         conditions: of each.
+        shares: the classes that are kept, with their shares of all training scans.
         randomize: the random changes.
     """
 
     training: TrainingScans = field(repr=False)
     labels: tuple[str | None, ...]
     conditions: tuple[ConditionValues, ...] = field(repr=False)
+    shares: Mapping[str | None, float]
     randomize: RandomizeSettings
-
-    @property
-    def shares(self) -> Mapping[str | None, float]:
-        """The classes of the training scans that are kept."""
-        return _shared.shares(self.labels)
 
     def draw(
         self, label: str | None, generator: np.random.Generator, conditions: Mapping[str, float | str], point: float
@@ -79,10 +76,12 @@ def fit(model: Model, settings: Settings) -> Classical:
     """
     _shared.require(len(model.training.ids), least=1, sampler="classical", what="training scans as images")
     rows = rows_of_training(model)
+    labels = tuple(model.latents.labels[row] for row in rows)
     return Classical(
         training=model.training,
-        labels=tuple(model.latents.labels[row] for row in rows),
+        labels=labels,
         conditions=tuple(_shared.conditions(model.latents, row) for row in rows),
+        shares=_shared.shares_of_kept(model.latents, labels),
         randomize=settings.randomize or _always_warped(model.settings.train.randomize),
     )
 

@@ -83,9 +83,9 @@ class Lesions:
 
     @property
     def shares(self) -> Mapping[str | None, float]:
-        """The classes that have lesions; all of them where no kept scan has."""
+        """The classes that have lesions, all where no kept scan has; with their shares of all training scans."""
         ill = {label for label, count in zip(self.labels, self.counts, strict=True) if count > 0}
-        return _shared.shares([label for label in self.labels if label in ill or not ill])
+        return _shared.shares_of_kept(self.model.latents, ill or self.labels)
 
     @property
     def label_values(self) -> tuple[int, ...]:
