@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from medvae import plugins
 from medvae.errors import SettingsError
-from medvae.plugins import preset, presets, suggest
 from medvae.refusal import explain
+from medvae.written import changes, merge, over, read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import ModuleType
 
     from medvae.plugins import Kind
@@ -280,11 +277,11 @@ def load_settings(
     """
     tree = {} if base is None else base.model_dump()
     if config is not None:
-        tree = _merge(tree, _read_yaml(config))
+        tree = merge(tree, read_yaml(config))
     if base is not None:  # how long a preset trains says nothing about a model that is trained
-        tree = _merge(tree, {"train": base.train.model_dump(include={"minutes", "steps", "plan"})})
+        tree = merge(tree, {"train": base.train.model_dump(include={"minutes", "steps", "plan"})})
     where = "the settings" if config is None else config + (" with your changes" if overrides else "")
-    return validate(Settings, _over(tree, reduce(_merge, _changes(overrides), {})), where=where)
+    return validate(Settings, over(tree, reduce(merge, changes(overrides), {})), where=where)
 
 
 load = load_settings  # inside the package, where the module says what is loaded
@@ -333,68 +330,3 @@ def configure(kind: Kind, name: str, options: Mapping[str, Any]) -> tuple[Module
     """
     module = plugins.load(kind, name)
     return module, validate(getattr(module, "Settings", Empty), dict(options), where=f"{kind}.{name}")
-
-
-def _read_yaml(config: str) -> dict[str, Any]:
-    if config in presets():
-        text = preset(config)
-    elif Path(config).is_file():
-        try:
-            text = Path(config).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"the settings cannot be read: {error}", path=config) from None
-    else:
-        raise SettingsError(f"there is no preset or file {config!r}", hint=suggest(config, presets()))
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise SettingsError(f"not valid YAML: {' '.join(str(error).split())}", path=config) from None
-    if not isinstance(tree, dict):
-        raise SettingsError(f"settings are key: value pairs, got {type(tree).__name__}", path=config)
-    base = tree.pop("base", None)
-    return tree if base is None else _over(_base(base, config), tree)
-
-
-def _base(name: Any, config: str) -> dict[str, Any]:
-    """The preset that a file builds on."""
-    if name not in presets():
-        raise SettingsError(f"base: {name!r} is not a preset", path=config, hint=suggest(str(name), presets()))
-    return _read_yaml(name)
-
-
-def _changes(overrides: Iterable[str] | Mapping[str, Any]) -> list[dict[str, Any]]:
-    if isinstance(overrides, Mapping):
-        return [_nested(key, value) for key, value in overrides.items()]
-    return [_parse_override(text) for text in ([overrides] if isinstance(overrides, str) else overrides)]
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise SettingsError(f"cannot read the setting {text!r}", hint="write section.key=value")
-    try:
-        return _nested(key.strip(), yaml.safe_load(value))
-    except yaml.YAMLError:
-        return _nested(key.strip(), value)
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    first, *others = key.split(".")
-    return {first: _nested(".".join(others), value) if others else value}
-
-
-def _over(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """A user's settings over those of a preset or a record: a length replaces a time budget, and a recorded plan."""
-    train, detector = (high[one] if isinstance(high.get(one), dict) else {} for one in ("train", "detector"))
-    timed = train.get("minutes") is not None
-    low = _merge(low, {"train": {"minutes": None, "plan": ()}}) if "steps" in train or timed else low
-    low = _merge(low, {"detector": {"plan": ()}}) if "steps" in detector or timed else low
-    return _merge(low, high)
-
-
-def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(low)
-    for key, value in high.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
