@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from medvae import plugins
 from medvae.errors import SettingsError
@@ -19,17 +19,23 @@ if TYPE_CHECKING:
     from medvae.plugins import Kind
 
 M = TypeVar("M", bound=BaseModel)
-Triple = tuple[float, float, float]
-Grid = tuple[int, int, int]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 Orientation = Literal["RAS", "LAS", "RPS", "LPS", "RAI", "LAI", "RPI", "LPI"]
 Spread = Literal["shared", "learned", "voxel"]
 Folds = Literal[0, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
-class Frozen(BaseModel):
-    """Base of all settings: immutable, unknown keys refused, `repr` shows only what differs from the default."""
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] >= ends[1]:
+        raise ValueError("the second value must be above the first")
+    return ends
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, finite, unknown keys refused, `repr` shows what differs from the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __repr_args__(self) -> Any:
         defaults = type(self).model_fields
@@ -62,8 +68,10 @@ class PrepareSettings(Frozen):
     """How a scan is brought onto the model's grid."""
 
     modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality of the scans")
-    spacing: Triple = Field((2.0, 2.0, 2.0), description="voxel size of the model's grid, mm")
-    shape: Grid = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
+    spacing: tuple[Positive, Positive, Positive] = Field(
+        (2.0, 2.0, 2.0), description="voxel size of the model's grid, mm"
+    )
+    shape: tuple[Count, Count, Count] = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
     align: Literal["none", "mni152"] = Field("none", description="template for registration (rigid, affine): mni152")
     centre: Literal["image", "foreground"] = Field(
         "image", description="centre of the grid for scans that are not registered: image or foreground"
@@ -77,7 +85,9 @@ class PrepareSettings(Frozen):
     )
     field: Literal["none", "n4"] = Field("none", description="receive field of MR; n4: estimated by N4 and divided out")
     intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="intensity normalisation")
-    window: tuple[float, float] = Field((-1000.0, 1000.0), description="with intensity 'window': what becomes -1 and 1")
+    window: Annotated[tuple[float, float], AfterValidator(_rising)] = Field(
+        (-1000.0, 1000.0), description="with intensity 'window': what becomes -1 and 1"
+    )
 
 
 class RandomizeSettings(Frozen):
@@ -163,9 +173,13 @@ class DetectorSettings(Frozen):
     steps: int = Field(0, ge=0, description="optimiser steps, if no time budget is given; 0: no detector")
     share: float = Field(0.5, gt=0, lt=1, description="share of train.minutes that the detector gets, if there is one")
     plan: tuple[tuple[int, int], ...] = Field((), description="as train.plan, for the steps of the detector")
-    channels: tuple[int, ...] = Field((16, 48, 128), min_length=2, description="channels per level, each half as fine")
+    channels: tuple[Count, ...] = Field(
+        (16, 48, 128), min_length=2, description="channels per level, each half as fine"
+    )
     batch: int = Field(2, ge=1, description="patches per step and process")
-    patch: Grid = Field((64, 64, 64), description="voxels of a patch along R, A, S; less where the grid is smaller")
+    patch: tuple[Count, Count, Count] = Field(
+        (64, 64, 64), description="voxels of a patch along R, A, S; less where the grid is smaller"
+    )
     lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
 
 
@@ -179,7 +193,7 @@ class LesionSettings(Frozen):
     )
     least: int = Field(3, ge=1, description="smallest lesion that is learned, voxels of the grid")
     latent: int = Field(16, ge=1, description="length of the latent vector")
-    channels: tuple[int, ...] = Field(
+    channels: tuple[Count, ...] = Field(
         (16, 32), min_length=1, max_length=3, description="channels per level, each half as fine"
     )
     batch: int = Field(16, ge=1, description="crops per step")
