@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from medvae.checkpoint.model import FOLDS, build_vae
 from medvae.cohort.find import find
 from medvae.cohort.lists import tell_of_splits
 from medvae.cohort.values import tell_of_conditions
-from medvae.errors import InputError, SettingsError
+from medvae.errors import InputError, ScanError, SettingsError
 from medvae.io.files import write_json
 from medvae.lesions.network import USUAL_STEPS
 from medvae.prepare.load import Loaded, ReadAndPrepare
@@ -36,7 +37,16 @@ from medvae.run.processes import Processes
 from medvae.run.record import disk_errors, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import Settings, configure, load_settings
-from medvae.training.before import as_begun, check_scans, identity, is_finished, keep_scans, length
+from medvae.training.before import (
+    as_begun,
+    check_scans,
+    check_usable,
+    identity,
+    is_finished,
+    keep_scans,
+    length,
+    unused,
+)
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
 from medvae.training.folds import begin_folds, fit_folds, time_of_one
@@ -48,7 +58,7 @@ from medvae.training.store import StoredScan, tell_of_copies
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from lightning_fabric import Fabric
 
@@ -99,7 +109,8 @@ def run(
 
     Raises:
         InputError: no scans were found.
-        OutputError: the folder holds another training, or one of other scans; the disk is full.
+        OutputError: the folder holds another training, or one of other scans, or one of which scans cannot be used
+            now; the disk is full.
         SettingsError: an unknown network, likelihood, map or sampler, one that the model cannot have, a wrong option, a
             grid that does not fit, a detector of binary shapes: these before scans are looked for; a condition
             that no scan has.
@@ -131,10 +142,11 @@ def run(
             fabric.broadcast(obj=False)
             return _done_before(out)
         summary = _prepare(refs, settings, folder=folder, workers=workers, on_progress=on_progress)
+        check_usable(out, summary.outcomes)
         fabric.broadcast(summary.exit_code != 2)
         if summary.exit_code == 2:
             return Finished(out, summary, (f"{_UNUSABLE}; the reasons are above",))
-        keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
+        keep_scans(out, summary.outcomes)
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, masks=masks, on_progress=on_progress)
         facts = {**model.record, "warnings": list(model.warnings)}
         folder.finish(summary, model=model.hash, length=length(settings), **facts)
@@ -184,7 +196,8 @@ def train(
 
     Raises:
         InputError: no scans were found, or none can be used.
-        OutputError: the folder holds another training, or one of other scans; the disk is full.
+        OutputError: the folder holds another training, or one of other scans, or one of which scans cannot be used
+            now; the disk is full.
         SettingsError: an unknown setting, a map that the model cannot have, a grid that does not fit.
         TrainingError: the loss is not a number, or the posterior has collapsed.
         RunError: the device does not exist.
@@ -287,7 +300,7 @@ def _prepare(
     summary = run_jobs(
         refs,
         ReadAndPrepare(settings.read, Preparation(settings.prepare)),
-        _stored,
+        partial(_stored, without=unused(folder.path)),
         folder=folder,
         engine=Processes(workers),
         stage="prepare",
@@ -299,7 +312,9 @@ def _prepare(
     return summary
 
 
-def _stored(ref: ScanRef, loaded: Loaded) -> Result:
+def _stored(ref: ScanRef, loaded: Loaded, *, without: Collection[str]) -> Result:
+    if ref.id in without:
+        raise ScanError("this training was begun without it", code="not_in_training")
     file = StoredScan(f"cache/{ref.id}.safetensors", loaded.prepared)
     return Result((file,), warnings=loaded.prepared.warnings)
 
