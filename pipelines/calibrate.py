@@ -85,6 +85,7 @@ def run(
     Raises:
         ModelError: the checkpoint cannot be read; thresholds alone for a model that is not calibrated.
         InputError: no scan among the inputs; no file of verdicts on them.
+        OutputError: the disk is full, or the folder cannot be written.
         SettingsError: an unknown setting, one that belongs to the model, or one of `detect` beside `thresholds_only`.
     """
     readings = Readings.of(verdicts)
@@ -107,9 +108,18 @@ def run(
     identity: dict[str, Any] = {"model": trained.hash, "read": settings.read.model_dump(mode="json")}
     identity |= {"thresholds_only": thresholds_only, "behind": hash_of(sorted(behind))}  # which scans are refused
     anew = verdicts is not None or not _is_of(out, identity)  # what an unfinished run prepared was not judged
-    with OutputFolder(
-        out, command="calibrate", identity=identity, overwrite=anew, exclusive=True, part_of_model=True, scratch=True
-    ) as folder:
+    with (
+        OutputFolder(
+            out,
+            command="calibrate",
+            identity=identity,
+            overwrite=anew,
+            exclusive=True,
+            part_of_model=True,
+            scratch=True,
+        ) as folder,
+        disk_errors(model),
+    ):
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),

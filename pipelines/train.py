@@ -130,9 +130,12 @@ def run(
     if not fabric.is_global_zero:
         return _follow(refs, settings, fabric=fabric, out=out, resume=resume)
     same = {"settings": identity(settings), **({"lesion_masks": masks_hash(masks)} if masks else {})}
-    with OutputFolder(
-        out, command="train", identity=same, overwrite=overwrite, exclusive=True, part_of_model=True
-    ) as folder:
+    with (
+        OutputFolder(
+            out, command="train", identity=same, overwrite=overwrite, exclusive=True, part_of_model=True
+        ) as folder,
+        disk_errors(out),
+    ):
         if overwrite:
             _clear(out)
         finished = is_finished(out, settings, resume=resume)
@@ -150,8 +153,7 @@ def run(
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, masks=masks, on_progress=on_progress)
         facts = {**model.record, "warnings": list(model.warnings)}
         folder.finish(summary, model=model.hash, length=length(settings), **facts)
-        with disk_errors(out):
-            TrainingPage(read_record(out)).write(out)
+        TrainingPage(read_record(out)).write(out)
         folder.remove_outputs()  # the prepared scans
         _remove(out, "cache", "calibration")
         for place in () if settings.train.keep_state else (out, *(out / FOLDS).glob("*")):
