@@ -151,6 +151,7 @@ def run(
             return Finished(out, summary, (f"{_UNUSABLE}; the reasons are above",))
         keep_scans(out, summary.outcomes)
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, masks=masks, on_progress=on_progress)
+        folder.keep_only(summary.outcomes)  # not what an earlier try had prepared besides
         facts = {**model.record, "warnings": list(model.warnings)}
         folder.finish(summary, model=model.hash, length=length(settings), **facts)
         TrainingPage(read_record(out)).write(out)
