@@ -138,7 +138,7 @@ def run(
     ):
         if overwrite:
             _clear(out)
-        finished = is_finished(out, settings, resume=resume)
+        finished = is_finished(out, settings, refs, resume=resume)
         check_scans(out, refs)
         refs = as_begun(out, refs) if resume else refs
         if finished:

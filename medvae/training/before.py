@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from medvae.checkpoint.folder import load
 from medvae.errors import OutputError
 from medvae.io.files import write_json
 from medvae.training.state import has_state
@@ -49,24 +50,26 @@ def length(settings: Settings) -> dict[str, Any]:
     }
 
 
-def is_finished(out: Path, settings: Settings, *, resume: bool) -> bool:
-    """Whether the folder holds the finished model of a training of this length.
+def is_finished(out: Path, settings: Settings, refs: Sequence[ScanRef], *, resume: bool) -> bool:
+    """Whether the folder holds the finished model of a training of this length, on scans of these classes.
 
     Raises:
-        OutputError: a training that was interrupted, or a finished model of another length, and `resume` is not given;
-            or there is nothing to continue from.
+        OutputError: a training that was interrupted, or a finished model of another length or with other classes, and
+            `resume` is not given; or there is nothing to continue from.
     """
     model = (out / "model.json").is_file()
     record = _read(out / "run.json") or {}
     whole = model and _is_whole(out, record)
-    if whole and record.get("length") == length(settings):
+    same = whole and record.get("length") == length(settings)
+    others = _of_other_classes(out, refs) if same else []
+    if same and not others:
         return True
     if not resume and (model or has_state(out)):
-        what = (
-            "a finished model, trained for another number of steps, minutes or folds"
-            if whole
-            else "an interrupted training"
-        )
+        what = "an interrupted training"
+        if others:
+            what = f"a finished model, trained when scans had other classes ({_names(others)})"
+        elif whole:
+            what = "a finished model, trained for another number of steps, minutes or folds"
         hint = "pass resume=True to go on with it, or overwrite=True to begin anew"
         raise OutputError(f"the folder holds {what}", path=out, hint=hint)
     if model and not has_state(out):
@@ -136,6 +139,13 @@ def _begun(out: Path) -> dict[str, dict[str, Any]]:
     return {
         name: one if isinstance(one, dict) else {"input": one} for name, one in tree.items()
     }  # a text: of an earlier version
+
+
+def _of_other_classes(out: Path, refs: Sequence[ScanRef]) -> list[str]:
+    """The scans whose class is not the one that the model in the folder knows."""
+    latents = load(out, device="cpu").latents
+    known = dict(zip(latents.ids, latents.labels, strict=True))
+    return [ref.id for ref in refs if ref.id in known and known[ref.id] != ref.label]
 
 
 def _is_whole(out: Path, record: Mapping[str, Any]) -> bool:

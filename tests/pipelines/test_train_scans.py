@@ -80,3 +80,22 @@ def test_the_record_is_of_the_scans_that_were_learned_from(blocks: Blocks, tmp_p
     assert json.loads((tmp_path / "model" / "run.json").read_text("utf-8"))["counts"] == {"ok": 5}
     lines = (tmp_path / "model" / "manifest.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["id"] for line in lines] == model.latents.ids == ["s1", "s2", "s3", "s4", "s5"]
+
+
+def test_classes_that_were_corrected_are_noticed_and_taken_over(blocks: Blocks, tmp_path: Path) -> None:
+    table, out = tmp_path / "list.csv", tmp_path / "model"
+
+    def listed(classes: str) -> None:
+        rows = [f"{blocks[0]}/s{index}.nii.gz,s{index},{label}" for index, label in enumerate(classes)]
+        table.write_text("\n".join(["scan,subject,label", *rows]) + "\n", "utf-8")
+
+    listed("aaabbb")
+    first = train((table, blocks[1]), out)
+    listed("aababb")
+    with pytest.raises(OutputError, match=r"trained when scans had other classes \([^,]*s2, [^,]*s3\)") as caught:
+        train((table, blocks[1]), out)
+    assert "resume=True" in str(caught.value.hint)
+    second = train((table, blocks[1]), out, resume=True)
+    assert second.latents.labels == list("aababb")
+    assert second.hash == first.hash, "nothing was trained for it"
+    assert train((table, blocks[1]), out).latents.labels == list("aababb")
