@@ -143,7 +143,8 @@ def run(
         refs = as_begun(out, refs) if resume else refs
         if finished:
             fabric.broadcast(obj=False)
-            return _done_before(out)
+            with folder.rows() as rows:
+                return _done_before(out, [one for one in rows if one.status != "ok"])
         summary = _prepare(refs, settings, folder=folder, workers=workers, on_progress=on_progress)
         check_usable(out, summary.outcomes)
         fabric.broadcast(summary.exit_code != 2)
@@ -282,10 +283,11 @@ def _remove(out: Path, *folders: str) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _done_before(out: Path) -> Finished:
+def _done_before(out: Path, others: Sequence[Outcome]) -> Finished:
     ids = load(out, device="cpu").latents.ids
     hint = "pass resume=True and more steps or minutes to train it further, overwrite=True to train it anew"
-    return Finished(out, Summary(tuple(Outcome(name, "ok") for name in ids)), (f"{out}: trained before; {hint}",))
+    summary = Summary((*(Outcome(name, "ok") for name in ids), *others))
+    return Finished(out, summary, (f"{out}: trained before; {hint}",))
 
 
 def _prepare(
