@@ -114,6 +114,7 @@ def run(
         SettingsError: an unknown network, likelihood, map or sampler, one that the model cannot have, a wrong option, a
             grid that does not fit, a detector of binary shapes: these before scans are looked for; a condition
             that no scan has.
+        ScanError: a lesion mask cannot be read.
         TrainingError: the loss is not a number, or the posterior has collapsed.
     """
     _check(settings)
@@ -203,6 +204,7 @@ def train(
         OutputError: the folder holds another training, or one of other scans, or one of which scans cannot be used
             now; the disk is full.
         SettingsError: an unknown setting, a map that the model cannot have, a grid that does not fit.
+        ScanError: a lesion mask cannot be read.
         TrainingError: the loss is not a number, or the posterior has collapsed.
         RunError: the device does not exist.
 
@@ -251,13 +253,14 @@ def _masks(folder: Path | None, settings: Settings) -> list[Path]:
     Raises:
         SettingsError: there are some, and no lesions are to be learned.
         InputError: there are none in the folder.
+        ScanError: one of them cannot be used.
     """
     if folder is None:
         return []
     if not settings.lesions.steps:
         message = "masks of lesions are given, and no lesions are learned"
         raise SettingsError(message, hint=f"set lesions.steps={USUAL_STEPS}")
-    return mask_files(folder)
+    return mask_files(folder, settings.read)
 
 
 def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out: Path, resume: bool) -> Finished:
