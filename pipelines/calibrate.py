@@ -177,7 +177,8 @@ def calibrate(
             or has no verdict is left out.
         thresholds_only: keep the mean and spread of each voxel that the model has, and take thresholds, scores and p
             from these scans alone: a few healthy ones of another site.
-        workers: processes that read ahead.
+        workers: processes that read ahead; 0 reads in this one. They import the script that is run: what it does must
+            stand below `if __name__ == "__main__":`.
         on_progress: called after each scan of each pass.
 
     Returns:
@@ -188,6 +189,7 @@ def calibrate(
         ModelError: the checkpoint cannot be read, or the model was never saved; thresholds alone for a model that is
             not calibrated.
         OutputError: `out` exists already, or the disk is full.
+        RunError: the workers cannot start.
 
     Example:
         >>> model = medvae.calibrate("model", "healthy", out="calibrated")

@@ -37,16 +37,7 @@ from medvae.run.processes import Processes
 from medvae.run.record import disk_errors, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import Settings, configure, load_settings
-from medvae.training.before import (
-    as_begun,
-    check_scans,
-    check_usable,
-    identity,
-    is_finished,
-    keep_scans,
-    length,
-    unused,
-)
+from medvae.training import before
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
 from medvae.training.folds import begin_folds, fit_folds, time_of_one
@@ -130,7 +121,7 @@ def run(
     fabric.launch()
     if not fabric.is_global_zero:
         return _follow(refs, settings, fabric=fabric, out=out, resume=resume)
-    same = {"settings": identity(settings), **({"lesion_masks": masks_hash(masks)} if masks else {})}
+    same = {"settings": before.identity(settings), **({"lesion_masks": masks_hash(masks)} if masks else {})}
     with (
         OutputFolder(
             out, command="train", identity=same, overwrite=overwrite, exclusive=True, part_of_model=True
@@ -139,23 +130,23 @@ def run(
     ):
         if overwrite:
             _clear(out)
-        finished = is_finished(out, settings, refs, resume=resume)
-        check_scans(out, refs)
-        refs = as_begun(out, refs) if resume else refs
+        finished = before.is_finished(out, settings, refs, resume=resume)
+        before.check_scans(out, refs)
+        refs = before.as_begun(out, refs) if resume else refs
         if finished:
             fabric.broadcast(obj=False)
             with folder.rows() as rows:
                 return _done_before(out, [one for one in rows if one.status != "ok"])
         summary = _prepare(refs, settings, folder=folder, workers=workers, on_progress=on_progress)
-        check_usable(out, summary.outcomes)
+        before.check_usable(out, summary.outcomes)
         fabric.broadcast(summary.exit_code != 2)
         if summary.exit_code == 2:
             return Finished(out, summary, (f"{_UNUSABLE}; the reasons are above",))
-        keep_scans(out, summary.outcomes)
+        before.keep_scans(out, summary.outcomes)
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, masks=masks, on_progress=on_progress)
         folder.keep_only(summary.outcomes)  # not what an earlier try had prepared besides
         facts = {**model.record, "warnings": list(model.warnings)}
-        folder.finish(summary, model=model.hash, length=length(settings), **facts)
+        folder.finish(summary, model=model.hash, length=before.length(settings), **facts)
         TrainingPage(read_record(out)).write(out)
         folder.remove_outputs()  # the prepared scans
         _remove(out, "cache", "calibration")
@@ -186,7 +177,8 @@ def train(
             single settings are changed, e.g. `load_settings("brain-mri-t1", ("train.minutes=30",))`.
         out: folder of the model.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        workers: processes that read ahead; 0 reads in this one.
+        workers: processes that read ahead; 0 reads in this one. They import the script that is run: what it does must
+            stand below `if __name__ == "__main__":`.
         resume: go on with an interrupted training, or with a finished one that is given more steps or minutes.
         overwrite: begin anew where the folder holds another training.
         lesion_masks: lesion masks without their scans (a folder of NIfTI files, or one), whose shapes are learned, too;
@@ -206,7 +198,7 @@ def train(
         SettingsError: an unknown setting, a map that the model cannot have, a grid that does not fit.
         ScanError: a lesion mask cannot be read.
         TrainingError: the loss is not a number, or the posterior has collapsed.
-        RunError: the device does not exist.
+        RunError: the device does not exist; the workers cannot start.
 
     Example:
         >>> model = medvae.train("scans", config="brain-mri-t1", out="model")
@@ -266,7 +258,7 @@ def _masks(folder: Path | None, settings: Settings) -> list[Path]:
 def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out: Path, resume: bool) -> Finished:
     """One more process of the same run: the first one prepares and writes."""
     if fabric.broadcast(obj=False):  # what the first process says
-        refs = as_begun(out, refs) if resume else refs
+        refs = before.as_begun(out, refs) if resume else refs
         roles, one = assign(refs, settings, out=out), time_of_one(settings)
         own = fit_networks(roles, one, fabric=fabric, folder=out, resume=resume).settings
         fit_folds(assign_folds(refs, settings, out=out), own, fabric=fabric, out=out, resume=resume)
@@ -308,7 +300,7 @@ def _prepare(
     summary = run_jobs(
         refs,
         ReadAndPrepare(settings.read, Preparation(settings.prepare)),
-        partial(_stored, without=unused(folder.path)),
+        partial(_stored, without=before.unused(folder.path)),
         folder=folder,
         engine=Processes(workers),
         stage="prepare",
