@@ -14,6 +14,7 @@ from medvae.written import changes, merge, over, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
     from types import ModuleType
 
     from medvae.plugins import Kind
@@ -268,7 +269,7 @@ class Settings(Frozen):
 
 
 def load_settings(
-    config: str | None = None,
+    config: str | Path | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     base: Settings | None = None,
@@ -291,10 +292,10 @@ def load_settings(
     """
     tree = {} if base is None else base.model_dump()
     if config is not None:
-        tree = merge(tree, read_yaml(config))
+        tree = merge(tree, read_yaml(str(config)))
     if base is not None:  # how long a preset trains says nothing about a model that is trained
         tree = merge(tree, {"train": base.train.model_dump(include={"minutes", "steps", "plan"})})
-    where = "the settings" if config is None else config + (" with your changes" if overrides else "")
+    where = "the settings" if config is None else f"{config} with your changes" if overrides else str(config)
     return validate(Settings, over(tree, reduce(merge, changes(overrides), {})), where=where)
 
 

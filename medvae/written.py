@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ def read_yaml(config: str) -> dict[str, Any]:
     """
     if config in presets():
         text = preset(config)
-    elif Path(config).is_file():
+    elif os.path.isfile(config):  # False for what can be no path, too
         try:
             text = Path(config).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -32,7 +33,7 @@ def read_yaml(config: str) -> dict[str, Any]:
         raise SettingsError(f"there is no preset or file {config!r}", hint=suggest(config, presets()))
     try:
         tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise SettingsError(f"not valid YAML: {' '.join(str(error).split())}", path=config) from None
     if not isinstance(tree, dict):
         raise SettingsError(f"settings are key: value pairs, got {type(tree).__name__}", path=config)
@@ -64,7 +65,7 @@ def _parse_override(text: str) -> dict[str, Any]:
         raise SettingsError(f"cannot read the setting {text!r}", hint="write section.key=value")
     try:
         return _nested(key.strip(), yaml.safe_load(value))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return _nested(key.strip(), value)
 
 

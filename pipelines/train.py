@@ -203,7 +203,7 @@ def train(
     Example:
         >>> model = medvae.train("scans", config="brain-mri-t1", out="model")
     """
-    settings = config if isinstance(config, Settings) else load_settings(str(config))
+    settings = config if isinstance(config, Settings) else load_settings(config)
     finished = run(
         scans,
         settings=settings,
