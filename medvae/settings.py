@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from medvae import plugins
 from medvae.errors import SettingsError
 from medvae.refusal import explain
-from medvae.written import changes, merge, over, read_yaml
+from medvae.written import changes, keys, merge, over, read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
     from types import ModuleType
 
@@ -303,14 +303,18 @@ load = load_settings  # inside the package, where the module says what is loaded
 
 
 def adjust(
-    base: Settings, config: str | None, overrides: tuple[str, ...], *, uses: tuple[str, ...] | None = None
+    base: Settings,
+    config: str | Path | None,
+    overrides: Sequence[str] | Mapping[str, Any],
+    *,
+    uses: tuple[str, ...] | None = None,
 ) -> Settings:
     """Settings of a checkpoint with a user's changes on top; what made the checkpoint cannot be changed.
 
     Args:
         base: of the checkpoint.
         config: name of a preset, or path of a YAML file; how long it trains is ignored.
-        overrides: `section.key=value` texts.
+        overrides: as those of `load`.
         uses: sections that have an effect here, e.g. ("augment", "seed"); an override of another one is refused. None
             allows all.
 
@@ -322,7 +326,7 @@ def adjust(
         if getattr(changed, section) != getattr(base, section):
             message = f"{section}.* belongs to the model and cannot be changed after training"
             raise SettingsError(message, hint="leave it out here, or train a model with it")
-    for key in (text.partition("=")[0].strip() for text in overrides):
+    for key in keys(overrides):
         if uses is not None and key.partition(".")[0] not in uses:
             hint = f"leave it out; settings that are used here: {', '.join(uses)}"
             raise SettingsError(f"the setting {key!r} has no effect here", hint=hint)

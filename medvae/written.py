@@ -13,7 +13,7 @@ from medvae.errors import SettingsError
 from medvae.plugins import preset, presets, suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def read_yaml(config: str) -> dict[str, Any]:
@@ -57,6 +57,13 @@ def changes(overrides: Iterable[str] | Mapping[str, Any]) -> list[dict[str, Any]
     if isinstance(overrides, Mapping):
         return [_nested(key, value) for key, value in overrides.items()]
     return [_parse_override(text) for text in ([overrides] if isinstance(overrides, str) else overrides)]
+
+
+def keys(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """The names of the settings that are changed, as they were written."""
+    if isinstance(overrides, Mapping):
+        return list(overrides)
+    return [text.partition("=")[0].strip() for text in ([overrides] if isinstance(overrides, str) else overrides)]
 
 
 def _parse_override(text: str) -> dict[str, Any]:
