@@ -130,6 +130,11 @@ CODES: dict[str, Code] = {
         "every draw of a synthetic scan was implausible or a near-copy",
         "train longer or on more scans, choose another sampler, or set augment.reject=false to write it anyway",
     ),
+    "not_in_training": Code(
+        "skipped",
+        "the scan could not be used when the training that goes on was begun",
+        "ignore it: the training goes on without it, or pass overwrite=True to begin anew with it",
+    ),
     "claimed": Code(
         "skipped",
         "another run is working on this scan",

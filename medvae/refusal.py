@@ -23,6 +23,7 @@ _RULES = {  # by pydantic's type of error; its own text serves for types that ar
     "int_from_float": _WHOLE,
     "float_type": _NUMBER,
     "float_parsing": _NUMBER,
+    "finite_number": "a finite number is needed",
     "bool_type": _YES_NO,
     "bool_parsing": _YES_NO,
     "string_type": "text is needed",
@@ -31,6 +32,7 @@ _RULES = {  # by pydantic's type of error; its own text serves for types that ar
     "dict_type": _NAMED,
     "model_type": _NAMED,
     "literal_error": "it must be {expected}",
+    "value_error": "{error}",
     "too_short": "a list of {min_length} or more values is needed",
     "too_long": "no more than {max_length} values are allowed",
 }

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from medvae import plugins
 from medvae.errors import SettingsError
-from medvae.plugins import preset, presets, suggest
 from medvae.refusal import explain
+from medvae.written import changes, keys, merge, over, read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
     from types import ModuleType
 
     from medvae.plugins import Kind
 
 M = TypeVar("M", bound=BaseModel)
-Triple = tuple[float, float, float]
-Grid = tuple[int, int, int]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 Orientation = Literal["RAS", "LAS", "RPS", "LPS", "RAI", "LAI", "RPI", "LPI"]
 Spread = Literal["shared", "learned", "voxel"]
 Folds = Literal[0, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
-class Frozen(BaseModel):
-    """Base of all settings: immutable, unknown keys refused, `repr` shows only what differs from the default."""
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] >= ends[1]:
+        raise ValueError("the second value must be above the first")
+    return ends
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, finite, unknown keys refused, `repr` shows what differs from the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __repr_args__(self) -> Any:
         defaults = type(self).model_fields
@@ -65,8 +69,10 @@ class PrepareSettings(Frozen):
     """How a scan is brought onto the model's grid."""
 
     modality: Literal["CT", "MR", "PT", "SHAPE"] | None = Field(None, description="modality of the scans")
-    spacing: Triple = Field((2.0, 2.0, 2.0), description="voxel size of the model's grid, mm")
-    shape: Grid = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
+    spacing: tuple[Positive, Positive, Positive] = Field(
+        (2.0, 2.0, 2.0), description="voxel size of the model's grid, mm"
+    )
+    shape: tuple[Count, Count, Count] = Field((96, 112, 96), description="voxels of the model's grid along R, A, S")
     align: Literal["none", "mni152"] = Field("none", description="template for registration (rigid, affine): mni152")
     centre: Literal["image", "foreground"] = Field(
         "image", description="centre of the grid for scans that are not registered: image or foreground"
@@ -80,7 +86,9 @@ class PrepareSettings(Frozen):
     )
     field: Literal["none", "n4"] = Field("none", description="receive field of MR; n4: estimated by N4 and divided out")
     intensity: Literal["robust_z", "window", "none"] = Field("robust_z", description="intensity normalisation")
-    window: tuple[float, float] = Field((-1000.0, 1000.0), description="with intensity 'window': what becomes -1 and 1")
+    window: Annotated[tuple[float, float], AfterValidator(_rising)] = Field(
+        (-1000.0, 1000.0), description="with intensity 'window': what becomes -1 and 1"
+    )
 
 
 class RandomizeSettings(Frozen):
@@ -166,9 +174,13 @@ class DetectorSettings(Frozen):
     steps: int = Field(0, ge=0, description="optimiser steps, if no time budget is given; 0: no detector")
     share: float = Field(0.5, gt=0, lt=1, description="share of train.minutes that the detector gets, if there is one")
     plan: tuple[tuple[int, int], ...] = Field((), description="as train.plan, for the steps of the detector")
-    channels: tuple[int, ...] = Field((16, 48, 128), min_length=2, description="channels per level, each half as fine")
+    channels: tuple[Count, ...] = Field(
+        (16, 48, 128), min_length=2, description="channels per level, each half as fine"
+    )
     batch: int = Field(2, ge=1, description="patches per step and process")
-    patch: Grid = Field((64, 64, 64), description="voxels of a patch along R, A, S; less where the grid is smaller")
+    patch: tuple[Count, Count, Count] = Field(
+        (64, 64, 64), description="voxels of a patch along R, A, S; less where the grid is smaller"
+    )
     lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
 
 
@@ -182,7 +194,7 @@ class LesionSettings(Frozen):
     )
     least: int = Field(3, ge=1, description="smallest lesion that is learned, voxels of the grid")
     latent: int = Field(16, ge=1, description="length of the latent vector")
-    channels: tuple[int, ...] = Field(
+    channels: tuple[Count, ...] = Field(
         (16, 32), min_length=1, max_length=3, description="channels per level, each half as fine"
     )
     batch: int = Field(16, ge=1, description="crops per step")
@@ -257,7 +269,7 @@ class Settings(Frozen):
 
 
 def load_settings(
-    config: str | None = None,
+    config: str | Path | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     base: Settings | None = None,
@@ -280,25 +292,29 @@ def load_settings(
     """
     tree = {} if base is None else base.model_dump()
     if config is not None:
-        tree = _merge(tree, _read_yaml(config))
+        tree = merge(tree, read_yaml(str(config)))
     if base is not None:  # how long a preset trains says nothing about a model that is trained
-        tree = _merge(tree, {"train": base.train.model_dump(include={"minutes", "steps", "plan"})})
-    where = "the settings" if config is None else config + (" with your changes" if overrides else "")
-    return validate(Settings, _over(tree, reduce(_merge, _changes(overrides), {})), where=where)
+        tree = merge(tree, {"train": base.train.model_dump(include={"minutes", "steps", "plan"})})
+    where = "the settings" if config is None else f"{config} with your changes" if overrides else str(config)
+    return validate(Settings, over(tree, reduce(merge, changes(overrides), {})), where=where)
 
 
 load = load_settings  # inside the package, where the module says what is loaded
 
 
 def adjust(
-    base: Settings, config: str | None, overrides: tuple[str, ...], *, uses: tuple[str, ...] | None = None
+    base: Settings,
+    config: str | Path | None,
+    overrides: Sequence[str] | Mapping[str, Any],
+    *,
+    uses: tuple[str, ...] | None = None,
 ) -> Settings:
     """Settings of a checkpoint with a user's changes on top; what made the checkpoint cannot be changed.
 
     Args:
         base: of the checkpoint.
         config: name of a preset, or path of a YAML file; how long it trains is ignored.
-        overrides: `section.key=value` texts.
+        overrides: as those of `load`.
         uses: sections that have an effect here, e.g. ("augment", "seed"); an override of another one is refused. None
             allows all.
 
@@ -310,7 +326,7 @@ def adjust(
         if getattr(changed, section) != getattr(base, section):
             message = f"{section}.* belongs to the model and cannot be changed after training"
             raise SettingsError(message, hint="leave it out here, or train a model with it")
-    for key in (text.partition("=")[0].strip() for text in overrides):
+    for key in keys(overrides):
         if uses is not None and key.partition(".")[0] not in uses:
             hint = f"leave it out; settings that are used here: {', '.join(uses)}"
             raise SettingsError(f"the setting {key!r} has no effect here", hint=hint)
@@ -333,68 +349,3 @@ def configure(kind: Kind, name: str, options: Mapping[str, Any]) -> tuple[Module
     """
     module = plugins.load(kind, name)
     return module, validate(getattr(module, "Settings", Empty), dict(options), where=f"{kind}.{name}")
-
-
-def _read_yaml(config: str) -> dict[str, Any]:
-    if config in presets():
-        text = preset(config)
-    elif Path(config).is_file():
-        try:
-            text = Path(config).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"the settings cannot be read: {error}", path=config) from None
-    else:
-        raise SettingsError(f"there is no preset or file {config!r}", hint=suggest(config, presets()))
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise SettingsError(f"not valid YAML: {' '.join(str(error).split())}", path=config) from None
-    if not isinstance(tree, dict):
-        raise SettingsError(f"settings are key: value pairs, got {type(tree).__name__}", path=config)
-    base = tree.pop("base", None)
-    return tree if base is None else _over(_base(base, config), tree)
-
-
-def _base(name: Any, config: str) -> dict[str, Any]:
-    """The preset that a file builds on."""
-    if name not in presets():
-        raise SettingsError(f"base: {name!r} is not a preset", path=config, hint=suggest(str(name), presets()))
-    return _read_yaml(name)
-
-
-def _changes(overrides: Iterable[str] | Mapping[str, Any]) -> list[dict[str, Any]]:
-    if isinstance(overrides, Mapping):
-        return [_nested(key, value) for key, value in overrides.items()]
-    return [_parse_override(text) for text in ([overrides] if isinstance(overrides, str) else overrides)]
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise SettingsError(f"cannot read the setting {text!r}", hint="write section.key=value")
-    try:
-        return _nested(key.strip(), yaml.safe_load(value))
-    except yaml.YAMLError:
-        return _nested(key.strip(), value)
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    first, *others = key.split(".")
-    return {first: _nested(".".join(others), value) if others else value}
-
-
-def _over(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """A user's settings over those of a preset or a record: a length replaces a time budget, and a recorded plan."""
-    train, detector = (high[one] if isinstance(high.get(one), dict) else {} for one in ("train", "detector"))
-    timed = train.get("minutes") is not None
-    low = _merge(low, {"train": {"minutes": None, "plan": ()}}) if "steps" in train or timed else low
-    low = _merge(low, {"detector": {"plan": ()}}) if "steps" in detector or timed else low
-    return _merge(low, high)
-
-
-def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(low)
-    for key, value in high.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged

@@ -36,7 +36,7 @@ from medvae.settings import adjust
 from medvae.training.store import Scans, StoredScan, tell_of_copies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from medvae.anomaly.reference import Reference
     from medvae.checkpoint.folds import FoldModel
@@ -55,8 +55,8 @@ def run(
     model: Path,
     verdicts: Path | None = None,
     thresholds_only: bool = False,
-    config: str | None = None,
-    overrides: tuple[str, ...] = (),
+    config: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     device: str = "auto",
     workers: int = 0,
     on_progress: Callable[[Progress], None] = ignore,
@@ -74,7 +74,7 @@ def run(
         thresholds_only: keep the mean and spread of each voxel that the model has, and take thresholds, scores and p
             from these scans alone: a few healthy ones of another site (`medvae.anomaly.site`).
         config: name of a preset, or path of a YAML file, with changes.
-        overrides: `section.key=value` texts.
+        overrides: `section.key=value` texts, or values by `section.key`.
         device: auto, cpu, cuda or cuda:N.
         workers: processes that read ahead.
         on_progress: called after each scan of each pass.
@@ -85,6 +85,7 @@ def run(
     Raises:
         ModelError: the checkpoint cannot be read; thresholds alone for a model that is not calibrated.
         InputError: no scan among the inputs; no file of verdicts on them.
+        OutputError: the disk is full, or the folder cannot be written.
         SettingsError: an unknown setting, one that belongs to the model, or one of `detect` beside `thresholds_only`.
     """
     readings = Readings.of(verdicts)
@@ -107,9 +108,18 @@ def run(
     identity: dict[str, Any] = {"model": trained.hash, "read": settings.read.model_dump(mode="json")}
     identity |= {"thresholds_only": thresholds_only, "behind": hash_of(sorted(behind))}  # which scans are refused
     anew = verdicts is not None or not _is_of(out, identity)  # what an unfinished run prepared was not judged
-    with OutputFolder(
-        out, command="calibrate", identity=identity, overwrite=anew, exclusive=True, part_of_model=True, scratch=True
-    ) as folder:
+    with (
+        OutputFolder(
+            out,
+            command="calibrate",
+            identity=identity,
+            overwrite=anew,
+            exclusive=True,
+            part_of_model=True,
+            scratch=True,
+        ) as folder,
+        disk_errors(model),
+    ):
         summary = run_jobs(
             refs,
             ReadAndPrepare(settings.read, trained.preparation),
@@ -152,6 +162,9 @@ def calibrate(
     out: Path | str | None = None,
     verdicts: Path | str | None = None,
     thresholds_only: bool = False,
+    config: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    device: str | None = None,
     workers: int = 0,
     on_progress: Callable[[Progress], None] = ignore,
 ) -> Model:
@@ -167,7 +180,11 @@ def calibrate(
             or has no verdict is left out.
         thresholds_only: keep the mean and spread of each voxel that the model has, and take thresholds, scores and p
             from these scans alone: a few healthy ones of another site.
-        workers: processes that read ahead.
+        config: name of a preset, or path of a YAML file, with changes of `read` and `detect`.
+        overrides: single changes, as those of `medvae.load_settings`, e.g. {"detect.maps": ["restoration"]}.
+        device: "auto", "cpu", "cuda" or "cuda:N"; None takes that of a `Model`, and "auto" for a folder.
+        workers: processes that read ahead; 0 reads in this one. They import the script that is run: what it does must
+            stand below `if __name__ == "__main__":`.
         on_progress: called after each scan of each pass.
 
     Returns:
@@ -178,6 +195,8 @@ def calibrate(
         ModelError: the checkpoint cannot be read, or the model was never saved; thresholds alone for a model that is
             not calibrated.
         OutputError: `out` exists already, or the disk is full.
+        SettingsError: an unknown setting, one that belongs to the model, or one of `detect` beside `thresholds_only`.
+        RunError: the device does not exist; the workers cannot start.
 
     Example:
         >>> model = medvae.calibrate("model", "healthy", out="calibrated")
@@ -188,12 +207,16 @@ def calibrate(
     if folder is None:
         raise ModelError("the model has not been saved to a folder", hint="save it, and pass the folder")
     said = None if verdicts is None else Path(verdicts)
+    where = device or (str(model.device) if isinstance(model, Model) else "auto")
     with nullcontext(folder) if out is None else _copied(folder, Path(out)) as place:
         finished = run(
             scans,
             model=place,
             verdicts=said,
             thresholds_only=thresholds_only,
+            config=config,
+            overrides=overrides,
+            device=where,
             workers=workers,
             on_progress=on_progress,
         )
@@ -201,7 +224,7 @@ def calibrate(
             first = finished.summary.outcomes[0]
             hint = _NEEDED if first.hint.startswith("ignore") else first.hint  # without it no scan is left
             raise InputError(f"none of the scans can be used; {first.id}: {first.message}", hint=hint)
-        return load(place)
+        return load(place, device=where)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from medvae.checkpoint.model import FOLDS, build_vae
 from medvae.cohort.find import find
 from medvae.cohort.lists import tell_of_splits
 from medvae.cohort.values import tell_of_conditions
-from medvae.errors import InputError, SettingsError
+from medvae.errors import InputError, ScanError, SettingsError
 from medvae.io.files import write_json
 from medvae.lesions.network import USUAL_STEPS
 from medvae.prepare.load import Loaded, ReadAndPrepare
@@ -36,7 +37,7 @@ from medvae.run.processes import Processes
 from medvae.run.record import disk_errors, read_record
 from medvae.run.work import Progress, Result, ignore
 from medvae.settings import Settings, configure, load_settings
-from medvae.training.before import as_begun, check_scans, identity, is_finished, keep_scans, length
+from medvae.training import before
 from medvae.training.fabric import make_fabric
 from medvae.training.finish import to_model
 from medvae.training.folds import begin_folds, fit_folds, time_of_one
@@ -48,7 +49,7 @@ from medvae.training.store import StoredScan, tell_of_copies
 from medvae.vae.conditions import Conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from lightning_fabric import Fabric
 
@@ -99,10 +100,12 @@ def run(
 
     Raises:
         InputError: no scans were found.
-        OutputError: the folder holds another training, or one of other scans; the disk is full.
+        OutputError: the folder holds another training, or one of other scans, or one of which scans cannot be used
+            now; the disk is full.
         SettingsError: an unknown network, likelihood, map or sampler, one that the model cannot have, a wrong option, a
             grid that does not fit, a detector of binary shapes: these before scans are looked for; a condition
             that no scan has.
+        ScanError: a lesion mask cannot be read.
         TrainingError: the loss is not a number, or the posterior has collapsed.
     """
     _check(settings)
@@ -118,28 +121,33 @@ def run(
     fabric.launch()
     if not fabric.is_global_zero:
         return _follow(refs, settings, fabric=fabric, out=out, resume=resume)
-    same = {"settings": identity(settings), **({"lesion_masks": masks_hash(masks)} if masks else {})}
-    with OutputFolder(
-        out, command="train", identity=same, overwrite=overwrite, exclusive=True, part_of_model=True
-    ) as folder:
+    same = {"settings": before.identity(settings), **({"lesion_masks": masks_hash(masks)} if masks else {})}
+    with (
+        OutputFolder(
+            out, command="train", identity=same, overwrite=overwrite, exclusive=True, part_of_model=True
+        ) as folder,
+        disk_errors(out),
+    ):
         if overwrite:
             _clear(out)
-        finished = is_finished(out, settings, resume=resume)
-        check_scans(out, refs)
-        refs = as_begun(out, refs) if resume else refs
+        finished = before.is_finished(out, settings, refs, resume=resume)
+        before.check_scans(out, refs)
+        refs = before.as_begun(out, refs) if resume else refs
         if finished:
             fabric.broadcast(obj=False)
-            return _done_before(out)
+            with folder.rows() as rows:
+                return _done_before(out, [one for one in rows if one.status != "ok"])
         summary = _prepare(refs, settings, folder=folder, workers=workers, on_progress=on_progress)
+        before.check_usable(out, summary.outcomes)
         fabric.broadcast(summary.exit_code != 2)
         if summary.exit_code == 2:
             return Finished(out, summary, (f"{_UNUSABLE}; the reasons are above",))
-        keep_scans(out, {outcome.id: outcome.input for outcome in summary.outcomes})
+        before.keep_scans(out, summary.outcomes)
         model = _train(refs, settings, fabric=fabric, out=out, resume=resume, masks=masks, on_progress=on_progress)
+        folder.keep_only(summary.outcomes)  # not what an earlier try had prepared besides
         facts = {**model.record, "warnings": list(model.warnings)}
-        folder.finish(summary, model=model.hash, length=length(settings), **facts)
-        with disk_errors(out):
-            TrainingPage(read_record(out)).write(out)
+        folder.finish(summary, model=model.hash, length=before.length(settings), **facts)
+        TrainingPage(read_record(out)).write(out)
         folder.remove_outputs()  # the prepared scans
         _remove(out, "cache", "calibration")
         for place in () if settings.train.keep_state else (out, *(out / FOLDS).glob("*")):
@@ -169,7 +177,8 @@ def train(
             single settings are changed, e.g. `load_settings("brain-mri-t1", ("train.minutes=30",))`.
         out: folder of the model.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        workers: processes that read ahead; 0 reads in this one.
+        workers: processes that read ahead; 0 reads in this one. They import the script that is run: what it does must
+            stand below `if __name__ == "__main__":`.
         resume: go on with an interrupted training, or with a finished one that is given more steps or minutes.
         overwrite: begin anew where the folder holds another training.
         lesion_masks: lesion masks without their scans (a folder of NIfTI files, or one), whose shapes are learned, too;
@@ -184,15 +193,17 @@ def train(
 
     Raises:
         InputError: no scans were found, or none can be used.
-        OutputError: the folder holds another training, or one of other scans; the disk is full.
+        OutputError: the folder holds another training, or one of other scans, or one of which scans cannot be used
+            now; the disk is full.
         SettingsError: an unknown setting, a map that the model cannot have, a grid that does not fit.
+        ScanError: a lesion mask cannot be read.
         TrainingError: the loss is not a number, or the posterior has collapsed.
-        RunError: the device does not exist.
+        RunError: the device does not exist; the workers cannot start.
 
     Example:
         >>> model = medvae.train("scans", config="brain-mri-t1", out="model")
     """
-    settings = config if isinstance(config, Settings) else load_settings(str(config))
+    settings = config if isinstance(config, Settings) else load_settings(config)
     finished = run(
         scans,
         settings=settings,
@@ -234,19 +245,20 @@ def _masks(folder: Path | None, settings: Settings) -> list[Path]:
     Raises:
         SettingsError: there are some, and no lesions are to be learned.
         InputError: there are none in the folder.
+        ScanError: one of them cannot be used.
     """
     if folder is None:
         return []
     if not settings.lesions.steps:
         message = "masks of lesions are given, and no lesions are learned"
         raise SettingsError(message, hint=f"set lesions.steps={USUAL_STEPS}")
-    return mask_files(folder)
+    return mask_files(folder, settings.read)
 
 
 def _follow(refs: Sequence[ScanRef], settings: Settings, *, fabric: Fabric, out: Path, resume: bool) -> Finished:
     """One more process of the same run: the first one prepares and writes."""
     if fabric.broadcast(obj=False):  # what the first process says
-        refs = as_begun(out, refs) if resume else refs
+        refs = before.as_begun(out, refs) if resume else refs
         roles, one = assign(refs, settings, out=out), time_of_one(settings)
         own = fit_networks(roles, one, fabric=fabric, folder=out, resume=resume).settings
         fit_folds(assign_folds(refs, settings, out=out), own, fabric=fabric, out=out, resume=resume)
@@ -266,10 +278,11 @@ def _remove(out: Path, *folders: str) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _done_before(out: Path) -> Finished:
+def _done_before(out: Path, others: Sequence[Outcome]) -> Finished:
     ids = load(out, device="cpu").latents.ids
     hint = "pass resume=True and more steps or minutes to train it further, overwrite=True to train it anew"
-    return Finished(out, Summary(tuple(Outcome(name, "ok") for name in ids)), (f"{out}: trained before; {hint}",))
+    summary = Summary((*(Outcome(name, "ok") for name in ids), *others))
+    return Finished(out, summary, (f"{out}: trained before; {hint}",))
 
 
 def _prepare(
@@ -287,7 +300,7 @@ def _prepare(
     summary = run_jobs(
         refs,
         ReadAndPrepare(settings.read, Preparation(settings.prepare)),
-        _stored,
+        partial(_stored, without=before.unused(folder.path)),
         folder=folder,
         engine=Processes(workers),
         stage="prepare",
@@ -299,7 +312,9 @@ def _prepare(
     return summary
 
 
-def _stored(ref: ScanRef, loaded: Loaded) -> Result:
+def _stored(ref: ScanRef, loaded: Loaded, *, without: Collection[str]) -> Result:
+    if ref.id in without:
+        raise ScanError("this training was begun without it", code="not_in_training")
     file = StoredScan(f"cache/{ref.id}.safetensors", loaded.prepared)
     return Result((file,), warnings=loaded.prepared.warnings)
 

@@ -85,7 +85,7 @@ def test_exhausted_memory_is_known_by_type_and_by_text() -> None:
 # ------------------------------------------------------------------------------------------------------------- hints
 
 ROOT = Path(__file__).parents[1]
-HINTS = r"hint|READS|\w*HINT|_NEEDED|\w*_AGAIN|_AFFINE|_VOLUME|_CURE|_UNEQUAL|_NO_VOLUME"  # names of variables
+HINTS = r"hint|READS|\w*HINT|_NEEDED|\w*_AGAIN|_AFFINE|_VOLUME|_CURE|_UNEQUAL|_NO_VOLUME|_GUARD"  # names of variables
 VERBS = {
     *(
         "add",

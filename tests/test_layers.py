@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("medvae.errors",),
     ("medvae.plugins",),
-    ("medvae.refusal",),
+    ("medvae.refusal", "medvae.written"),
     ("medvae.settings", "medvae.scan", "medvae.statistics", "medvae.threads"),
     ("medvae.io",),
     ("medvae.prepare",),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 from pydantic import Field, HttpUrl
@@ -10,9 +11,6 @@ from pydantic import Field, HttpUrl
 from medvae import plugins, settings
 from medvae.errors import SettingsError
 from medvae.settings import Settings, adjust, load
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TIMED = "hippocampus-mri-shape"  # a preset with a time budget
 
@@ -51,6 +49,7 @@ def test_a_file_and_overrides_are_merged_key_by_key(tmp_path: Path) -> None:
         ("prepare.spacing=[1, 2, 3]", "prepare", "spacing", (1.0, 2.0, 3.0)),
         ("read.assume_orientation=RAS", "read", "assume_orientation", "RAS"),
         (" model.name = a: b: c", "model", "name", "a: b: c"),  # no YAML: a text
+        ("model.name=2020-13-45", "model", "name", "2020-13-45"),  # no date
     ],
 )
 def test_overrides_are_typed_by_the_setting(override: str, section: str, key: str, value: object) -> None:
@@ -84,6 +83,14 @@ def test_an_unknown_key_gets_the_nearest_name() -> None:
         ("prepare.spacing=2", "prepare.spacing is 2 in the settings: a list is needed"),
         ("prepare.spacing=[1, 2]", "prepare.spacing is [1, 2] in the settings: 3 values are needed"),
         ("prepare.spacing=[1, x, 2]", "prepare.spacing.1 is 'x' in the settings: a number is needed"),
+        ("prepare.spacing=[-1, 1, 1]", "prepare.spacing.0 is -1 in the settings: it must be above 0"),
+        ("prepare.shape=[8, 0, 8]", "prepare.shape.1 is 0 in the settings: it must be at least 1"),
+        ("prepare.window=[5, 5]", "prepare.window is [5, 5] in the settings: the second value must be above the first"),
+        ("detector.patch=[8, 8, 0]", "detector.patch.2 is 0 in the settings: it must be at least 1"),
+        ("detector.channels=[0, 4]", "detector.channels.0 is 0 in the settings: it must be at least 1"),
+        ("lesions.channels=[0]", "lesions.channels.0 is 0 in the settings: it must be at least 1"),
+        ("train.minutes=.inf", "train.minutes is inf in the settings: a finite number is needed"),
+        ("detect.min_ml=.inf", "detect.min_ml is inf in the settings: a finite number is needed"),
         ("train=7", "train is 7 in the settings: settings by name are needed"),
     ],
 )
@@ -148,6 +155,7 @@ def test_overrides_are_texts_one_text_or_a_mapping() -> None:
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
         ("- a\n- b\n", "key: value pairs, got list"),
         ("7", "key: value pairs, got int"),
+        ("seed: 2020-13-45", "not valid YAML"),
         (b"\xff\xfe\xfa", "cannot be read"),
         ("1: 2", "1 is 1"),
         ("train: 7", "train is 7"),
@@ -180,6 +188,15 @@ def test_an_unknown_preset_lists_those_that_are_there() -> None:
     problem = refusal(wrong)
     assert str(problem) == f"there is no preset or file {wrong!r}"
     assert f"did you mean {plugins.presets()[0]!r}?" in (problem.hint or "")
+
+
+def test_a_path_is_a_file_and_a_name_that_cannot_be_one_is_unknown(tmp_path: Path) -> None:
+    path = Path(written(tmp_path, "seed: 7"))
+    assert load(path, "train.steps=3").seed == 7
+    with pytest.raises(SettingsError, match=r"mine\.yaml with your changes: a whole number is needed"):
+        load(path, "seed=x")
+    for name in ("a" * 300, "a\0b"):
+        assert "there is no preset or file" in str(refusal(name))
 
 
 def test_what_made_a_checkpoint_cannot_be_changed() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medvae.scan import Selection
     from medvae.settings import Settings
 
-_LESIONS = ("lesions.steps=600", "augment.sampler=lesion")  # what --lesions is short for
+_LESIONS = ("lesions.steps=600", "augment.sampler=lesion")  # --lesions, for a configuration that learns none
 _SHORT_FOR = {
     "volume": "read.volume",
     "assume_orientation": "read.assume_orientation",
@@ -205,13 +205,16 @@ def _selection(args: argparse.Namespace) -> Selection:
 def _settings(args: argparse.Namespace) -> Settings:
     from medvae.settings import load
 
-    return load(args.config, _overrides(args))
+    overrides, named = _overrides(args), vars(args)
+    if named.get("lesions") and not load(args.config).lesions.steps:
+        overrides = (*_LESIONS, *overrides)
+    return load(args.config, overrides)
 
 
 def _overrides(args: argparse.Namespace) -> tuple[str, ...]:
     """`--set` texts, and after them the options that are short for a setting; names of plug-ins are checked."""
     named: dict[str, Any] = vars(args)
-    texts = [*(_LESIONS if named.get("lesions") else ()), *named.get("set", ())]
+    texts = list(named.get("set", ()))
     for option, key in _SHORT_FOR.items():
         if named.get(option) is not None:
             texts.append(f"{key}={named[option]}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from medvae.scan import Geometry, Units
 
+_RANGE = (0.1, 99.9)  # percentiles of the evaluated region between which its values lie, single voxels apart
 _HEADROOM = 1.25  # the scale ends at this many times the value that 99.9% of the evaluated region lies below
 _WINDOW = (0.5, 99.5)  # percentiles of the evaluated region that the grey values run between, as in the montage
 
@@ -35,8 +36,8 @@ class Grey:
     def of(cls, data: NDArray[np.float32], covered: NDArray[np.bool_], *, units: Units) -> Grey:
         """A scan, rounded: CT to 1 HU, so that narrow windows show steps of tissue, all else to 256 grey values.
 
-        Values above the scale are at its end: single bright voxels outside of what was evaluated would leave few grey
-        values for the rest.
+        Values beyond the scale are at its ends: single bright voxels outside of what was evaluated, or padding with a
+        very low value, would leave few grey values for the rest.
 
         Args:
             data: `(X, Y, Z)` in its unit.
@@ -47,8 +48,10 @@ class Grey:
             ends = np.iinfo(np.int16)
             return cls(np.rint(np.clip(data, ends.min, ends.max)).astype(np.int16), (1.0, 0.0))
         seen = data[covered] if covered.any() else data
-        low, high = float(data.min()), float(data.max())
-        usual = low + _HEADROOM * (float(np.percentile(seen, 99.9)) - low)
+        bottom, top = (float(one) for one in np.percentile(seen, _RANGE))
+        low = max(float(data.min()), min(0.0, bottom - (top - bottom)))  # 0, the usual background, is always in it
+        high = float(data.max())
+        usual = low + _HEADROOM * (top - low)
         step = (min(high, usual) - low) / 255 or 1.0
         return cls(np.rint(np.clip((data - low) / step, 0, 255)).astype(np.uint8), (step, low))
 

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from medvae.errors import ScanError
+from medvae.errors import RunError, ScanError
 from medvae.run.outcomes import Failed, Outcome, attempt
 from medvae.run.task import Computed, Read, Task, Todo, fingerprint_of, read
 from medvae.run.work import Job
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
 _LOOK_EVERY_S = 1.0  # whether the workers are alive
+_ERROR = 1  # exit code of a process that ended with a traceback
+_GUARD = 'put what the script does below `if __name__ == "__main__":`, or pass workers=0'
 J = TypeVar("J", bound=Job)
 T = TypeVar("T")
 
@@ -91,11 +93,20 @@ def _read_ahead(
 
 
 def _alone(task: Task[J, T], todo: Todo[J]) -> Read[T]:
-    """After a worker died: read this job in a process of its own, to know whether it was the one."""
+    """After a worker died: read this job in a process of its own, to know whether it was the one.
+
+    Raises:
+        RunError: the worker has died of an error of Python, not by a signal: while it started, before it read anything.
+    """
     pool = _pool(1)
+    future = _submit(pool, task, todo)
+    workers = tuple((pool._processes or {}).values())
     try:
-        return _result_of(_submit(pool, task, todo), pool)
+        return _result_of(future, pool)
     except BrokenProcessPool:
+        if any(one.exitcode == _ERROR for one in workers):
+            message = "the processes that read ahead cannot start: each of them runs the script that was started first"
+            raise RunError(message, hint=_GUARD) from None
         mark = attempt(fingerprint_of, todo.job)  # in this process: by it a training knows its scans again
         died = Failed(ScanError("the process that read it died", code="out_of_memory"))
         return Read("" if isinstance(mark, Failed) else mark, died)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from medvae.checkpoint.folder import load
 from medvae.errors import OutputError
 from medvae.io.files import write_json
 from medvae.training.state import has_state
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from medvae.run.outcomes import Outcome
     from medvae.scan import ScanRef
     from medvae.settings import Settings
 
-_SCANS = "scans.json"  # of the training: a fingerprint by id
+_SCANS = "scans.json"  # of the training, by id: a fingerprint, and whether the scan could be used
 _PICTURES = ("curves.png", "reconstructions.png")
 _NAMED = 3  # scans that a message names
 # settings of train, and of detector, that may differ when a training goes on
@@ -48,24 +50,26 @@ def length(settings: Settings) -> dict[str, Any]:
     }
 
 
-def is_finished(out: Path, settings: Settings, *, resume: bool) -> bool:
-    """Whether the folder holds the finished model of a training of this length.
+def is_finished(out: Path, settings: Settings, refs: Sequence[ScanRef], *, resume: bool) -> bool:
+    """Whether the folder holds the finished model of a training of this length, on scans of these classes.
 
     Raises:
-        OutputError: a training that was interrupted, or a finished model of another length, and `resume` is not given;
-            or there is nothing to continue from.
+        OutputError: a training that was interrupted, or a finished model of another length or with other classes, and
+            `resume` is not given; or there is nothing to continue from.
     """
     model = (out / "model.json").is_file()
     record = _read(out / "run.json") or {}
     whole = model and _is_whole(out, record)
-    if whole and record.get("length") == length(settings):
+    same = whole and record.get("length") == length(settings)
+    others = _of_other_classes(out, refs) if same else []
+    if same and not others:
         return True
     if not resume and (model or has_state(out)):
-        what = (
-            "a finished model, trained for another number of steps, minutes or folds"
-            if whole
-            else "an interrupted training"
-        )
+        what = "an interrupted training"
+        if others:
+            what = f"a finished model, trained when scans had other classes ({_names(others)})"
+        elif whole:
+            what = "a finished model, trained for another number of steps, minutes or folds"
         hint = "pass resume=True to go on with it, or overwrite=True to begin anew"
         raise OutputError(f"the folder holds {what}", path=out, hint=hint)
     if model and not has_state(out):
@@ -80,8 +84,8 @@ def check_scans(out: Path, refs: Sequence[ScanRef]) -> None:
     Raises:
         OutputError: some were added, removed or changed since.
     """
-    before = _read(out / _SCANS)
-    if before is None or not (has_state(out) or (out / "model.json").is_file()):
+    before = {name: one.get("input") for name, one in _begun(out).items()}
+    if not before:
         return
     now = {ref.id: _fingerprint(ref) for ref in refs}
     changes = {
@@ -102,9 +106,46 @@ def as_begun(out: Path, refs: Sequence[ScanRef]) -> tuple[ScanRef, ...]:
     return tuple(sorted(refs, key=lambda ref: places.get(ref.id, len(places))))
 
 
-def keep_scans(out: Path, fingerprints: Mapping[str, str]) -> None:
-    """Write which scans the training is of, in their order."""
-    write_json(out / _SCANS, dict(fingerprints))
+def unused(out: Path) -> frozenset[str]:
+    """The scans that could not be used when the training that the folder holds was begun: it goes on without them."""
+    return frozenset(name for name, one in _begun(out).items() if one.get("usable") is False)
+
+
+def check_usable(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Check that what the training in the folder learns from, if it holds one, can still be used.
+
+    Raises:
+        OutputError: some scans cannot be used any more.
+    """
+    used = {name for name, one in _begun(out).items() if one.get("usable")}
+    gone = [one for one in outcomes if one.id in used and one.status != "ok"]
+    if gone:
+        names, reason = _names([one.id for one in gone]), gone[0].message
+        message = f"scans that the training in this folder learns from cannot be used now ({names}): {reason}"
+        hint = "pass resume=True again when they can be used, or overwrite=True to begin anew"
+        raise OutputError(message, path=out, hint=hint)
+
+
+def keep_scans(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write which scans the training is of, in their order, and which of them it can use."""
+    write_json(out / _SCANS, {one.id: {"input": one.input, "usable": one.status == "ok"} for one in outcomes})
+
+
+def _begun(out: Path) -> dict[str, dict[str, Any]]:
+    """What is known of each scan that the training in the folder began with; nothing where none has begun."""
+    if not (has_state(out) or (out / "model.json").is_file()):
+        return {}
+    tree = _read(out / _SCANS) or {}
+    return {
+        name: one if isinstance(one, dict) else {"input": one} for name, one in tree.items()
+    }  # a text: of an earlier version
+
+
+def _of_other_classes(out: Path, refs: Sequence[ScanRef]) -> list[str]:
+    """The scans whose class is not the one that the model in the folder knows."""
+    latents = load(out, device="cpu").latents
+    known = dict(zip(latents.ids, latents.labels, strict=True))
+    return [ref.id for ref in refs if ref.id in known and known[ref.id] != ref.label]
 
 
 def _is_whole(out: Path, record: Mapping[str, Any]) -> bool:

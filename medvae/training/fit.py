@@ -26,7 +26,7 @@ from medvae.training.plan import Budget, Plan
 from medvae.vae.base import TrainingScan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -51,8 +51,11 @@ def fit(
     resume: bool,
     on_progress: Callable[[Progress], None] = ignore,
     clock: Callable[[], float] = time.perf_counter,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch, None, Plan]:
     """Train `vae` in place; afterwards it holds the best averaged weights and a frozen σ.
+
+    Returns the plan of steps that was followed. It is not always that of the last epoch: a training that is resumed
+    may end where it is, with no further epoch.
 
     Args:
         vae: fresh from `build_vae`.
@@ -75,8 +78,9 @@ def fit(
     run = _Run(vae, settings, fabric=fabric, folder=folder, clock=clock)
     if resume and state.has_state(folder):
         run.restore()
-    yield from run.epochs(training, validation, on_progress)
+    plan = yield from run.epochs(training, validation, on_progress)
     run.finish(validation if len(validation) else training)
+    return plan
 
 
 def run_settings(settings: TrainSettings, *, plan: Sequence[tuple[int, int]]) -> TrainSettings:
@@ -111,7 +115,9 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------------- the loop
 
-    def epochs(self, training: Scans, validation: Scans, on_progress: Callable[[Progress], None]) -> Iterator[Epoch]:
+    def epochs(
+        self, training: Scans, validation: Scans, on_progress: Callable[[Progress], None]
+    ) -> Generator[Epoch, None, Plan]:
         baseline, note = self.learner.mean_image_error(training, validation), ""
         plan = self._begin(training, validation, on_progress)
         steps = range(self.step, plan.total if self.budget is None else sys.maxsize)
@@ -132,6 +138,7 @@ class _Run:
                 on_progress(Progress("train", self.step, plan.total, note))
                 yield epoch  # first: an epoch that was saved and not logged would be missing from the log for good
                 self._save(plan)
+        return plan
 
     def _ended(self, plan: Plan) -> bool:
         return self.step >= plan.total or (self.train.patience > 0 and self.stale >= self.train.patience)

@@ -24,6 +24,7 @@ from medvae.lesions.crops import SIDE, crops_of_mask, crops_of_scan
 from medvae.lesions.network import build, squared_errors
 from medvae.prepare.preparation import Preparation
 from medvae.run.work import Progress, ignore
+from medvae.scan import ScanRef
 from medvae.training.learner import TrainingError
 from medvae.training.losses import rate_at
 from medvae.vae.base import log_likelihood
@@ -37,11 +38,12 @@ if TYPE_CHECKING:
 
     from medvae.lesions.crops import Crop
     from medvae.lesions.network import LesionVAE
-    from medvae.settings import Settings
+    from medvae.settings import ReadSettings, Settings
     from medvae.training.store import Scans
 
 log = logging.getLogger(__name__)
 
+_MASKS = (".nii", ".nii.gz")
 _STREAM = 7  # of the seed, beside those of the other networks
 _SHOWN = 5  # label values in a warning
 _LEAST = 2  # lesions; a density needs a variance
@@ -95,15 +97,19 @@ def find_crops(scans: Scans, settings: Settings, *, masks: Sequence[Path] = ()) 
     return found
 
 
-def mask_files(folder: Path) -> list[Path]:
-    """The NIfTI files of a folder in the order of their names, or the file itself.
+def mask_files(folder: Path, settings: ReadSettings) -> list[Path]:
+    """The NIfTI files of a folder in the order of their names, or the file itself; hidden files are passed over.
 
     Raises:
         InputError: there are none.
+        ScanError: the header of one says that it cannot be used.
     """
-    files = [folder] if folder.is_file() else sorted(folder.glob("*.nii*"))
+    visible = sorted(folder.glob("[!.]*"))
+    files = [folder] if folder.is_file() else [one for one in visible if one.name.lower().endswith(_MASKS)]
     if not files:
         raise InputError("no masks (.nii, .nii.gz)", path=folder, hint="correct the path")
+    for path in files:
+        nifti.inspect(ScanRef("", "nifti", (path,)), settings)
     return files
 
 

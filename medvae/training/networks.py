@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from medvae.training.fit import fit, run_settings
 from medvae.training.logs import log_to, read_epochs, training_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from medvae.detector.network import Detector
     from medvae.settings import Settings
     from medvae.training.epoch import Epoch
+    from medvae.training.plan import Plan
     from medvae.training.roles import Roles
     from medvae.vae.base import VAE
 
@@ -70,25 +71,29 @@ def fit_networks(
     vae = build_vae(settings, roles.all.conditions)
     chosen, own = (roles.training, roles.validation), for_vae(settings)
     running = fit(vae, *chosen, own, fabric=fabric, folder=folder, resume=resume, on_progress=on_progress)
-    _run(running, folder / "log", resume=resume, logs=fabric.is_global_zero)
-    detector, plan = fit_detector(
+    plan = _run(running, folder / "log", resume=resume, logs=fabric.is_global_zero)
+    detector, detector_plan = fit_detector(
         roles.training, settings, fabric=fabric, folder=folder, resume=resume, on_progress=on_progress
     )
-    epochs = read_epochs(folder / "log")
+    epochs = [one for one in read_epochs(folder / "log") if one.step <= plan.total]  # one may be logged and not saved
+    followed = {} if detector_plan is None else detector_plan.settings
     changes = {
-        "train": run_settings(settings.train, plan=epochs[-1].plan),
-        "detector": settings.detector if plan is None else settings.detector.model_copy(update=plan.settings),
+        "train": run_settings(settings.train, plan=plan.changes),
+        "detector": settings.detector.model_copy(update=followed),
     }
     names = [path.stem for path in roles.validation.files]
     record = {**training_record(epochs), "training": len(roles.training), "validation": names}
     return Networks(vae, detector, settings.model_copy(update=changes), record, epochs)
 
 
-def _run(epochs: Iterable[Epoch], log: Path, *, resume: bool, logs: bool) -> None:
-    """Train to the end; the first process logs."""
-    if not logs:
-        deque(epochs, maxlen=0)
-        return
-    with log_to(log, resumed=resume) as write:
-        for epoch in epochs:
-            write(epoch)
+def _run(epochs: Generator[Epoch, None, Plan], log: Path, *, resume: bool, logs: bool) -> Plan:
+    """Train to the end, and say which plan of steps was followed; the first process logs."""
+    with log_to(log, resumed=resume) if logs else nullcontext() as write:
+        while True:
+            try:
+                epoch = next(epochs)
+            except StopIteration as end:
+                plan: Plan = end.value
+                return plan
+            if write is not None:
+                write(epoch)

@@ -15,12 +15,13 @@ from medvae.checkpoint.folder import load, save
 from medvae.cli.main import main
 from medvae.cohort.find import find
 from medvae.cohort.read import read
-from medvae.errors import InputError, ModelError, OutputError, ScanError
+from medvae.errors import InputError, ModelError, OutputError, RunError, ScanError, SettingsError
+from medvae.io.formats import nifti
 from medvae.pipelines import calibrate as pipeline
 from medvae.pipelines.calibrate import _keep, calibrate
 from medvae.prepare.load import ReadAndPrepare
 from medvae.run.manifest import Manifest
-from medvae.scan import Selection, scan_hash
+from medvae.scan import Geometry, Selection, scan_hash
 from medvae.vae.conditions import Condition, Conditions
 
 if TYPE_CHECKING:
@@ -257,3 +258,28 @@ def _exported(folder: Path, hashes: dict[str, str]) -> Path:
     ]
     (folder / "verdicts.json").write_text(json.dumps({"format": "medvae-verdicts", "version": 1, "scans": scans}))
     return folder / "verdicts.json"
+
+
+def test_python_takes_settings_and_a_device_as_the_command_does(
+    blocks: tuple[Path, Path], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, geometry = np.random.default_rng(9), Geometry((20, 18, 16), np.eye(4))
+    for index in range(2):
+        data = np.pad(100 + 20 * rng.normal(size=(14, 12, 10)), 3).astype(np.float32)
+        nifti.write(tmp_path / "healthy" / f"h{index}.nii.gz", data, geometry, description="block")
+    shutil.copytree(whole, tmp_path / "command")
+    words = ["calibrate", "--model", str(tmp_path / "command"), str(tmp_path / "healthy"), "--quiet", "--workers", "0"]
+    assert main([*words, "--set", "detect.options.residual.sign=bright", "--device", "cpu"]) == 0
+    seen = []
+    monkeypatch.setattr(pipeline, "load", lambda *args, **more: (seen.append(more["device"]), load(*args, **more))[1])
+    changes = {"detect.options": {"residual": {"sign": "bright"}}}
+    given = load(whole, device="cpu")
+    found = calibrate(given, tmp_path / "healthy", out=tmp_path / "python", overrides=changes)
+    assert set(seen) == {"cpu"}, "that of the model"
+    assert reference_of(found).maps["residual"].options["sign"] == "bright"
+    written = [(tmp_path / name / "reference.safetensors").read_bytes() for name in ("command", "python")]
+    assert written[0] == written[1]
+    with pytest.raises(SettingsError, match=r"'train\.lr' has no effect here|train\.\* belongs to the model"):
+        calibrate(given, tmp_path / "healthy", out=tmp_path / "none", overrides="train.lr=2")
+    with pytest.raises(RunError, match="is not a device"):
+        calibrate(given, tmp_path / "healthy", out=tmp_path / "none", device="tpu")

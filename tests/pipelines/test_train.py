@@ -343,6 +343,8 @@ def test_a_bad_scan_does_not_stop_training(
     assert train(tmp_path / "scans", config, tmp_path / "model") == 1
     assert "rejected (truncated): s0" in capsys.readouterr().out
     assert load(tmp_path / "model").latents.ids == ["s1", "s2", "s3", "s4", "s5"]
+    assert train(tmp_path / "scans", config, tmp_path / "model") == 1, "it says so again"
+    assert "rejected (truncated): s0" in capsys.readouterr().out
 
 
 def test_overwrite_begins_anew(blocks: tuple[Path, Path], tmp_path: Path) -> None:

@@ -121,6 +121,9 @@ def test_ct_keeps_hounsfield_units_and_all_else_has_256_grey_values() -> None:
     assert Grey.of(bright, covered & (bright < 1e5), units="a.u.").scale[0] < 20, (
         "one voxel does not take all grey values"
     )
+    padded = data.copy()
+    padded[0] = -32768
+    assert Grey.of(padded, padded > -32768, units="a.u.").scale[0] < 25, "nor does padding"
     low, high = grey.window(covered)
     assert low == pytest.approx(np.percentile(data, 0.5), abs=grey.scale[0])
     assert high == pytest.approx(np.percentile(data, 99.5), abs=grey.scale[0])

@@ -52,6 +52,7 @@ def make_training(out: Path) -> Path:
     (out / LATENT_MAP).write_text(json.dumps({"shares": [0.7, 0.2], "scans": points}), "utf-8")
     record = {"command": "train", "identity": {"settings": {}}, "training": 2, "validation": [EVIL], "steps": 30}
     record |= {"validation_error": 0.4, "mean_image_error": 0.6, "warnings": [EVIL], "seconds": 90}
+    record |= {"active_units": 0, "kl": 0.0}
     (out / "run.json").write_text(json.dumps(record), "utf-8")
     TrainingPage(record).write(out)
     return out
@@ -80,4 +81,6 @@ def test_a_reader_sees_curves_the_cohort_and_the_errors(tab: Tab, tmp_path: Path
     words = tab.js("document.body.textContent")
     assert "validation error 0.4, that of the mean training scan 0.6" in words
     assert "weights kept from step 20" in words
+    assert "Active units0" in words, "a collapsed posterior is told"
+    assert "KL0 nats per scan" in words
     assert "patient data" in words

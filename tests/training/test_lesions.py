@@ -13,10 +13,11 @@ from small_model import SHAPE, scan, settings
 
 from medvae.checkpoint.lesion_codes import LesionCodes
 from medvae.checkpoint.model import weights_hash
-from medvae.errors import InputError
+from medvae.errors import InputError, ScanError
 from medvae.io.formats import nifti
 from medvae.lesions.crops import crops_of_mask
 from medvae.scan import Geometry
+from medvae.settings import ReadSettings
 from medvae.training.lesions import find_crops, fit_lesions, mask_files
 from medvae.training.store import Scans, store
 
@@ -61,7 +62,7 @@ def masks(folder: Path) -> list[Path]:
         values[3:9, 3:8, 4:8] = 1
         values[12:17, 12:18, 11:17] = number - 1
         nifti.write(folder / f"m{number}.nii.gz", values, geometry, description="mask")
-    return mask_files(folder)
+    return mask_files(folder, ReadSettings())
 
 
 def test_lesions_are_those_of_the_label_maps(tmp_path: Path) -> None:
@@ -144,4 +145,16 @@ def test_nothing_is_learned_where_nothing_is_wanted(tmp_path: Path) -> None:
 
 def test_a_folder_without_masks_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no masks"):
-        mask_files(tmp_path)
+        mask_files(tmp_path, ReadSettings())
+
+
+def test_masks_are_the_nifti_files_that_are_not_hidden(tmp_path: Path) -> None:
+    """What macOS and checksums leave beside them is passed over; a mask that cannot be read is told at once."""
+    masks(tmp_path)
+    for name in ("._m1.nii.gz", "m1.nii.gz.md5", "notes.txt"):
+        (tmp_path / name).write_bytes(b"no image")
+    (tmp_path / "m1.nii.gz").rename(tmp_path / "M3.NII.GZ")
+    assert mask_files(tmp_path, ReadSettings()) == [tmp_path / "M3.NII.GZ", tmp_path / "m2.nii.gz"]
+    (tmp_path / "m4.nii").write_bytes(b"no image")
+    with pytest.raises(ScanError, match=r"^m4\.nii: "):
+        mask_files(tmp_path, ReadSettings())
