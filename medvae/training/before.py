@@ -136,9 +136,8 @@ def _begun(out: Path) -> dict[str, dict[str, Any]]:
     if not (has_state(out) or (out / "model.json").is_file()):
         return {}
     tree = _read(out / _SCANS) or {}
-    return {
-        name: one if isinstance(one, dict) else {"input": one} for name, one in tree.items()
-    }  # a text: of an earlier version
+    # a text: written by an earlier version
+    return {name: one if isinstance(one, dict) else {"input": one} for name, one in tree.items()}
 
 
 def _of_other_classes(out: Path, refs: Sequence[ScanRef]) -> list[str]:
