@@ -11,6 +11,7 @@ import numpy as np
 from medvae.checkpoint.kept import Latents, TrainingScans
 from medvae.checkpoint.lesion_codes import LESION_CODES
 from medvae.checkpoint.model import MAIN, Model, weights_hash, with_all_options
+from medvae.cohort.names import digest
 from medvae.detector.network import DETECTOR
 from medvae.lesions.network import LESIONS
 from medvae.prepare.preparation import Preparation
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from medvae.checkpoint.lesion_codes import LesionCodes
     from medvae.detector.network import Detector
     from medvae.lesions.network import LesionVAE
+    from medvae.prepare.preparation import Prepared
     from medvae.settings import Settings
     from medvae.training.store import Scans
     from medvae.vae.base import VAE
@@ -117,14 +119,17 @@ def _chosen(scans: Scans, labels: Sequence[str | None], *, count: int, lesions: 
     """Rows of `count` scans: as many of each class, with and without lesions, as far as there are so many.
 
     Samplers take their donors, and classes, from the kept scans; lists are often sorted by class. Within a class scans
-    are taken in the order of their hashes, which nothing else depends on.
+    are taken in an order that has nothing to do with that of the list: of hashes of their ids.
     """
     if not 0 < count < len(scans):
         return list(range(min(count, len(scans))))
-    groups: dict[tuple[str | None, bool], list[tuple[str, str, int]]] = defaultdict(list)
-    for row, label in enumerate(labels):
-        one = scans[row]
-        ill = lesions is not None and one.label_map is not None and bool(lesions.in_map(one.label_map).any())
-        groups[label, ill].append((one.source_hash, one.id, row))
+    groups: dict[tuple[str | None, bool], list[tuple[str, int]]] = defaultdict(list)
+    for row, (file, label) in enumerate(zip(scans.files, labels, strict=True)):
+        ill = lesions is not None and _has_lesion(scans[row], lesions)  # read only where lesions are learned
+        groups[label, ill].append((digest(file.stem), row))
     turns = [(turn, *one) for members in groups.values() for turn, one in enumerate(sorted(members))]
     return sorted(row for *_, row in sorted(turns)[:count])
+
+
+def _has_lesion(scan: Prepared, lesions: LesionCodes) -> bool:
+    return scan.label_map is not None and bool(lesions.in_map(scan.label_map).any())
