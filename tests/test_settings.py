@@ -91,6 +91,10 @@ def test_an_unknown_key_gets_the_nearest_name() -> None:
         ("lesions.channels=[0]", "lesions.channels.0 is 0 in the settings: it must be at least 1"),
         ("train.minutes=.inf", "train.minutes is inf in the settings: a finite number is needed"),
         ("detect.min_ml=.inf", "detect.min_ml is inf in the settings: a finite number is needed"),
+        (
+            "augment.conditions={age: .nan}",
+            "augment.conditions.age.float is nan in the settings: a finite number is needed",
+        ),
         ("train=7", "train is 7 in the settings: settings by name are needed"),
     ],
 )

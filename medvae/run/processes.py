@@ -11,6 +11,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +26,7 @@ from medvae.run.work import Job
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
+    from multiprocessing.process import BaseProcess
 
 _LOOK_EVERY_S = 1.0  # whether the workers are alive
 _ERROR = 1  # exit code of a process that ended with a traceback
@@ -104,7 +106,7 @@ def _alone(task: Task[J, T], todo: Todo[J]) -> Read[T]:
     try:
         return _result_of(future, pool)
     except BrokenProcessPool:
-        if any(one.exitcode == _ERROR for one in workers):
+        if any(_exit_code(one) == _ERROR for one in workers):
             message = "the processes that read ahead cannot start: each of them runs the script that was started first"
             raise RunError(message, hint=_GUARD) from None
         mark = attempt(fingerprint_of, todo.job)  # in this process: by it a training knows its scans again
@@ -112,6 +114,14 @@ def _alone(task: Task[J, T], todo: Todo[J]) -> Read[T]:
         return Read("" if isinstance(mark, Failed) else mark, died)
     finally:
         _stop(pool)
+
+
+def _exit_code(worker: BaseProcess) -> int | None:
+    """Of a worker whose end the pool has seen: the system may know its code a little later."""
+    end = time.monotonic() + _LOOK_EVERY_S
+    while worker.exitcode is None and time.monotonic() < end:
+        time.sleep(_LOOK_EVERY_S / 100)
+    return worker.exitcode
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

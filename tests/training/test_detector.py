@@ -168,7 +168,7 @@ def test_the_vae_has_the_rest_of_the_time() -> None:
 
 
 def test_it_learns_to_mark_anomalies(scans: Scans, tmp_path: Path) -> None:
-    net, _ = fitted(scans, tmp_path, settings(40, channels=[8, 16], patch=[16, 16, 16], batch=4))
+    net, _ = fitted(scans, tmp_path, settings(80, channels=[8, 16], patch=[16, 16, 16], batch=4))
     rises = []
     for index in (20, 21, 22):
         both = [small_model.scan(index, lesion=lesion, align="mni152") for lesion in (0.0, 6.0)]
