@@ -278,7 +278,7 @@ def _check_fixed(model: Model, settings: AugmentSettings, space: Space) -> None:
         if name not in columns:
             hint = suggest(name, tuple(columns)) if columns else "train one with model.conditions, or leave it out"
             raise SettingsError(f"the model has no condition {name!r} (augment.conditions)", hint=hint)
-        if value is not None and not (_is_known(value) and columns[name].knows(value)):
+        if value is not None and not columns[name].knows(value):
             choices = ", ".join(columns[name].words) or "numbers"
             message = f"condition {name!r} is {value!r} (augment.conditions), the model was trained with {choices}"
             raise SettingsError(message, hint="correct it, or set it to null for a missing value")
